@@ -1,0 +1,53 @@
+# Every target makes its own environment in .venv: no step comes before `make serve`.
+
+PYTHON ?= python3
+CONFIG ?= serve_config.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help serve test check format clean
+
+help:
+	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
+	@echo "make test    run all tests"
+	@echo "make check   formatting, lint, types"
+	@echo "make format  rewrite the sources as 'make check' wants them"
+	@echo "make clean   remove $(VENV) and everything that was generated"
+
+# The environment for serving, and the one for developing on top of it.
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@echo 'installing into $(VENV), which takes a minute or two'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
+serve: $(VENV)/.serve
+	@$(BIN)/python -m deployments.check $(CONFIG)
+	@if $(BIN)/python -m deployments.check --haproxy-available; then \
+	  exec $(BIN)/serve run $(CONFIG); \
+	else \
+	  echo "HAProxy cannot run here: serving through Ray's own, slower proxy"; \
+	  $(BIN)/python -m deployments.check $(CONFIG) --without-haproxy $(VENV)/$(notdir $(CONFIG)) && \
+	  exec $(BIN)/serve run $(VENV)/$(notdir $(CONFIG)); \
+	fi
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

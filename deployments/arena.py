@@ -1,0 +1,226 @@
+"""Memory that two processes of one node share, and that no process can leak.
+
+An arena is an anonymous file in memory (`memfd_create(2)`), so it has no name that a killed
+process could leave behind: the kernel frees it with the last process that holds or maps it. A
+peer opens it through `/proc/<pid>/fd/<fd>`. What is allocated lives as long as an array on it.
+
+A region sent to a peer whose moment of release the owner cannot see is a *lease*: its first
+word is the lease's state, which the peer sets and the owner looks at when it next allocates.
+"""
+
+import bisect
+import mmap
+import os
+import secrets
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from deployments.tensors import Array
+
+ALIGNMENT: Final = 64
+_PAGE: Final = 4096
+_TOKEN_BYTES: Final = 16
+_SENT, _HELD, _DONE = 1, 2, 3
+_LOST_LEASE_S: Final = 120.0
+
+
+class ArenaUnreachable(Exception):
+    """Raised when a peer's arena cannot be mapped from here, most likely from another node."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaAddress:
+    """Where a process of the same node finds an arena; `token` proves that it found that one."""
+
+    pid: int
+    fd: int
+    size: int
+    token: bytes
+
+
+class _Region:
+    """Keeps a stretch of shared memory alive for the arrays on it.
+
+    numpy collapses chains of array views down to the first object that is not an array, so this
+    object, and not the first array, is what every view of the region holds on to.
+    """
+
+    __slots__ = ("__array_interface__", "__weakref__", "_mapping")
+
+    def __init__(self, mapping: mmap.mmap, address: int, nbytes: int) -> None:
+        self._mapping = mapping
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (address, False),
+        }
+
+
+def _start_address(mapping: mmap.mmap) -> int:
+    return int(np.frombuffer(mapping, np.uint8).ctypes.data)
+
+
+@dataclass(slots=True)
+class _FreeList:
+    """First fit over the free stretches, sorted by start and merged when they touch.
+
+    First fit keeps using the same low pages, which are in the caches and already backed by
+    memory: an arena costs what it had in use at its peak, not its size.
+    """
+
+    stretches: list[tuple[int, int]]  # (start, end)
+
+    def take(self, nbytes: int) -> int | None:
+        for index, (start, end) in enumerate(self.stretches):
+            if end - start >= nbytes:
+                if end - start == nbytes:
+                    del self.stretches[index]
+                else:
+                    self.stretches[index] = (start + nbytes, end)
+                return start
+        return None
+
+    def give(self, start: int, nbytes: int) -> None:
+        end = start + nbytes
+        index = bisect.bisect(self.stretches, (start, end))
+        if index < len(self.stretches) and self.stretches[index][0] == end:
+            end = self.stretches.pop(index)[1]
+        if index and self.stretches[index - 1][1] == start:
+            start = self.stretches.pop(index - 1)[0]
+            index -= 1
+        self.stretches.insert(index, (start, end))
+
+
+@dataclass(slots=True)
+class _Lease:
+    state: Array
+    holder_pid: int
+    since: float = field(default_factory=time.monotonic)
+
+    def over(self) -> bool:
+        state = int(self.state[0])
+        if state == _DONE:
+            return True
+        if state == _SENT and time.monotonic() - self.since > _LOST_LEASE_S:
+            return True  # the reply never arrived
+        return not os.path.exists(f"/proc/{self.holder_pid}")
+
+
+class Arena:
+    """Shared memory owned by this process, for all of its threads."""
+
+    def __init__(self, size: int) -> None:
+        size = -(-size // _PAGE) * _PAGE
+        self._fd = os.memfd_create("anyshape", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, size)
+        self._mapping = mmap.mmap(self._fd, size)
+        self._start = _start_address(self._mapping)
+        self._size = size
+        self._free = _FreeList([(_PAGE, size)])
+        self._returned: list[tuple[int, int]] = []
+        self._leases: list[_Lease] = []
+        self._lock = threading.Lock()
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        self._mapping[:_TOKEN_BYTES] = token
+        self.address = ArenaAddress(os.getpid(), self._fd, size, token)
+
+    @staticmethod
+    def supported() -> bool:
+        return sys.platform == "linux"
+
+    @property
+    def free_bytes(self) -> int:
+        with self._lock:
+            self._collect()
+        return sum(end - start for start, end in self._free.stretches)
+
+    def allocate(self, nbytes: int, lead: int = 0) -> Array | None:
+        """`nbytes` as a uint8 vector, so placed that byte `lead` is aligned; None when full.
+
+        The memory is as the last user left it. It returns to the arena when the last array
+        on it is gone.
+        """
+        skip = -lead % ALIGNMENT
+        taken = -(-(nbytes + skip) // ALIGNMENT) * ALIGNMENT or ALIGNMENT
+        with self._lock:
+            self._collect()
+            if (start := self._free.take(taken)) is None:
+                return None
+        region = _Region(self._mapping, self._start + start + skip, nbytes)
+        # A list's append is atomic: the last array may die in any thread.
+        weakref.finalize(region, self._returned.append, (start, taken)).atexit = False
+        return np.asarray(region)
+
+    def lease(self, nbytes: int, holder_pid: int) -> Array | None:
+        """`nbytes` to be read by a process of this node, returned when that one says so or dies."""
+        whole = self.allocate(ALIGNMENT + nbytes, lead=ALIGNMENT)
+        if whole is None:
+            return None
+        state = whole[:8].view(np.uint64)
+        state[0] = _SENT
+        with self._lock:
+            self._leases.append(_Lease(state, holder_pid))
+        return whole[ALIGNMENT:]
+
+    def offset_of(self, array: Array) -> int | None:
+        """Where in the arena the array's data begins, None if it lies elsewhere."""
+        offset = int(array.ctypes.data) - self._start
+        return offset if 0 <= offset < self._size else None
+
+    def _collect(self) -> None:
+        if self._leases:
+            self._leases = [lease for lease in self._leases if not lease.over()]
+        while self._returned:
+            self._free.give(*self._returned.pop())
+
+
+class PeerArenas:
+    """The arenas of other processes that this one has mapped."""
+
+    def __init__(self) -> None:
+        self._mappings: dict[ArenaAddress, tuple[mmap.mmap, int]] = {}
+
+    def view(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
+        """The bytes at `offset`, writable and not copied. Raises ArenaUnreachable."""
+        mapping, start = self._mappings.get(arena) or self._attach(arena)
+        if not 0 <= offset <= offset + nbytes <= arena.size:
+            raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
+        return np.asarray(_Region(mapping, start + offset, nbytes))
+
+    def view_lease(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
+        """Like `view`, of a lease, which is given back when the last array on it is gone."""
+        state = self.view(arena, offset - ALIGNMENT, 8).view(np.uint64)
+        state[0] = _HELD
+        mapping, start = self._mappings[arena]
+        region = _Region(mapping, start + offset, nbytes)
+        weakref.finalize(region, state.__setitem__, 0, _DONE).atexit = False
+        return np.asarray(region)
+
+    def _attach(self, arena: ArenaAddress) -> tuple[mmap.mmap, int]:
+        self._drop_dead()
+        try:
+            fd = os.open(f"/proc/{arena.pid}/fd/{arena.fd}", os.O_RDWR)
+        except OSError as error:
+            raise ArenaUnreachable(f"process {arena.pid}: {error.strerror}") from None
+        try:
+            if os.fstat(fd).st_size != arena.size:
+                raise ArenaUnreachable(f"process {arena.pid} has another file there")
+            mapping = mmap.mmap(fd, arena.size)
+        finally:
+            os.close(fd)
+        if mapping[:_TOKEN_BYTES] != arena.token:
+            raise ArenaUnreachable(f"process {arena.pid} has another arena there")
+        self._mappings[arena] = mapping, _start_address(mapping)
+        return self._mappings[arena]
+
+    def _drop_dead(self) -> None:
+        """Forgets arenas whose owner is gone, so that the kernel can free their memory."""
+        for arena in [a for a in self._mappings if not os.path.exists(f"/proc/{a.pid}")]:
+            del self._mappings[arena]

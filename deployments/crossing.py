@@ -1,0 +1,127 @@
+"""How tensors cross between the two deployments: shared memory on one node, references else.
+
+A packed tensor is a plain tuple, which pickles fast. Its payload is the array itself (small, or
+crossing by reference), a list of byte strings, or the place of the data in the sender's arena.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final, TypeAlias
+
+from deployments.arena import Arena, ArenaAddress, PeerArenas
+from deployments.errors import ServingError
+from deployments.inference import ShapeKey
+from deployments.tensors import NUMPY_DTYPES, Array, Tensor
+
+INLINE_BYTES: Final = 32 * 1024
+"""Tensors up to this size travel inside the call, larger ones in shared memory."""
+
+MESSAGE_BYTES: Final = 2 * 1024 * 1024
+"""The most a call carries inside itself: half of gRPC's limit of 4 MiB, names and all else."""
+
+PackedTensor: TypeAlias = tuple[str, str, tuple[int, ...], Array | list[bytes] | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One request of a batch. `time_left_s` is what remains of its time when it is sent."""
+
+    tensors: tuple[PackedTensor, ...]
+    rows: int
+    outputs: tuple[str, ...]
+    time_left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCall:
+    """Requests of one shape key for one model version.
+
+    With `arena`, answers above INLINE_BYTES may come back in the model's own arena, leased to
+    the process that owns `arena`; without it everything travels inside the call and the answer.
+    """
+
+    version: str
+    key: ShapeKey
+    members: tuple[Member, ...]
+    arena: ArenaAddress | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReply:
+    """The answers in the order of the call's members, or what went wrong with each."""
+
+    members: tuple[tuple[PackedTensor, ...] | ServingError, ...]
+    arena: ArenaAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The reply to a call whose arena the model cannot map: send it again by reference."""
+
+    reason: str
+
+
+class DoesNotFit(Exception):
+    """Raised when an arena has no room for tensors that a message cannot carry either."""
+
+
+def inline_bytes(tensor: Tensor, arena: Arena | None) -> int:
+    """How many bytes the tensor adds to a message when it is packed for this arena."""
+    if not isinstance(tensor.data, list) and arena and arena.offset_of(tensor.data) is not None:
+        return 0
+    return tensor.nbytes
+
+
+def into_arena(tensor: Tensor, arena: Arena) -> Tensor:
+    """The tensor with its numbers in the arena, copied there if they are large and elsewhere."""
+    data = tensor.data
+    if isinstance(data, list) or data.nbytes <= INLINE_BYTES or arena.offset_of(data) is not None:
+        return tensor
+    if (space := arena.allocate(data.nbytes)) is None:
+        return tensor
+    return Tensor(tensor.name, tensor.datatype, tensor.shape, _copy(data, space))
+
+
+def pack(tensor: Tensor, arena: Arena | None) -> PackedTensor:
+    data: Array | list[bytes] | int = tensor.data
+    if arena is not None and not isinstance(data, list | int):
+        offset = arena.offset_of(data)
+        data = data if offset is None else offset
+    return tensor.name, tensor.datatype, tensor.shape, data
+
+
+def pack_leased(
+    tensors: Sequence[Tensor], arena: Arena, holder_pid: int
+) -> tuple[PackedTensor, ...]:
+    """Packs an answer for a process of this node. Raises DoesNotFit."""
+    packed = []
+    for tensor in tensors:
+        data: Array | list[bytes] | int = tensor.data
+        if not isinstance(data, list | int) and data.nbytes > INLINE_BYTES:
+            if (space := arena.lease(data.nbytes, holder_pid)) is None:
+                if data.nbytes > MESSAGE_BYTES:
+                    raise DoesNotFit(tensor.name)
+            else:
+                data = arena.offset_of(_copy(data, space)) or 0
+        packed.append((tensor.name, tensor.datatype, tensor.shape, data))
+    return tuple(packed)
+
+
+def unpack(
+    packed: PackedTensor, arena: ArenaAddress | None, peers: PeerArenas, *, leased: bool = False
+) -> Tensor:
+    """The tensor, not copied. Raises ArenaUnreachable."""
+    name, datatype, shape, data = packed
+    if isinstance(data, int):
+        assert arena is not None, "a place in an arena needs the arena"
+        dtype = NUMPY_DTYPES[datatype]
+        view = peers.view_lease if leased else peers.view
+        data = view(arena, data, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    return Tensor(name, datatype, shape, data)
+
+
+def _copy(data: Array, space: Array) -> Array:
+    target = space.view(data.dtype).reshape(data.shape)
+    target[...] = data
+    return target

@@ -1,0 +1,267 @@
+"""Every way a request can fail, one class each, with its HTTP status and gRPC code.
+
+The classes build their own text from the data they are given, so that the same failure reads
+the same over every protocol. They cross process boundaries, hence the pickling support.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class ServingError(Exception):
+    """Base of all failures that a client is told about."""
+
+    http_status: ClassVar[int] = 500
+    grpc_code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message)
+
+
+def _rebuild(cls: type[ServingError], message: str) -> ServingError:
+    error = cls.__new__(cls)
+    ServingError.__init__(error, message)
+    return error
+
+
+def dims(shape: Sequence[int]) -> str:
+    """A shape as clients write it: `[1,3,300,300]`."""
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+# What the client did wrong: 400 -----------------------------------------------------------------
+
+
+class InvalidRequest(ServingError):
+    """Raised when a request does not follow its protocol or contradicts the model."""
+
+    http_status = 400
+    grpc_code = "INVALID_ARGUMENT"
+
+
+class MalformedBody(InvalidRequest):
+    """Raised when a body cannot be read as what its headers say it is."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"malformed request: {what}")
+
+
+class UnknownInput(InvalidRequest):
+    """Raised when a request names an input that the model does not have."""
+
+    def __init__(self, model: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"model '{model}' has no input '{name}', its inputs are {', '.join(known) or 'none'}"
+        )
+
+
+class MissingInput(InvalidRequest):
+    """Raised when a request leaves out an input that the model needs."""
+
+    def __init__(self, model: str, name: str) -> None:
+        super().__init__(f"request lacks input '{name}' of model '{model}'")
+
+
+class DuplicateName(InvalidRequest):
+    """Raised when a request names one input or output twice."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"request names {kind} '{name}' more than once")
+
+
+class UnknownOutput(InvalidRequest):
+    """Raised when a request wants an output that the model does not have."""
+
+    def __init__(self, model: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"model '{model}' has no output '{name}', its outputs are {', '.join(known)}"
+        )
+
+
+class UnknownDatatype(InvalidRequest):
+    """Raised when a request names a datatype that the protocol does not define."""
+
+    def __init__(self, name: str, datatype: str) -> None:
+        super().__init__(f"input '{name}' has unknown datatype '{datatype}'")
+
+
+class WrongDatatype(InvalidRequest):
+    """Raised when an input has another datatype than the model takes."""
+
+    def __init__(self, name: str, datatype: str, expected: str) -> None:
+        super().__init__(f"input '{name}' has datatype {datatype}, the model takes {expected}")
+
+
+class WrongRank(InvalidRequest):
+    """Raised when an input has another number of dimensions than the model takes."""
+
+    def __init__(self, name: str, shape: Sequence[int], expected: Sequence[str]) -> None:
+        super().__init__(
+            f"input '{name}' has {len(shape)} dimensions {dims(shape)}, "
+            f"the model takes {len(expected)} [{','.join(expected)}]"
+        )
+
+
+class WrongDimension(InvalidRequest):
+    """Raised when a dimension is not one that the shape policy accepts."""
+
+    def __init__(self, name: str, axis: int, shape: Sequence[int], expected: Sequence[str]) -> None:
+        super().__init__(
+            f"input '{name}' has shape {dims(shape)}, dimension {axis} is {shape[axis]}, "
+            f"the model takes [{','.join(expected)}]"
+        )
+
+
+class InvalidShape(InvalidRequest):
+    """Raised when a shape is not a list of non-negative integers."""
+
+    def __init__(self, name: str, shape: object) -> None:
+        super().__init__(
+            f"input '{name}' has shape {str(shape)[:200]}, not a list of integers >= 0"
+        )
+
+
+class WrongElementCount(InvalidRequest):
+    """Raised when the number of values does not match the shape."""
+
+    def __init__(self, name: str, count: int, shape: Sequence[int], expected: int) -> None:
+        super().__init__(
+            f"input '{name}' has {count} values, its shape {dims(shape)} needs {expected}"
+        )
+
+
+class WrongByteCount(InvalidRequest):
+    """Raised when the number of bytes does not match the shape and the datatype."""
+
+    def __init__(self, name: str, count: int, shape: Sequence[int], expected: int) -> None:
+        super().__init__(
+            f"input '{name}' has {count} bytes, its shape {dims(shape)} needs {expected}"
+        )
+
+
+class ValueOutOfRange(InvalidRequest):
+    """Raised when a value does not fit its datatype."""
+
+    def __init__(self, name: str, datatype: str, detail: str) -> None:
+        super().__init__(f"input '{name}' holds a value that is no {datatype}: {detail}")
+
+
+class InvalidImage(InvalidRequest):
+    """Raised when an encoded image cannot be used for an input."""
+
+    def __init__(self, name: str, index: int, why: str) -> None:
+        super().__init__(f"input '{name}', image {index}: {why}")
+
+
+class ShapeNotSupported(InvalidRequest):
+    """Raised when the model itself cannot be run at a shape that the policy lets through."""
+
+    def __init__(self, model: str, shapes: str, why: str) -> None:
+        super().__init__(f"model '{model}' cannot run at {shapes}: {why}")
+
+
+# Not there: 404, 405 ----------------------------------------------------------------------------
+
+
+class ModelNotFound(ServingError):
+    """Raised when no model of that name is served."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(f"model '{model[:100]}' is not served here, known: {', '.join(known)}")
+
+
+class VersionNotFound(ServingError):
+    """Raised when the model is served, but not in that version."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+    def __init__(self, model: str, version: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"model '{model}' has no version '{version[:100]}', known: {', '.join(known)}"
+        )
+
+
+class PathNotFound(ServingError):
+    """Raised when a URL is not one of the API's."""
+
+    http_status = 404
+    grpc_code = "UNIMPLEMENTED"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no such path: {path[:200]}")
+
+
+class MethodNotAllowed(ServingError):
+    """Raised when a URL is used with a method that it does not take."""
+
+    http_status = 405
+    grpc_code = "UNIMPLEMENTED"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{path[:200]} does not take {method}, it takes {', '.join(allowed)}")
+
+
+# Over a limit: 413 ------------------------------------------------------------------------------
+
+
+class LimitExceeded(ServingError):
+    """Raised when a request is larger than a limit of the server."""
+
+    http_status = 413
+    grpc_code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, what: str, value: int, limit_name: str, limit: int) -> None:
+        super().__init__(f"{what} of {value} exceeds limits.{limit_name} ({limit})")
+
+
+# Not now: 503, 504 ------------------------------------------------------------------------------
+
+
+class ModelUnavailable(ServingError):
+    """Raised when the model is served here but cannot answer at the moment."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"model '{model}' is not available: {why}")
+
+
+class QueueFull(ServingError):
+    """Raised when more requests wait for a model than the server holds."""
+
+    http_status = 503
+    grpc_code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, model: str, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"{waiting} requests wait for model '{model}', limits.queue_length is {limit}"
+        )
+
+
+class DeadlineExceeded(ServingError):
+    """Raised when a request could not be answered within its time."""
+
+    http_status = 504
+    grpc_code = "DEADLINE_EXCEEDED"
+
+    def __init__(self, model: str, timeout_s: float) -> None:
+        super().__init__(f"model '{model}' did not answer within {timeout_s:g} s")
+
+
+# Our own fault: 500 -----------------------------------------------------------------------------
+
+
+class InferenceFailed(ServingError):
+    """Raised when OpenVINO fails on a request that looked right."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"inference of model '{model}' failed: {why}")

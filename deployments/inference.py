@@ -1,0 +1,145 @@
+"""What the two deployments say to each other: requests, answers and what a model takes.
+
+A request's *shape key* holds, for every input in the model's order, its dimensions with -1 in
+place of the batch dimension. Requests with equal keys can run in one compiled model, and
+together in one batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from deployments.dimensions import Dim
+from deployments.errors import (
+    DuplicateName,
+    LimitExceeded,
+    MissingInput,
+    UnknownInput,
+    UnknownOutput,
+    WrongDatatype,
+    WrongDimension,
+    WrongRank,
+)
+from deployments.tensors import Tensor
+
+ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input: `dims` is what the shape policy accepts, `batch_axis` where the rows are.
+
+    `pictures` is the layout of an input that encoded pictures can be decoded into.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[Dim, ...]
+    batch_axis: int | None = None
+    pictures: Literal["NCHW", "NHWC"] | None = None
+
+    def check(self, tensor: Tensor) -> None:
+        """Raises the InvalidRequest that says why the model does not take this tensor."""
+        if tensor.datatype != self.datatype:
+            raise WrongDatatype(self.name, tensor.datatype, self.datatype)
+        expected = [str(dim) for dim in self.dims]
+        if len(tensor.shape) != len(self.dims):
+            raise WrongRank(self.name, tensor.shape, expected)
+        for axis, (dim, size) in enumerate(zip(self.dims, tensor.shape, strict=True)):
+            if not dim.accepts(size):
+                raise WrongDimension(self.name, axis, tensor.shape, expected)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    name: str
+    datatype: str
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model version takes and gives. Does not change with traffic."""
+
+    name: str
+    version: str
+    versions: tuple[str, ...]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    max_batch_rows: int
+
+    def arrange(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The tensors in the model's order, each checked against its input."""
+        given: dict[str, Tensor] = {}
+        for tensor in tensors:
+            if tensor.name in given:
+                raise DuplicateName("input", tensor.name)
+            given[tensor.name] = tensor
+        known = [spec.name for spec in self.inputs]
+        if unknown := given.keys() - set(known):
+            raise UnknownInput(self.name, min(unknown), known)
+        for spec in self.inputs:
+            if spec.name not in given:
+                raise MissingInput(self.name, spec.name)
+            spec.check(given[spec.name])
+        return tuple(given[name] for name in known)
+
+    def check_outputs(self, wanted: Sequence[str]) -> None:
+        known = [spec.name for spec in self.outputs]
+        for position, name in enumerate(wanted):
+            if name not in known:
+                raise UnknownOutput(self.name, name, known)
+            if name in wanted[:position]:
+                raise DuplicateName("output", name)
+
+    def key_and_rows(self, tensors: Sequence[Tensor], max_rows: int) -> tuple[ShapeKey, int]:
+        """The shape key of arranged tensors and how many rows they bring.
+
+        Inputs that disagree on the number of rows keep their whole shapes in the key.
+        """
+        shapes = [tensor.shape for tensor in tensors]
+        axes = [spec.batch_axis for spec in self.inputs]
+        rows = {shape[axis] for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
+        if rows and max(rows) > max_rows:
+            raise LimitExceeded("batch", max(rows), "batch_rows", max_rows)
+        if len(rows) != 1:
+            return tuple(shapes), 1
+        key = tuple(
+            shape if axis is None else (*shape[:axis], -1, *shape[axis + 1 :])
+            for shape, axis in zip(shapes, axes, strict=True)
+        )
+        return key, rows.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One inference call, whatever protocol it came by.
+
+    `outputs` are the wanted outputs with their parameters, empty for all of the model's.
+    """
+
+    tensors: tuple[Tensor, ...]
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    id: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    input_parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    model: str
+    version: str
+    tensors: tuple[Tensor, ...]
+    id: str | None = None
+
+
+ModelState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNAVAILABLE"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Whether a model can answer, and in words why it cannot."""
+
+    state: ModelState
+    reason: str = ""
+    info: ModelInfo | None = None

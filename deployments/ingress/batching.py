@@ -1,0 +1,139 @@
+"""Per-shape queues: requests with equal shape keys leave together.
+
+A batch never waits for company. It leaves when fewer than `in_flight` batches of its key are
+under way: at low load at once, under load when a batch comes back, and takes along all that has
+gathered meanwhile, up to `max_rows`. A key that is being compiled for holds back only itself;
+between keys the model's slots decide, earliest deadline first.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+IN_FLIGHT: Final = 2
+"""One batch that runs and one that is ready when it is done."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[ItemT, ResultT]):
+    item: ItemT
+    rows: int
+    result: "asyncio.Future[ResultT]"
+
+
+@dataclass(slots=True)
+class _Queue(Generic[ItemT, ResultT]):
+    waiting: deque[_Waiting[ItemT, ResultT]] = field(default_factory=deque)
+    under_way: int = 0
+    flush_scheduled: bool = False
+
+
+class Batcher(Generic[KeyT, ItemT, ResultT]):
+    """Gathers items by key and hands them to `send`, which answers item by item.
+
+    An item's answer may be an exception, which is raised for that item alone. What `send`
+    itself raises goes to every member of the batch.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[KeyT, Sequence[ItemT]], Awaitable[Sequence[ResultT | Exception]]],
+        max_rows: int,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self._send = send
+        self._max_rows = max_rows
+        self._in_flight = in_flight
+        self._queues: dict[KeyT, _Queue[ItemT, ResultT]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.waiting = 0
+
+    async def submit(self, key: KeyT, rows: int, item: ItemT) -> ResultT:
+        """The answer to `item`. A caller that is cancelled leaves its batch-mates alone."""
+        queue = self._queues.setdefault(key, _Queue())
+        result: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        queue.waiting.append(_Waiting(item, rows, result))
+        self.waiting += 1
+        self._schedule_flush(key, queue)
+        try:
+            return await result
+        finally:
+            self.waiting -= 1
+
+    async def close(self) -> None:
+        """Waits for the batches that are under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _schedule_flush(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
+        """Flushes after the callbacks that are already due, so that one tick's arrivals meet."""
+        if not queue.flush_scheduled and queue.under_way < self._in_flight:
+            queue.flush_scheduled = True
+            asyncio.get_running_loop().call_soon(
+                self._flush, key, queue, context=contextvars.Context()
+            )
+
+    def _flush(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
+        queue.flush_scheduled = False
+        while queue.under_way < self._in_flight and (batch := self._take(queue)):
+            queue.under_way += 1
+            # A fresh context: the request that happens to be first must not own the call, or
+            # its disconnect would cancel the others' too.
+            task = asyncio.Task(
+                self._run(key, queue, batch),
+                loop=asyncio.get_running_loop(),
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if not queue.under_way and not queue.waiting:
+            self._queues.pop(key, None)
+
+    def _take(self, queue: _Queue[ItemT, ResultT]) -> list[_Waiting[ItemT, ResultT]]:
+        """The longest-waiting items that fit into one batch; an oversized item goes alone."""
+        batch: list[_Waiting[ItemT, ResultT]] = []
+        rows = 0
+        while queue.waiting:
+            first = queue.waiting[0]
+            if first.result.done():  # its caller has left
+                queue.waiting.popleft()
+                continue
+            if batch and rows + first.rows > self._max_rows:
+                break
+            batch.append(queue.waiting.popleft())
+            rows += first.rows
+        return batch
+
+    async def _run(
+        self,
+        key: KeyT,
+        queue: _Queue[ItemT, ResultT],
+        batch: Sequence[_Waiting[ItemT, ResultT]],
+    ) -> None:
+        try:
+            answers = await self._send(key, [waiting.item for waiting in batch])
+            for waiting, answer in zip(batch, answers, strict=True):
+                _settle(waiting.result, answer)
+        except Exception as error:
+            for waiting in batch:
+                _settle(waiting.result, error)
+        finally:
+            for waiting in batch:
+                waiting.result.cancel()  # does nothing to those that have their answer
+            queue.under_way -= 1
+            self._schedule_flush(key, queue)
+
+
+def _settle(result: "asyncio.Future[ResultT]", answer: ResultT | Exception) -> None:
+    if result.done():
+        return
+    if isinstance(answer, Exception):
+        result.set_exception(answer)
+    else:
+        result.set_result(answer)

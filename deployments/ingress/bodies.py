@@ -1,0 +1,92 @@
+"""Request bodies from the socket into memory that the model can read without another copy."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import numpy as np
+
+from deployments.arena import Arena
+from deployments.crossing import INLINE_BYTES
+from deployments.errors import LimitExceeded, MalformedBody
+from deployments.tensors import Array
+
+_GZIP_OR_ZLIB: Final = 47  # zlib's window bits that recognise either format by its header
+_STEP: Final = 1 << 20
+
+
+async def read_body(
+    chunks: AsyncIterator[bytes],
+    headers: Mapping[str, str],
+    limit: int,
+    arena: Arena | None,
+    json_length: int = 0,
+) -> Array:
+    """The whole body as a uint8 vector, unpacked if `Content-Encoding` says it is packed.
+
+    A large body of announced length goes into the arena while there is room, so placed that
+    what follows the first `json_length` bytes is aligned. Raises LimitExceeded as soon as the
+    limit is passed, whatever the headers promised.
+    """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    announced = _content_length(headers)
+    if announced is not None and announced > limit:
+        raise LimitExceeded("request body", announced, "body_bytes", limit)
+    if encoding == "identity":
+        space = None
+        if arena is not None and announced is not None and announced > INLINE_BYTES:
+            space = arena.allocate(announced, lead=json_length)
+        return await (_collect(chunks, limit) if space is None else _fill(chunks, space))
+    if encoding not in ("gzip", "deflate"):
+        raise MalformedBody(f"Content-Encoding {encoding[:40]!r} is not gzip, deflate or identity")
+    packed = await _collect(chunks, limit)
+    return await asyncio.to_thread(_unpacked, packed, limit)
+
+
+def _content_length(headers: Mapping[str, str]) -> int | None:
+    value = headers.get("content-length")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise MalformedBody(f"Content-Length is {value[:40]!r}")
+    return int(value)
+
+
+async def _fill(chunks: AsyncIterator[bytes], space: Array) -> Array:
+    target, position = space.data, 0
+    async for chunk in chunks:
+        end = position + len(chunk)
+        if end > len(target):
+            raise MalformedBody("the body is longer than its Content-Length")
+        target[position:end] = chunk
+        position = end
+    if position != len(target):
+        raise MalformedBody(f"the body ended after {position} of {len(target)} bytes")
+    return space
+
+
+async def _collect(chunks: AsyncIterator[bytes], limit: int) -> Array:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise LimitExceeded("request body", len(body), "body_bytes", limit)
+    return np.frombuffer(body, np.uint8)
+
+
+def _unpacked(packed: Array, limit: int) -> Array:
+    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    body, rest = bytearray(), bytes(packed)
+    try:
+        while rest and not unpacker.eof:
+            body += unpacker.decompress(rest, _STEP)
+            rest = unpacker.unconsumed_tail
+            if len(body) > limit:
+                raise LimitExceeded("unpacked request body", len(body), "body_bytes", limit)
+        body += unpacker.flush()
+    except zlib.error:
+        raise MalformedBody("the packed body cannot be unpacked") from None
+    if not unpacker.eof:
+        raise MalformedBody("the packed body ends too early")
+    return np.frombuffer(body, np.uint8)

@@ -1,0 +1,288 @@
+"""The Ingress deployment: routes and what they answer, nothing else."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version as installed_version
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from deployments.arena import Arena
+from deployments.crossing import BatchCall, BatchReply, Unreachable
+from deployments.errors import (
+    MalformedBody,
+    MethodNotAllowed,
+    ModelNotFound,
+    ModelUnavailable,
+    PathNotFound,
+    ServingError,
+)
+from deployments.inference import InferRequest, InferResponse, ModelInfo, ModelStatus
+from deployments.ingress.bodies import read_body
+from deployments.ingress.images import decode_pictures, is_picture_input
+from deployments.ingress.kserve_rest import (
+    HEADER_LENGTH,
+    encode_metadata,
+    encode_response,
+    parse_request,
+)
+from deployments.ingress.models import ReplicaDied, ServedModel
+from deployments.settings import Limits
+from deployments.tensors import Array, Tensor
+
+logger: Final = logging.getLogger("ray.serve")
+
+_CONTROL_S: Final = 2.0
+_OFF_LOOP_BYTES: Final = 256 * 1024
+_JSON: Final = "application/json"
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class RayReplicas:
+    """A model's deployment behind a Serve handle."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._status = handle.options(method_name="status")
+        self._by_message = handle.options(method_name="infer", _by_reference=False)
+        self._by_reference = handle.options(method_name="infer", _by_reference=True)
+        self._handle = handle
+
+    async def status(self) -> ModelStatus:
+        return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
+
+    async def statistics(self) -> list[dict[str, Any]]:
+        replies = self._handle.broadcast("statistics").results_async()
+        return list(await asyncio.wait_for(replies, _CONTROL_S))
+
+    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
+        handle = self._by_reference if by_reference else self._by_message
+        reply: BatchReply | Unreachable = await self._call(handle, call)
+        return reply
+
+    async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
+        try:
+            return await handle.remote(*arguments)
+        except (RayActorError, ActorUnavailableError) as error:
+            raise ReplicaDied(type(error).__name__) from error
+
+
+class Parts(Response):
+    """A response whose body is written part by part, without putting it together first."""
+
+    def __init__(self, parts: list[bytes | memoryview], headers: Mapping[str, str]) -> None:
+        self._parts = parts
+        self.status_code = 200
+        self.background = None
+        length = str(sum(len(part) for part in parts))
+        self.init_headers({**headers, "content-length": length})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for part in self._parts[:-1]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": self._parts[-1]})
+
+
+class Ingress:
+    """Speaks the protocols, validates, and batches requests of matching shapes."""
+
+    def __init__(self, models: Mapping[str, DeploymentHandle[Any]], limits: Limits) -> None:
+        self._limits = limits
+        self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
+        self._models = {
+            name: ServedModel(name, RayReplicas(handle), limits, self._arena)
+            for name, handle in models.items()
+        }
+        self._settled = False
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """Serve calls this after the constructor, on the replica's event loop."""
+        model = "/v2/models/{model}"
+        version = model + "/versions/{version}"
+        routes = [
+            Route("/v2", self._server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            Route("/v2/models", self._index),
+            Route(model, self._metadata),
+            Route(version, self._metadata),
+            Route(model + "/ready", self._model_ready),
+            Route(version + "/ready", self._model_ready),
+            Route(model + "/infer", self._infer, methods=["POST"]),
+            Route(version + "/infer", self._infer, methods=["POST"]),
+            Route(model + "/stats", self._statistics),
+        ]
+        handlers: dict[Any, Any] = {ServingError: _failed, HTTPException: _not_routed}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    # Server -------------------------------------------------------------------------------------
+
+    async def _server(self, request: Request) -> Response:
+        return _json(
+            {
+                "name": "anyshape",
+                "version": installed_version("anyshape"),
+                "extensions": ["binary_tensor_data", "statistics"],
+            }
+        )
+
+    async def _live(self, request: Request) -> Response:
+        return Response()
+
+    async def _ready(self, request: Request) -> Response:
+        """200 once every model is available or has said why not, and one at least is."""
+        if not self._settled:
+            statuses = await asyncio.gather(*(m.status() for m in self._models.values()))
+            for model, status in zip(self._models.values(), statuses, strict=True):
+                if status.state == "LOADING":
+                    raise ModelUnavailable(model.name, status.reason)
+            if all(status.info is None for status in statuses):
+                name, status = next(iter(self._models)), statuses[0]
+                raise ModelUnavailable(name, status.reason)
+            self._settled = True
+        return Response()
+
+    async def _index(self, request: Request) -> Response:
+        statuses = await asyncio.gather(*(m.status() for m in self._models.values()))
+        return _json(
+            {
+                "models": [
+                    {"name": name, "state": status.state, "reason": status.reason}
+                    for name, status in zip(self._models, statuses, strict=True)
+                ]
+            }
+        )
+
+    # Models -------------------------------------------------------------------------------------
+
+    async def _metadata(self, request: Request) -> Response:
+        _, info = await self._addressed(request)
+        return Response(encode_metadata(info), media_type=_JSON)
+
+    async def _model_ready(self, request: Request) -> Response:
+        model, _ = await self._addressed(request)
+        status = await model.status()
+        if status.state != "AVAILABLE":
+            raise ModelUnavailable(model.name, status.reason)
+        return Response()
+
+    async def _statistics(self, request: Request) -> Response:
+        model, info = await self._addressed(request)
+        return _json(
+            {
+                "model_name": info.name,
+                "model_version": info.version,
+                "replicas": await model.statistics(),
+            }
+        )
+
+    async def _infer(self, request: Request) -> Response:
+        model, info = await self._addressed(request)
+        header_length = _header_length(request)
+        body = await read_body(
+            request.stream(),
+            request.headers,
+            self._limits.body_bytes,
+            self._arena,
+            header_length or 0,
+        )
+        json_bytes = body.size if header_length is None else header_length
+        parsed = await _off_loop(json_bytes, parse_request, body, header_length, self._limits)
+        tensors = [await self._decoded(info, parsed, tensor) for tensor in parsed.tensors]
+        timeout_s = self._timeout_s(request, parsed)
+        outputs = await model.infer(info, tensors, tuple(parsed.outputs), timeout_s)
+        response = InferResponse(info.name, info.version, tuple(outputs), parsed.id)
+        nbytes = sum(tensor.nbytes for tensor in outputs)
+        json_length, parts = await _off_loop(nbytes, encode_response, response, parsed)
+        if json_length is None:
+            return Parts(parts, {"content-type": _JSON})
+        headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
+        return Parts(parts, headers)
+
+    async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
+        name = request.path_params["model"]
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(name, list(self._models))
+        return model, await model.info(request.path_params.get("version"))
+
+    async def _decoded(self, info: ModelInfo, request: InferRequest, tensor: Tensor) -> Tensor:
+        """The tensor; encoded pictures become pixels, in a worker thread."""
+        spec = next((spec for spec in info.inputs if spec.name == tensor.name), None)
+        if spec is None or not is_picture_input(spec, tensor):
+            return tensor
+        parameters = request.input_parameters.get(tensor.name, {})
+        return await asyncio.to_thread(
+            decode_pictures, spec, tensor, parameters, self._limits, self._space
+        )
+
+    def _space(self, nbytes: int) -> Array:
+        space = self._arena.allocate(nbytes) if self._arena is not None else None
+        return np.empty(nbytes, np.uint8) if space is None else space
+
+    def _timeout_s(self, request: Request, parsed: InferRequest) -> float:
+        """The least of the limit, Triton's parameter `timeout` (us) and Serve's header (s).
+
+        Serve itself answers 408 when its header's time is over: ours runs out just before.
+        """
+        timeouts = [self._limits.timeout_s]
+        microseconds = parsed.parameters.get("timeout")
+        if microseconds is not None:
+            if type(microseconds) is not int or microseconds < 0:
+                raise MalformedBody(f"parameter 'timeout' is {microseconds!r}, not microseconds")
+            if microseconds:
+                timeouts.append(microseconds / 1e6)
+        try:
+            header = float(request.headers.get("x-request-timeout-seconds", "inf"))
+        except ValueError:
+            header = 0.0
+        if header > 0:
+            timeouts.append(0.95 * header)
+        return min(timeouts)
+
+
+def _header_length(request: Request) -> int | None:
+    value = request.headers.get(HEADER_LENGTH)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise MalformedBody(f"{HEADER_LENGTH} is {value[:40]!r}, not a length")
+    return int(value)
+
+
+async def _off_loop(nbytes: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Large conversions go to a thread, small ones are quicker done here."""
+    if nbytes > _OFF_LOOP_BYTES:
+        return await asyncio.to_thread(work, *arguments)
+    return work(*arguments)
+
+
+def _json(content: Any, status_code: int = 200) -> Response:
+    return Response(orjson.dumps(content), status_code, media_type=_JSON)
+
+
+async def _failed(request: Request, error: ServingError) -> Response:
+    headers = {"retry-after": "1"} if error.http_status == 503 else {}
+    body = orjson.dumps({"error": error.message})
+    return Response(body, error.http_status, headers, _JSON)
+
+
+async def _not_routed(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        response = await _failed(request, MethodNotAllowed(request.method, path, sorted(allowed)))
+        response.headers["allow"] = ", ".join(sorted(allowed))
+        return response
+    return await _failed(request, PathNotFound(path))

@@ -1,0 +1,232 @@
+"""The served models as the ingress sees them: their status, their queues, their replicas."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
+from deployments.crossing import (
+    MESSAGE_BYTES,
+    BatchCall,
+    BatchReply,
+    Member,
+    Unreachable,
+    inline_bytes,
+    into_arena,
+    pack,
+    unpack,
+)
+from deployments.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelUnavailable,
+    QueueFull,
+    ServingError,
+    VersionNotFound,
+)
+from deployments.inference import ModelInfo, ModelStatus, ShapeKey
+from deployments.ingress.batching import Batcher
+from deployments.settings import Limits
+from deployments.tensors import Tensor
+
+logger: Final = logging.getLogger("ray.serve")
+
+_STATUS_S: Final = 1.0
+_SILENCES: Final = 4
+_BY_REFERENCE_AFTER_FAILURE: Final = 256
+
+
+class ReplicaDied(Exception):
+    """Raised when the replica that had accepted a call died before it answered."""
+
+
+class ModelReplicas(Protocol):
+    """The model's deployment, however it is reached."""
+
+    async def status(self) -> ModelStatus:
+        """Raises TimeoutError when no replica answers soon."""
+        ...
+
+    async def statistics(self) -> list[dict[str, Any]]:
+        """The counters of every replica."""
+        ...
+
+    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
+        """Raises ReplicaDied."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    tensors: tuple[Tensor, ...]
+    rows: int
+    outputs: tuple[str, ...]
+    deadline: float
+
+
+class ServedModel:
+    """One model: validates against it, batches by shape key, hands batches to its replicas."""
+
+    def __init__(
+        self, name: str, replicas: ModelReplicas, limits: Limits, arena: Arena | None
+    ) -> None:
+        self.name = name
+        self._replicas = replicas
+        self._limits = limits
+        self._arena = arena
+        self._peers = PeerArenas()
+        self._status = ModelStatus("LOADING", "it is being loaded")
+        self._status_until = 0.0
+        self._silences = 0
+        self._refreshing: asyncio.Task[ModelStatus] | None = None
+        self._calls_by_reference = 0
+        self._batcher: Batcher[tuple[str, ShapeKey], _Item, list[Tensor]] | None = None
+
+    async def status(self) -> ModelStatus:
+        """What the model's replicas last said; asked again after a second, by one task for all."""
+        if time.monotonic() >= self._status_until:
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh())
+            await asyncio.shield(self._refreshing)
+        return self._status
+
+    async def info(self, version: str | None = None) -> ModelInfo:
+        """Raises ModelUnavailable, VersionNotFound."""
+        status = self._status if self._status.info else await self.status()
+        if status.info is None:
+            raise ModelUnavailable(self.name, status.reason)
+        if version is not None and version not in status.info.versions:
+            raise VersionNotFound(self.name, version, status.info.versions)
+        return status.info
+
+    async def statistics(self) -> list[dict[str, Any]]:
+        return await self._replicas.statistics()
+
+    async def infer(
+        self, info: ModelInfo, tensors: Sequence[Tensor], outputs: Sequence[str], timeout_s: float
+    ) -> list[Tensor]:
+        """The wanted outputs (all when empty). Raises the ServingErrors a client can cause."""
+        arranged = info.arrange(tensors)
+        info.check_outputs(outputs)
+        key, rows = info.key_and_rows(arranged, self._limits.batch_rows)
+        if self._batcher is None:
+            self._batcher = Batcher(self._send, info.max_batch_rows)
+        if self._batcher.waiting >= self._limits.queue_length:
+            raise QueueFull(self.name, self._batcher.waiting, self._limits.queue_length)
+        item = _Item(arranged, rows, tuple(outputs), time.monotonic() + timeout_s)
+        try:
+            return await asyncio.wait_for(
+                self._batcher.submit((info.version, key), rows, item), timeout_s
+            )
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(self.name, timeout_s) from None
+
+    async def close(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.close()
+
+    async def _refresh(self) -> ModelStatus:
+        try:
+            self._status = await self._replicas.status()
+            self._silences = 0
+        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+            self._silences += 1
+            if self._status.info is None or self._silences >= _SILENCES:
+                self._status = ModelStatus("UNAVAILABLE", "none of its replicas answers")
+        finally:
+            self._status_until = time.monotonic() + _STATUS_S
+            self._refreshing = None
+        return self._status
+
+    async def _send(
+        self, version_and_key: tuple[str, ShapeKey], items: Sequence[_Item]
+    ) -> Sequence[list[Tensor] | Exception]:
+        """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once."""
+        try:
+            return await self._ask(*version_and_key, items)
+        except ReplicaDied as first:
+            logger.warning("model '%s': %s, trying again", self.name, first)
+        try:
+            return await self._ask(*version_and_key, items)
+        except ReplicaDied:
+            raise ModelUnavailable(self.name, "two replicas died over this request") from None
+
+    async def _ask(
+        self, version: str, key: ShapeKey, items: Sequence[_Item]
+    ) -> Sequence[list[Tensor] | Exception]:
+        arena = self._usable_arena()
+        if arena is not None:
+            reply = await self._shared(arena, version, key, items)
+            if isinstance(reply, BatchReply):
+                return self._answers(reply, reply.arena)
+        call = BatchCall(version, key, _members(items, None), None)
+        reply = await self._replicas.infer(call, by_reference=True)
+        if isinstance(reply, Unreachable):
+            return [InferenceFailed(self.name, reply.reason)] * len(items)
+        return self._answers(reply, None)
+
+    def _usable_arena(self) -> Arena | None:
+        """None for a while after a replica turned out not to reach this process's memory."""
+        if self._calls_by_reference:
+            self._calls_by_reference -= 1
+            return None
+        return self._arena
+
+    async def _shared(
+        self, arena: Arena, version: str, key: ShapeKey, items: Sequence[_Item]
+    ) -> BatchReply | Unreachable:
+        placed = [
+            _Item(
+                tuple(into_arena(tensor, arena) for tensor in item.tensors),
+                item.rows,
+                item.outputs,
+                item.deadline,
+            )
+            for item in items
+        ]
+        inline = sum(inline_bytes(tensor, arena) for item in placed for tensor in item.tensors)
+        if inline > MESSAGE_BYTES:
+            return Unreachable("the arena is full")
+        call = BatchCall(version, key, _members(placed, arena), arena.address)
+        reply = await self._replicas.infer(call, by_reference=False)
+        if isinstance(reply, Unreachable):
+            logger.warning("model '%s', no shared memory: %s", self.name, reply.reason)
+            self._calls_by_reference = _BY_REFERENCE_AFTER_FAILURE
+        return reply
+
+    def _answers(
+        self, reply: BatchReply, arena: ArenaAddress | None
+    ) -> Sequence[list[Tensor] | Exception]:
+        answers: list[list[Tensor] | Exception] = []
+        for member in reply.members:
+            if isinstance(member, ServingError):
+                self._notice(member)
+                answers.append(member)
+                continue
+            try:
+                answers.append([unpack(t, arena, self._peers, leased=True) for t in member])
+            except ArenaUnreachable as error:
+                answers.append(InferenceFailed(self.name, str(error)))
+        return answers
+
+    def _notice(self, error: ServingError) -> None:
+        """A replica that is loading, or has another version, changes what is known of the model."""
+        if isinstance(error, ModelUnavailable | VersionNotFound):
+            self._status = ModelStatus("LOADING", "it is being loaded")
+            self._status_until = 0.0
+
+
+def _members(items: Sequence[_Item], arena: Arena | None) -> tuple[Member, ...]:
+    now = time.monotonic()
+    return tuple(
+        Member(
+            tuple(pack(tensor, arena) for tensor in item.tensors),
+            item.rows,
+            item.outputs,
+            max(0.0, item.deadline - now),
+        )
+        for item in items
+    )

@@ -1,0 +1,225 @@
+"""The calls into OpenVINO: read, reshape, compile, infer. Blocking, for worker threads.
+
+Everything else in the project speaks of models in terms of what this module returns.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+
+from deployments.dimensions import Dim
+from deployments.inference import OutputSpec
+from deployments.model.spots import spots_model
+from deployments.tensors import BF16, BYTES, Tensor
+
+BUILT_IN: Final = {"builtin:spots": spots_model}
+
+_DATATYPES: Final = {
+    ov.Type.boolean: "BOOL",
+    ov.Type.u8: "UINT8",
+    ov.Type.u16: "UINT16",
+    ov.Type.u32: "UINT32",
+    ov.Type.u64: "UINT64",
+    ov.Type.i8: "INT8",
+    ov.Type.i16: "INT16",
+    ov.Type.i32: "INT32",
+    ov.Type.i64: "INT64",
+    ov.Type.f16: "FP16",
+    ov.Type.bf16: "BF16",
+    ov.Type.f32: "FP32",
+    ov.Type.f64: "FP64",
+    ov.Type.string: BYTES,
+}
+_DYNAMIC_EXECUTORS: Final = 64
+_NODE: Final = re.compile(r"[Nn]ode(?: with name)? '([^']{1,200})'")
+
+
+class CannotLoad(Exception):
+    """Raised when OpenVINO refuses a model's files, its settings or its datatypes."""
+
+
+class CannotReshape(Exception):
+    """Raised when a model cannot be reshaped or compiled at some shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """An input as the model's file declares it."""
+
+    name: str
+    datatype: str
+    dims: tuple[Dim, ...]
+
+    @property
+    def static_shape(self) -> tuple[int, ...] | None:
+        sizes = [dim.fixed for dim in self.dims]
+        return None if None in sizes else tuple(size for size in sizes if size is not None)
+
+
+def where_it_failed(error: Exception) -> str:
+    """The name of the node OpenVINO stumbled over, or nothing: its own text is for the log."""
+    found = _NODE.search(str(error))
+    return f" at node '{found[1]}'" if found else ""
+
+
+def _dims(shape: ov.PartialShape, name: str) -> tuple[Dim, ...]:
+    if shape.rank.is_dynamic:
+        raise CannotLoad(f"'{name}' has a dynamic number of dimensions, which is not supported")
+    return tuple(
+        Dim(dim.get_min_length(), None if dim.get_max_length() < 0 else dim.get_max_length())
+        for dim in shape
+    )
+
+
+def _name(port: Any, position: int) -> str:
+    """The shortest of a port's names is the one without OpenVINO's suffixes."""
+    names = sorted(port.get_names(), key=lambda name: (len(name), name))
+    return names[0] if names else port.get_node().get_friendly_name() or f"port_{position}"
+
+
+def _datatype(port: Any, name: str) -> str:
+    datatype = _DATATYPES.get(port.get_element_type())
+    if datatype is None:
+        raise CannotLoad(
+            f"'{name}' has element type {port.get_element_type()}, which is not served"
+        )
+    return datatype
+
+
+class CompiledShape:
+    """One compilation, of one shape or of all (dynamic), with its idle infer requests.
+
+    `infer` may run in several threads at once; each takes an infer request of its own.
+    """
+
+    def __init__(self, compiled: Any, outputs: Sequence[OutputSpec]) -> None:
+        self._compiled = compiled
+        self._positions = {spec.name: position for position, spec in enumerate(outputs)}
+        self._outputs = outputs
+        self._idle: list[Any] = []
+
+    def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+        """The wanted outputs (all when empty), copied out of OpenVINO's memory.
+
+        `tensors` are in the model's order; OpenVINO reads numbers where they lie.
+        """
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        for position, tensor in enumerate(tensors):
+            request.set_input_tensor(position, _to_openvino(tensor))
+        request.infer()
+        outputs = [
+            self._output(request, self._outputs[self._positions[name]])
+            for name in wanted or self._positions
+        ]
+        self._idle.append(request)
+        return outputs
+
+    def _output(self, request: Any, spec: OutputSpec) -> Tensor:
+        tensor = request.get_output_tensor(self._positions[spec.name])
+        shape = tuple(tensor.shape)
+        if spec.datatype == BYTES:
+            # Asked for the strings of an empty tensor, OpenVINO 2026.4 divides by zero and dies.
+            strings = np.asarray(tensor.bytes_data).ravel().tolist() if tensor.get_size() else []
+            return Tensor(spec.name, BYTES, shape, strings)
+        data = tensor.data
+        if spec.datatype == BF16:
+            data = data.view(np.uint16)
+        return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
+
+
+def _to_openvino(tensor: Tensor) -> Any:
+    """Numbers stay where they are if writable (OpenVINO insists); strings are copied."""
+    if isinstance(tensor.data, list):
+        strings = ov.Tensor(ov.Type.string, ov.Shape(list(tensor.shape)))
+        if tensor.data:
+            strings.bytes_data = tensor.data
+        return strings
+    if tensor.datatype == BF16:
+        return ov.Tensor(tensor.data, list(tensor.shape), ov.Type.bf16)
+    return ov.Tensor(tensor.data, shared_memory=bool(tensor.data.flags.writeable))
+
+
+class Runtime:
+    """OpenVINO for one model: its core, the device and what to tell the plugin."""
+
+    def __init__(self, device: str, plugin_config: Mapping[str, Any]) -> None:
+        self._core = ov.Core()
+        self._device = device
+        self._config: dict[str, Any] = dict(plugin_config)
+        if not self._config.keys() & {"PERFORMANCE_HINT", "NUM_STREAMS"}:
+            self._config["PERFORMANCE_HINT"] = "THROUGHPUT"
+
+    def read(self, source: str | Path) -> ov.Model:
+        """The model as it is. Raises CannotLoad."""
+        if isinstance(source, str):
+            return BUILT_IN[source]()
+        try:
+            return self._core.read_model(source)
+        except Exception as error:
+            raise CannotLoad(
+                f"OpenVINO cannot read {source.name}{where_it_failed(error)}"
+            ) from error
+
+    def inputs(self, model: ov.Model) -> tuple[ModelInput, ...]:
+        found = []
+        for position, port in enumerate(model.inputs):
+            name = _name(port, position)
+            dims = _dims(port.get_partial_shape(), name)
+            found.append(ModelInput(name, _datatype(port, name), dims))
+        return tuple(found)
+
+    def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
+        found = []
+        for position, port in enumerate(model.outputs):
+            name = _name(port, position)
+            dims = _dims(port.get_partial_shape(), name)
+            found.append(OutputSpec(name, _datatype(port, name), dims))
+        return tuple(found)
+
+    def reshaped(self, model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
+        """A copy of the model at these shapes, in the order of its inputs; shares the weights.
+
+        Always a copy of the model as read: a model once reshaped may have folded away what a
+        second reshape needs. Raises CannotReshape.
+        """
+        copy = model.clone()
+        try:
+            copy.reshape(
+                {
+                    port: ov.PartialShape([_dimension(dim) for dim in shape])
+                    for port, shape in zip(copy.inputs, shapes, strict=True)
+                }
+            )
+        except Exception as error:
+            raise CannotReshape(f"the model refuses it{where_it_failed(error)}") from error
+        return copy
+
+    def compile(self, model: ov.Model) -> CompiledShape:
+        """Raises CannotReshape."""
+        config = dict(self._config)
+        if model.is_dynamic() and self._device.startswith("CPU"):
+            # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
+            config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)
+        try:
+            compiled = self._core.compile_model(model, self._device, config)
+        except Exception as error:
+            raise CannotReshape(f"OpenVINO cannot compile it{where_it_failed(error)}") from error
+        return CompiledShape(compiled, self.outputs(model))
+
+    def streams(self, compiled: CompiledShape) -> int:
+        """How many infer requests the device runs at once."""
+        return max(1, int(compiled._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+
+
+def _dimension(dim: Dim | int) -> ov.Dimension:
+    if isinstance(dim, int):
+        return ov.Dimension(dim)
+    return ov.Dimension(dim.minimum, -1 if dim.maximum is None else dim.maximum)

@@ -1,0 +1,183 @@
+"""The shape policy: what `shape` and `batch_size` mean for a model's inputs.
+
+The spelling is OpenVINO Model Server's. The policy decides from the settings and the model
+alone, before anything is compiled.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Literal, TypeAlias
+
+from deployments.dimensions import Dim, ShapeRule
+from deployments.inference import InputSpec, ShapeKey
+from deployments.model.runtime import ModelInput
+from deployments.tensors import BYTES
+
+ANY: Final = Dim(0, None)
+Dims: TypeAlias = tuple[Dim, ...]
+Reshapes: TypeAlias = Callable[[Sequence[Sequence[Dim | int]]], bool]
+"""Whether the model can be reshaped to these shapes of its inputs."""
+
+_PICTURE_CHANNELS: Final = (1, 3)
+_TRIAL_SIZES: Final = (64, 224, 32, 300, 16, 8, 128, 4, 2, 1)
+
+
+class PolicyError(Exception):
+    """Raised when the shape settings contradict the model."""
+
+
+def accepted_dims(
+    inputs: Sequence[ModelInput],
+    rules: ShapeRule | Mapping[str, ShapeRule],
+    batch_size: int | Literal["auto"],
+    reshapes: Reshapes,
+) -> tuple[Dims, ...]:
+    """What each input accepts, in the model's order. Raises PolicyError.
+
+    Under `auto` a dimension is open when the model can be reshaped along it: a picture's
+    height, but not the channels that the first weights fix.
+    """
+    by_name = _rules_by_name(inputs, rules)
+    wanted = [_wanted(tensor, by_name.get(tensor.name)) for tensor in inputs]
+    if isinstance(batch_size, int):
+        wanted = [_with_batch(dims, batch_size) for dims in wanted]
+    return _narrowed(inputs, wanted, by_name, reshapes)
+
+
+def _rules_by_name(
+    inputs: Sequence[ModelInput], rules: ShapeRule | Mapping[str, ShapeRule]
+) -> dict[str, ShapeRule]:
+    names = [tensor.name for tensor in inputs]
+    if isinstance(rules, Mapping):
+        if unknown := sorted(rules.keys() - set(names)):
+            raise PolicyError(
+                f"shape names input '{unknown[0]}', the model's inputs are {', '.join(names)}"
+            )
+        return dict(rules)
+    if rules != "auto" and len(inputs) > 1:
+        raise PolicyError(
+            f"shape is one shape for a model of {len(inputs)} inputs, "
+            f"write one for each: {', '.join(names)}"
+        )
+    return dict.fromkeys(names, rules)
+
+
+def _wanted(tensor: ModelInput, rule: ShapeRule | None) -> Dims:
+    if rule is None:
+        return tensor.dims
+    if rule == "auto":
+        return tuple(ANY if dim.fixed is not None else dim for dim in tensor.dims)
+    if len(rule) != len(tensor.dims):
+        raise PolicyError(
+            f"shape ({','.join(map(str, rule))}) has {len(rule)} dimensions, "
+            f"input '{tensor.name}' has {len(tensor.dims)}"
+        )
+    return tuple(rule)
+
+
+def _with_batch(dims: Dims, batch_size: int) -> Dims:
+    return (Dim(batch_size, batch_size), *dims[1:]) if dims else dims
+
+
+def _narrowed(
+    inputs: Sequence[ModelInput],
+    wanted: Sequence[Dims],
+    by_name: Mapping[str, ShapeRule],
+    reshapes: Reshapes,
+) -> tuple[Dims, ...]:
+    """`wanted` with the dimensions of `auto` inputs closed that the model cannot change."""
+    shapes = [list(tensor.static_shape or ()) for tensor in inputs]
+    if any(tensor.static_shape is None for tensor in inputs):
+        return tuple(wanted)
+    accepted = [list(dims) for dims in wanted]
+    for place, tensor in enumerate(inputs):
+        if by_name.get(tensor.name) != "auto":
+            continue
+        for axis, size in enumerate(shapes[place]):
+            if accepted[place][axis] == ANY and not _can_change(shapes, place, axis, reshapes):
+                accepted[place][axis] = Dim(size, size)
+    return tuple(map(tuple, accepted))
+
+
+def _can_change(shapes: list[list[int]], place: int, axis: int, reshapes: Reshapes) -> bool:
+    """Whether one dimension can change, alone or with all others of its size.
+
+    Inputs that belong together, like token ids and their mask, change together or not at all.
+    """
+    size = shapes[place][axis]
+    for new in (size + 1, 2 * size, size + 32):
+        alone = [list(shape) for shape in shapes]
+        alone[place][axis] = new
+        together = [[new if n == size else n for n in shape] for shape in shapes]
+        same_axis = [
+            [new if (i == axis and n == size) else n for i, n in enumerate(shape)]
+            for shape in shapes
+        ]
+        if any(reshapes(candidate) for candidate in (alone, same_axis, together)):
+            return True
+    return False
+
+
+def with_batch_axis(
+    inputs: Sequence[ModelInput], accepted: Sequence[Dims], reshapes: Reshapes
+) -> tuple[InputSpec, ...]:
+    """The inputs' specs; the batch axis is the first where it can stay open in a compilation."""
+    specs = tuple(
+        InputSpec(tensor.name, tensor.datatype, dims, None, _pictures(tensor, dims))
+        for tensor, dims in zip(inputs, accepted, strict=True)
+    )
+    with_batch = tuple(
+        replace(spec, batch_axis=0) if spec.dims and spec.dims[0].fixed is None else spec
+        for spec in specs
+    )
+    if with_batch == specs:
+        return specs
+    shapes = next(trial_shapes(inputs, accepted), None)
+    if shapes is None:
+        return specs
+    opened: list[list[Dim | int]] = [
+        [spec.dims[0], *shape[1:]] if spec.batch_axis == 0 else list(shape)
+        for spec, shape in zip(with_batch, shapes, strict=True)
+    ]
+    return with_batch if reshapes(opened) else specs
+
+
+def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
+    if len(dims) != 4 or tensor.datatype == BYTES:
+        return None
+    if dims[1].fixed in _PICTURE_CHANNELS:
+        return "NCHW"
+    return "NHWC" if dims[3].fixed in _PICTURE_CHANNELS else None
+
+
+def trial_shapes(
+    inputs: Sequence[ModelInput], accepted: Sequence[Dims]
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes at which to try the model: its own where it has them, else ever smaller guesses.
+
+    The batch, the first dimension, is 1 where that is accepted.
+    """
+    for guess in _TRIAL_SIZES:
+        yield tuple(
+            tuple(
+                _trial_size(own, dim, 1 if axis == 0 else guess)
+                for axis, (own, dim) in enumerate(zip(tensor.dims, dims, strict=True))
+            )
+            for tensor, dims in zip(inputs, accepted, strict=True)
+        )
+
+
+def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
+    if own.fixed is not None and accepted.accepts(own.fixed):
+        return own.fixed
+    if accepted.accepts(guess):
+        return guess
+    return accepted.minimum or (1 if accepted.accepts(1) else 0)
+
+
+def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:
+    """The key as shapes to reshape to: -1 becomes the range that the batch dimension accepts."""
+    return tuple(
+        tuple(spec.dims[axis] if size == -1 else size for axis, size in enumerate(shape))
+        for spec, shape in zip(specs, key, strict=True)
+    )

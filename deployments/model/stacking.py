@@ -1,0 +1,203 @@
+"""Putting requests together into one tensor and taking the outputs apart again.
+
+Allowed only where it is proven: from the output shapes at one, two and three rows follows which
+output dimension carries the rows, and a stacked run has to give what single runs give.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from deployments.inference import InputSpec
+from deployments.tensors import (
+    BF16,
+    BYTES,
+    NUMPY_DTYPES,
+    Array,
+    Tensor,
+    bf16_to_float32,
+    float32_to_bf16,
+)
+
+Infer: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
+
+_ROWS_TRIED: Final = 3
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAlong:
+    """An output whose rows lie along `axis`, `each` elements for every row of the input."""
+
+    axis: int
+    each: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The output [1,1,each*N,7] of a DetectionOutput: rows tagged with an image id.
+
+    The rows of all images stand together at the front; the first unused row starts with -1
+    and the rest is zero (OpenVINO opset 8, DetectionOutput).
+    """
+
+    each: int
+
+
+OutputRule: TypeAlias = RowsAlong | Detections
+
+
+class RowsLost(Exception):
+    """Raised when a stacked output does not hold as many rows as went in."""
+
+
+def stack(members: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """One tensor for every input, the members' rows behind one another along dimension 0."""
+    if len(members) == 1:
+        return list(members[0])
+    return [_concatenate(parts) for parts in zip(*members, strict=True)]
+
+
+def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+    first = parts[0]
+    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+    if first.datatype == BYTES:
+        return Tensor(first.name, BYTES, shape, [item for part in parts for item in part.data])
+    return Tensor(first.name, first.datatype, shape, np.concatenate([part.data for part in parts]))
+
+
+def scatter(
+    outputs: Sequence[Tensor], rules: Sequence[OutputRule], rows: Sequence[int]
+) -> list[list[Tensor]]:
+    """The outputs of each member, which had `rows[i]` rows. Raises RowsLost."""
+    if len(rows) == 1:
+        return [list(outputs)]
+    ends = list(accumulate(rows))
+    starts = [end - count for end, count in zip(ends, rows, strict=True)]
+    members: list[list[Tensor]] = [[] for _ in rows]
+    for output, rule in zip(outputs, rules, strict=True):
+        _check_rows(output, rule, ends[-1])
+        for member, start, end in zip(members, starts, ends, strict=True):
+            member.append(_part(output, rule, start, end))
+    return members
+
+
+def _check_rows(output: Tensor, rule: OutputRule, rows: int) -> None:
+    axis = rule.axis if isinstance(rule, RowsAlong) else 2
+    if output.shape[axis] != rule.each * rows:
+        raise RowsLost(f"output '{output.name}' has shape {output.shape} for {rows} rows")
+
+
+def _part(output: Tensor, rule: OutputRule, start: int, end: int) -> Tensor:
+    if isinstance(rule, Detections):
+        return _detections(output, rule.each, start, end)
+    cut = slice(start * rule.each, end * rule.each)
+    shape = (*output.shape[: rule.axis], cut.stop - cut.start, *output.shape[rule.axis + 1 :])
+    if isinstance(output.data, list):
+        strings = np.array(output.data, dtype=object).reshape(output.shape)
+        index = (slice(None),) * rule.axis + (cut,)
+        return Tensor(output.name, BYTES, shape, strings[index].ravel().tolist())
+    data = output.data[(slice(None),) * rule.axis + (cut,)]
+    return Tensor(output.name, output.datatype, shape, np.ascontiguousarray(data))
+
+
+def _detections(output: Tensor, each: int, start: int, end: int) -> Tensor:
+    """The detections of images `start` to `end`, as if those images had been run alone."""
+    assert not isinstance(output.data, list)
+    table = output.data[0, 0]
+    unused = np.flatnonzero(table[:, 0] == -1)
+    used = table[: unused[0]] if unused.size else table
+    mine = used[(used[:, 0] >= start) & (used[:, 0] < end)]
+    capacity = each * (end - start)
+    alone = np.zeros((1, 1, capacity, 7), output.data.dtype)
+    alone[0, 0, : len(mine)] = mine
+    alone[0, 0, : len(mine), 0] -= start
+    if len(mine) < capacity:
+        alone[0, 0, len(mine), 0] = -1
+    return Tensor(output.name, output.datatype, alone.shape, alone)
+
+
+def random_rows(
+    specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]], seed: int
+) -> list[Tensor]:
+    """Random tensors of these shapes: small integers, pictures from 0 to 255, else about 0."""
+    random = np.random.default_rng(seed)
+    return [_random(spec, tuple(shape), random) for spec, shape in zip(specs, shapes, strict=True)]
+
+
+def _random(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator) -> Tensor:
+    if spec.datatype == BYTES:
+        strings = [b"%d" % n for n in random.integers(0, 10, int(np.prod(shape)))]
+        return Tensor(spec.name, BYTES, shape, strings)
+    dtype = NUMPY_DTYPES[spec.datatype]
+    data: Array
+    if spec.datatype == BF16 or dtype.kind == "f":
+        data = (
+            random.random(shape, np.float32) * 255 if spec.pictures else random.normal(size=shape)
+        )
+        data = float32_to_bf16(data.astype(np.float32)) if spec.datatype == BF16 else data
+    else:
+        data = random.integers(0, 2, shape)
+    return Tensor(spec.name, spec.datatype, shape, np.ascontiguousarray(data, dtype))
+
+
+def prove(
+    infer: Infer,
+    specs: Sequence[InputSpec],
+    shapes: Sequence[Sequence[int]],
+    detections: Sequence[bool],
+) -> tuple[OutputRule, ...] | None:
+    """How to take stacked outputs apart, None when stacking does not give what single runs do.
+
+    `shapes` are those of one row; `detections` says which outputs a DetectionOutput made.
+    """
+    singles = [random_rows(specs, shapes, seed) for seed in range(_ROWS_TRIED)]
+    alone = [infer(single) for single in singles]
+    stacked = [infer(stack(singles[: count + 1])) for count in range(_ROWS_TRIED)]
+    rules = [
+        _rule([run[position].shape for run in stacked], is_detections)
+        for position, is_detections in enumerate(detections)
+    ]
+    found = tuple(rule for rule in rules if rule is not None)
+    if len(found) != len(rules) or not found:
+        return None
+    apart = scatter(stacked[-1], found, [1] * _ROWS_TRIED)
+    same = all(
+        _close(expected, actual)
+        for wanted, got in zip(alone, apart, strict=True)
+        for expected, actual in zip(wanted, got, strict=True)
+    )
+    return found if same else None
+
+
+def _rule(shapes: Sequence[tuple[int, ...]], is_detections: bool) -> OutputRule | None:
+    """The one axis that grows with the rows, from the output's shapes at 1, 2, 3... rows."""
+    first = shapes[0]
+    if any(len(shape) != len(first) for shape in shapes):
+        return None
+    growing = [axis for axis in range(len(first)) if len({shape[axis] for shape in shapes}) > 1]
+    if len(growing) != 1:
+        return None
+    axis = growing[0]
+    if any(shape[axis] != first[axis] * rows for rows, shape in enumerate(shapes, start=1)):
+        return None
+    if is_detections:
+        return Detections(first[2]) if axis == 2 and first[3] == 7 else None
+    return RowsAlong(axis, first[axis])
+
+
+def _close(expected: Tensor, actual: Tensor) -> bool:
+    if expected.shape != actual.shape:
+        return False
+    if isinstance(expected.data, list) or isinstance(actual.data, list):
+        return expected.data == actual.data
+    left, right = expected.data, actual.data
+    if expected.datatype == BF16:
+        left, right = bf16_to_float32(left), bf16_to_float32(right)
+    if left.dtype.kind != "f":
+        return bool(np.array_equal(left, right))
+    scale = float(np.max(np.abs(left), initial=0.0, where=np.isfinite(left)))
+    return bool(np.allclose(left, right, rtol=_RELATIVE, atol=_ABSOLUTE * scale, equal_nan=True))

@@ -1,0 +1,142 @@
+"""Named tensors and their datatypes, the same for every protocol.
+
+Datatypes carry the names of the Open Inference Protocol (KServe v2, "Tensor Data Types").
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.errors import InvalidShape, LimitExceeded, MalformedBody, WrongByteCount
+
+Array: TypeAlias = NDArray[Any]
+
+BYTES: Final = "BYTES"
+BF16: Final = "BF16"
+
+# Little-endian on the wire by the binary tensor data extension. numpy has no bfloat16: a BF16
+# array holds the bit patterns as uint16 on its whole way through the server.
+NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    BF16: np.dtype("<u2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+DATATYPES: Final = frozenset(NUMPY_DTYPES) | {BYTES}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One named tensor of a request or a response.
+
+    `data` is a C-contiguous array of `shape`, or for BYTES a flat list of `prod(shape)` byte
+    strings. Arrays may lie in shared memory, which lives as long as an array on it does.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Array | list[bytes]
+
+    @property
+    def nbytes(self) -> int:
+        if isinstance(self.data, list):
+            return sum(map(len, self.data)) + 4 * len(self.data)
+        return int(self.data.nbytes)
+
+    def rows(self, start: int, stop: int) -> "Tensor":
+        """The part from `start` to `stop` along the first dimension, without copying."""
+        shape = (stop - start, *self.shape[1:])
+        if isinstance(self.data, list):
+            row = prod(self.shape[1:])
+            return Tensor(self.name, self.datatype, shape, self.data[start * row : stop * row])
+        return Tensor(self.name, self.datatype, shape, self.data[start:stop])
+
+
+def checked_shape(name: str, shape: object, *, rank: int, elements: int) -> tuple[int, ...]:
+    """The shape a client wrote, as integers, within the limits of rank and element count.
+
+    Counts with Python's integers before anything is allocated, so nothing can overflow.
+    """
+    if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
+        raise InvalidShape(name, shape)
+    if len(shape) > rank:
+        raise LimitExceeded(f"rank of input '{name}'", len(shape), "rank", rank)
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise InvalidShape(name, shape)
+    if (count := prod(shape)) > elements:
+        raise LimitExceeded(f"element count of input '{name}'", count, "elements", elements)
+    return tuple(shape)
+
+
+def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Array) -> Tensor:
+    """The tensor in `raw`, a uint8 vector in the layout of the binary tensor data extension.
+
+    Numbers are not copied unless their address is not a multiple of their size.
+    """
+    if datatype == BYTES:
+        return Tensor(name, BYTES, shape, split_strings(name, shape, raw))
+    dtype = NUMPY_DTYPES[datatype]
+    expected = prod(shape) * dtype.itemsize
+    if raw.size != expected:
+        raise WrongByteCount(name, raw.size, shape, expected)
+    if raw.ctypes.data % dtype.itemsize:
+        raw = raw.copy()
+    return Tensor(name, datatype, shape, raw.view(dtype).reshape(shape))
+
+
+def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:
+    """The elements of a BYTES tensor: each a 4-byte little-endian length and that many bytes."""
+    count = prod(shape)
+    view, position = raw.data, 0
+    strings: list[bytes] = []
+    while position < raw.size:
+        if len(strings) == count:
+            raise MalformedBody(f"input '{name}' has more than the {count} elements of its shape")
+        if position + 4 > raw.size:
+            raise MalformedBody(f"input '{name}' ends inside the length of element {len(strings)}")
+        (length,) = struct.unpack_from("<I", view, position)
+        position += 4
+        if length > raw.size - position:
+            raise MalformedBody(
+                f"input '{name}', element {len(strings)} claims {length} bytes, "
+                f"{raw.size - position} are left"
+            )
+        strings.append(bytes(view[position : position + length]))
+        position += length
+    if len(strings) != count:
+        raise MalformedBody(f"input '{name}' has {len(strings)} elements, its shape needs {count}")
+    return strings
+
+
+def to_bytes(tensor: Tensor) -> bytes | memoryview:
+    """The tensor in the layout of the binary tensor data extension; numbers are not copied."""
+    if isinstance(tensor.data, list):
+        return b"".join(struct.pack("<I", len(item)) + item for item in tensor.data)
+    return np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data
+
+
+def bf16_to_float32(bits: Array) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def float32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Rounds to nearest, ties to even, as the hardware does; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    quiet_nan = (bits >> 16) | 0x40
+    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)

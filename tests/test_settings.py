@@ -1,0 +1,187 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from deployments.problems import Problem, nested_model
+from deployments.settings import (
+    Limits,
+    Settings,
+    SettingsError,
+    settings_from,
+    settings_table,
+)
+
+SPOTS = {"name": "spots", "source": "builtin:spots"}
+
+
+def args(**changes: Any) -> dict[str, Any]:
+    return {"models": [SPOTS], **changes}
+
+
+def refusal(given: Any) -> list[str]:
+    with pytest.raises(SettingsError) as raised:
+        settings_from(given)
+    return str(raised.value).splitlines()
+
+
+def test_one_model_is_all_that_has_to_be_set() -> None:
+    settings = settings_from(args())
+    assert [model.name for model in settings.models] == ["spots"]
+    assert settings.models[0].shape == "auto"
+    assert settings.limits == Limits()
+
+
+def test_the_class_reads_the_same_arguments_when_ray_calls_it() -> None:
+    assert settings_from(args()) == Settings.model_validate(args())
+    with pytest.raises(ValidationError):
+        Settings.model_validate(args(limit={}))
+
+
+def test_a_mistyped_setting_is_named_with_its_path_and_the_likely_one() -> None:
+    models = [{**SPOTS, "shpae": "auto", "batching": {"max_row": 1}}]
+    assert refusal({"models": models, "limits": {"body_byte": 1}}) == [
+        "models[0].batching.max_row: unknown setting, did you mean 'max_rows'?",
+        "models[0].shpae: unknown setting, did you mean 'shape'?",
+        "limits.body_byte: unknown setting, did you mean 'body_bytes'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["models: required setting is missing"]),
+        (None, ["must be a mapping, not empty"]),
+        ({"models": None}, ["models: must be a list, not empty"]),
+        ({"models": []}, ["models: needs at least 1 of them"]),
+        ({"models": [{"name": "a"}]}, ["models[0].source: required setting is missing"]),
+        ({"models": [SPOTS, SPOTS]}, ["models: has 2 models named 'spots'"]),
+        (args(model_repository=""), ["model_repository: '' is not a path"]),
+        (
+            args(models=[{**SPOTS, "shape": [1, 3]}]),
+            ["models[0].shape: must be text or a mapping, not a list"],
+        ),
+        (
+            args(models=[{**SPOTS, "source": [{"url": "https://example.org/m.xml"}]}]),
+            ["models[0].source[0].sha384: required setting is missing"],
+        ),
+        (
+            args(models=[{**SPOTS, "source": [{"url": "m", "sha384": 5}]}]),
+            [
+                "models[0].source[0].url: 'm' is not a URL that starts with https://",
+                "models[0].source[0].sha384: must be text, not 5: put it in quotes",
+            ],
+        ),
+        (
+            args(models=[{**SPOTS, "plugin_config": {"NUM_STREAMS": [1]}}]),
+            [
+                (
+                    "models[0].plugin_config.NUM_STREAMS: "
+                    "must be text, an integer, a number or true or false, not a list"
+                )
+            ],
+        ),
+        (
+            args(models=[{**SPOTS, "batch_size": 0}]),
+            ["models[0].batch_size: must be 'auto' or at least 1, not 0"],
+        ),
+        (args(limits={"timeout_s": 0}), ["limits.timeout_s: must be more than 0.0, not 0"]),
+        (
+            args(limits={"timeout_s": float("inf")}),
+            ["limits.timeout_s: must be a finite number, not inf"],
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_readable_lines(given: Any, expected: list[str]) -> None:
+    assert expected == refusal(given)
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes", "reason"),
+    [
+        (
+            {"rank": 3},
+            {"shape": "(1,3,300,300)"},
+            "has shape '(1,3,300,300)', which is never within limits.rank (3)",
+        ),
+        (
+            {"elements": 99},
+            {"shape": "(1:2,10,10:20)"},
+            "has shape '(1:2,10,10:20)', which is never within limits.elements (99)",
+        ),
+        (
+            {"batch_rows": 7},
+            {"shape": {"a": "auto", "b": "(8,1)"}},
+            "has shape '(8,1)', which is never within limits.batch_rows (7)",
+        ),
+        ({"batch_rows": 7}, {"batch_size": 8}, "has batch_size 8, limits.batch_rows is 7"),
+    ],
+)
+def test_a_model_whose_every_request_would_be_over_a_limit_is_refused(
+    limits: dict[str, int], changes: dict[str, Any], reason: str
+) -> None:
+    assert refusal(args(models=[{**SPOTS, **changes}], limits=limits)) == [
+        f"model 'spots' {reason}"
+    ]
+
+
+def test_a_shape_at_the_limits_is_accepted() -> None:
+    limits = {"rank": 3, "elements": 100, "batch_rows": 1}
+    settings = settings_from(args(models=[{**SPOTS, "shape": "(1,10,10:99)"}], limits=limits))
+    assert settings.limits.rank == 3
+
+
+def test_the_error_crosses_processes_with_its_problems() -> None:
+    error = SettingsError([Problem(("models", 0), "is wrong"), Problem((), "is odd")])
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == "models[0]: is wrong\nis odd"
+    assert copy.problems == error.problems
+
+
+@pytest.mark.parametrize("variable", ["", None])
+def test_the_repository_is_where_the_settings_say(
+    variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ANYSHAPE_MODELS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("ANYSHAPE_MODELS", variable)
+    assert settings_from(args()).repository_path() == tmp_path / "models"
+    absolute = settings_from(args(model_repository=str(tmp_path / "here")))
+    assert absolute.repository_path() == tmp_path / "here"
+    assert settings_from(args(model_repository="~/m")).repository_path() == tmp_path / "home/m"
+
+
+def test_the_environment_overrides_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANYSHAPE_MODELS", "there")
+    assert settings_from(args(model_repository="here")).repository_path() == tmp_path / "there"
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        inner = nested_model(field.annotation)
+        if inner is not None:
+            paths += _paths(inner, f"{prefix}{name}{'[]' if 'list' in str(field) else ''}.")
+    return paths
+
+
+def test_every_setting_is_in_the_table_with_a_meaning() -> None:
+    rows = [line.split(" | ") for line in settings_table().splitlines() if line.startswith("| `")]
+    assert {f"`{path}`" for path in _paths(Settings)} == {row[0].removeprefix("| ") for row in rows}
+    assert all(len(row) == 4 and len(row[3]) > 20 for row in rows)
+
+
+def test_the_table_shows_defaults_as_they_are_written() -> None:
+    table = settings_table()
+    assert "| `models[].shape` | text or mapping of text to text | `auto` |" in table
+    assert "| `models[].source[].sha384` | text | *required* |" in table
+    assert "| `limits.body_bytes` | integer | `268435456` (256 MiB) |" in table
+    assert "| `models[].warm_up` | list of text or mapping of text to text | none |" in table
