@@ -1,15 +1,13 @@
-"""The application that `serve run serve_config.yaml` builds: one Ingress over the models.
+"""The application that `serve run serve_config.yaml` builds: one Ingress over the models."""
 
-No `from __future__ import annotations` here: Serve reads the builder's annotation at run time,
-and as a string it would pass unvalidated settings.
-"""
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from deployments.ingress.deployment import Ingress
 from deployments.model.deployment import OpenVINOModel
-from deployments.settings import INGRESS_NAME, Settings
+from deployments.settings import INGRESS_NAME, settings_from
 
 _MAX_ONGOING_REQUESTS = 16_384
 """Not a limit anybody should meet: limits.queue_length comes first, with a better message."""
@@ -20,8 +18,13 @@ _RESERVED_CPUS = 0
 with fewer cores than models could not start them all. OpenVINO uses the cores either way."""
 
 
-def build(settings: Settings) -> Application:
-    """The application for the `args` of serve_config.yaml."""
+def build(args: dict[str, Any]) -> Application:
+    """The application for the `args` of serve_config.yaml. Raises SettingsError.
+
+    Takes the plain mapping: a pydantic annotation would make Serve validate it too, with a text
+    that is hard to read, and not at all if this module's annotations were strings.
+    """
+    settings = settings_from(args)
     repository = settings.repository_path()
     deployment = serve.deployment(
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,

@@ -79,7 +79,7 @@ class RayReplicas:
 class Parts(Response):
     """A response whose body is written part by part, without putting it together first."""
 
-    def __init__(self, parts: list[bytes | memoryview], headers: Mapping[str, str]) -> None:
+    def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
         self._parts = parts
         self.status_code = 200
         self.background = None

@@ -1,6 +1,7 @@
 """The served models as the ingress sees them: their status, their queues, their replicas."""
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 _STATUS_S: Final = 1.0
 _SILENCES: Final = 4
+_START_S: Final = 120.0
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 
 
@@ -78,18 +80,23 @@ class ServedModel:
         self._limits = limits
         self._arena = arena
         self._peers = PeerArenas()
-        self._status = ModelStatus("LOADING", "it is being loaded")
+        self._status = ModelStatus("LOADING", "its replicas have not answered yet")
         self._status_until = 0.0
         self._silences = 0
+        self._starting_until = time.monotonic() + _START_S
         self._refreshing: asyncio.Task[ModelStatus] | None = None
         self._calls_by_reference = 0
         self._batcher: Batcher[tuple[str, ShapeKey], _Item, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
-        """What the model's replicas last said; asked again after a second, by one task for all."""
-        if time.monotonic() >= self._status_until:
-            if self._refreshing is None:
-                self._refreshing = asyncio.create_task(self._refresh())
+        """What the model's replicas last said; asked again after a second, by one task for all.
+
+        Once a model has answered, nobody waits for its next answer: it may be busy.
+        """
+        if time.monotonic() >= self._status_until and self._refreshing is None:
+            # A fresh context: it must not end with the request that happens to be first.
+            self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
+        if self._status.info is None and self._refreshing is not None:
             await asyncio.shield(self._refreshing)
         return self._status
 
@@ -131,10 +138,10 @@ class ServedModel:
     async def _refresh(self) -> ModelStatus:
         try:
             self._status = await self._replicas.status()
-            self._silences = 0
+            self._silences, self._starting_until = 0, 0.0
         except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
             self._silences += 1
-            if self._status.info is None or self._silences >= _SILENCES:
+            if self._silences >= _SILENCES and time.monotonic() >= self._starting_until:
                 self._status = ModelStatus("UNAVAILABLE", "none of its replicas answers")
         finally:
             self._status_until = time.monotonic() + _STATUS_S

@@ -36,7 +36,7 @@ _DATATYPES: Final = {
     ov.Type.string: BYTES,
 }
 _DYNAMIC_EXECUTORS: Final = 64
-_NODE: Final = re.compile(r"[Nn]ode(?: with name)? '([^']{1,200})'")
+_NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 
 class CannotLoad(Exception):

@@ -75,7 +75,8 @@ def spots_model() -> ov.Model:
 
 def _first_level(data: ov.Node) -> ov.Node:
     """Turn [N,3,H,W] in 0..255 into [N,2,H/2,W/2]: grey in 0..1, and its square."""
-    grey = ops.multiply(ops.reduce_mean(data, [1], keep_dims=True), np.float32(1.0 / 255.0))
+    average = np.full((1, 3, 1, 1), 1.0 / (3.0 * 255.0), np.float32)  # fixes the channels to 3
+    grey = ops.convolution(data, average, [1, 1], [0, 0], [0, 0], [1, 1])
     half = _halve(grey)
     return ops.concat([half, ops.multiply(half, half)], axis=1)
 

@@ -1,0 +1,123 @@
+"""A really started server: `serve run` on a configuration with free ports, ended by process id."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+START_S = 120.0
+STOP_S = 40.0
+_SERVE = Path(sys.executable).with_name("serve")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def with_free_ports(config: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """The configuration moved to free ports, and these ports, the HTTP one first."""
+    names = ["HAPROXY_METRICS_PORT", "HAPROXY_STATS_PORT"]
+    names += ["FALLBACK_PROXY_HTTP_PORT", "FALLBACK_PROXY_GRPC_PORT"]
+    ports = free_ports(2 + len(names))
+    moved = dict(zip((f"RAY_SERVE_{name}" for name in names), map(str, ports[2:]), strict=True))
+    for part in (config["controller_options"], config["applications"][0]):
+        variables = part["runtime_env"]["env_vars"]
+        part["runtime_env"] = {"env_vars": {**variables, **moved}}
+    config["http_options"] = {"host": "0.0.0.0", "port": ports[0]}
+    config["grpc_options"] = {"port": ports[1]}
+    return config, ports
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: psutil.Process
+    log: Path
+    ports: list[int]
+
+    def replica_pids(self, model: str) -> list[int]:
+        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10).json()
+        return [replica["pid"] for replica in reply["replicas"]]
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """The counters of the model's only replica."""
+        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10).json()
+        (replica,) = reply["replicas"]
+        assert isinstance(replica, dict)
+        return replica
+
+
+@contextlib.contextmanager
+def running(
+    config: dict[str, Any], directory: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """The server of this configuration, ready; nothing of it is left afterwards."""
+    config, ports = with_free_ports(config)
+    path, log = directory / "serve_config.yaml", directory / "serve.log"
+    path.write_text(yaml.safe_dump(config))
+    variables = {**os.environ, "RAY_ADDRESS": "local", **(environment or {})}
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            [_SERVE, "run", "--app-dir", Path.cwd(), path],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=variables,
+        )
+    process = psutil.Process(started.pid)
+    try:
+        server = Server(f"http://127.0.0.1:{ports[0]}", process, log, ports)
+        _wait_until_ready(server, started)
+        yield server
+    finally:
+        stop(process)
+        started.wait(1)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """The process and all that it started, HAProxy and the replicas among them."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def stop(process: psutil.Process) -> list[psutil.Process]:
+    """Ends the server as Ctrl-C does, and by force what is left, which is returned."""
+    members = family(process)
+    if not members:
+        return []
+    process.send_signal(signal.SIGINT)
+    _, left = psutil.wait_procs(members, timeout=STOP_S)
+    for member in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(left, timeout=10)
+    return left
+
+
+def _wait_until_ready(server: Server, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/v2/health/ready", timeout=5).status_code == 200:
+                return
+        time.sleep(0.2)  # nothing to wait on: the port belongs to a process two away
+    raise RuntimeError("the server did not start:\n" + server.log.read_text()[-4000:])

@@ -1,0 +1,148 @@
+"""From start to Ctrl-C with the configuration that people get, and without HAProxy."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha384
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import numpy as np
+import openvino as ov
+import pytest
+import yaml
+
+from deployments.check import without_haproxy
+from deployments.model.spots import spots_model
+from examples.spots_picture import random_spots, spots_picture
+from tests.e2e.client import infer
+from tests.e2e.conftest import config, save
+from tests.e2e.server import Server, family, running, stop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).parents[2]
+
+
+def default_config() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def spots_found(server: Server) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """The centres of the spots on a generated picture and of those found, to 8 pixels."""
+    spots = random_spots(420, 310, 9, seed=5)
+    picture = spots_picture(420, 310, spots, seed=5)
+    tensor = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))
+    table = infer(server.url, "spots", {"data": tensor})["detection_out"][0, 0]
+    boxes = [row[3:] for row in table if row[0] == 0 and row[2] > 0.5]
+    found = {
+        (x, y)
+        for x, y, _ in spots
+        for box in boxes
+        if abs((box[0] + box[2]) / 2 * 420 - x) < 4 and abs((box[1] + box[3]) / 2 * 310 - y) < 4
+    }
+    assert len(boxes) == len(spots)
+    return {(x, y) for x, y, _ in spots}, found
+
+
+def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    """Without the face detector's files, which the first model's reason says in words."""
+    default = default_config()
+    for file in default["applications"][0]["args"]["models"][0]["source"]:
+        file["url"] = file["url"].replace("storage.openvinotoolkit.org", "127.0.0.1:9")
+    with running(default, tmp_path, {"ANYSHAPE_MODELS": str(tmp_path / "models")}) as server:
+        reply = httpx.get(f"{server.url}/v2/models/face-detection")
+        assert 503 == reply.status_code
+        assert "cannot be downloaded" in reply.json()["error"]
+        expected, found = spots_found(server)
+        assert expected == found
+
+        members = family(server.process)
+        assert any("haproxy" in member.name() for member in members), "not the fast path"
+        left = stop(server.process)
+
+    assert [] == left, "had to be ended by force"
+    assert not any(member.is_running() for member in members)
+    for port in server.ports:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("0.0.0.0", port))
+
+
+def test_without_haproxy_the_same_configuration_serves_through_rays_proxy(tmp_path: Path) -> None:
+    models = [{"name": "spots", "source": "builtin:spots"}]
+    with running(without_haproxy(config(models)), tmp_path) as server:
+        assert not any("haproxy" in member.name() for member in family(server.process))
+        expected, found = spots_found(server)
+    assert expected == found
+
+
+@contextmanager
+def files_over_http(directory: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_a_model_that_could_not_be_had_is_retried_and_comes(tmp_path: Path) -> None:
+    save(spots_model(), tmp_path / "built", "late")
+    built = tmp_path / "built" / "late" / "1"
+    published = tmp_path / "published"
+    published.mkdir()
+    with files_over_http(published) as url:
+        source = [
+            {"url": f"{url}/{path.name}", "sha384": sha384(path.read_bytes()).hexdigest()}
+            for path in sorted(built.iterdir())
+        ]
+        late: dict[str, Any] = {"name": "late", "source": source}
+        models = [late, {"name": "spots", "source": "builtin:spots"}]
+        variables = {"ANYSHAPE_MODELS": str(tmp_path / "repository")}
+        with running(config(models), tmp_path, variables) as server:
+            reply = httpx.get(f"{server.url}/v2/models/late/ready")
+            assert 503 == reply.status_code
+            assert "404" in reply.json()["error"]
+
+            for path in built.iterdir():
+                path.rename(published / path.name)
+            deadline = time.monotonic() + 60
+            while httpx.get(f"{server.url}/v2/models/late/ready").status_code != 200:
+                assert time.monotonic() < deadline, "the model was not retried"
+                time.sleep(0.2)
+            tensor = np.zeros((1, 3, 40, 40), np.float32)
+            assert (1, 1, 200, 7) == infer(server.url, "late", {"data": tensor})[
+                "detection_out"
+            ].shape
+    assert ov.Core().read_model(tmp_path / "repository" / "late" / "1" / "late.xml").inputs
+
+
+def test_the_check_stops_a_configuration_with_a_typo(tmp_path: Path) -> None:
+    broken = default_config()
+    broken["applications"][0]["args"]["models"][0]["shpae"] = "auto"
+    path = tmp_path / "serve_config.yaml"
+    path.write_text(json.dumps(broken))
+
+    checked = subprocess.run(
+        [sys.executable, "-m", "deployments.check", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert 1 == checked.returncode
+    assert "applications[0].args.models[0].shpae" in checked.stdout
+    assert "'shape'" in checked.stdout
