@@ -12,10 +12,12 @@ import bisect
 import mmap
 import os
 import secrets
+import struct
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,8 +49,8 @@ class ArenaAddress:
 class _Region:
     """Keeps a stretch of shared memory alive for the arrays on it.
 
-    numpy collapses chains of array views down to the first object that is not an array, so this
-    object, and not the first array, is what every view of the region holds on to.
+    Which array a view of a view holds on to is numpy's to decide; all of them lead here, so
+    this object dies when the last one does.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "_mapping")
@@ -61,6 +63,21 @@ class _Region:
             "typestr": "|u1",
             "data": (address, False),
         }
+
+
+def _birth(pid: int) -> bytes | None:
+    """When the process started, None if it is gone: its number may be used again.
+
+    A zombie is gone: it waits to be reaped and touches no memory.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    # proc_pid_stat(5): the name, in parentheses, may hold anything; the state is next.
+    state, *rest = stat.rpartition(b") ")[2].split()
+    return None if state in b"ZX" else rest[18]
 
 
 def _start_address(mapping: mmap.mmap) -> int:
@@ -102,15 +119,17 @@ class _FreeList:
 class _Lease:
     state: Array
     holder_pid: int
+    holder_birth: bytes | None
     since: float = field(default_factory=time.monotonic)
 
-    def over(self) -> bool:
+    def over(self, births: Mapping[int, bytes | None]) -> bool:
         state = int(self.state[0])
         if state == _DONE:
             return True
         if state == _SENT and time.monotonic() - self.since > _LOST_LEASE_S:
-            return True  # the reply never arrived
-        return not os.path.exists(f"/proc/{self.holder_pid}")
+            self.state[0] = _DONE  # the reply never arrived, and is refused if it still does
+            return True
+        return self.holder_birth is None or births[self.holder_pid] != self.holder_birth
 
 
 class Arena:
@@ -130,6 +149,7 @@ class Arena:
         token = secrets.token_bytes(_TOKEN_BYTES)
         self._mapping[:_TOKEN_BYTES] = token
         self.address = ArenaAddress(os.getpid(), self._fd, size, token)
+        weakref.finalize(self, os.close, self._fd).atexit = False
 
     @staticmethod
     def supported() -> bool:
@@ -139,7 +159,7 @@ class Arena:
     def free_bytes(self) -> int:
         with self._lock:
             self._collect()
-        return sum(end - start for start, end in self._free.stretches)
+            return sum(end - start for start, end in self._free.stretches)
 
     def allocate(self, nbytes: int, lead: int = 0) -> Array | None:
         """`nbytes` as a uint8 vector, so placed that byte `lead` is aligned; None when full.
@@ -166,8 +186,12 @@ class Arena:
         state = whole[:8].view(np.uint64)
         state[0] = _SENT
         with self._lock:
-            self._leases.append(_Lease(state, holder_pid))
+            self._leases.append(_Lease(state, holder_pid, _birth(holder_pid)))
         return whole[ALIGNMENT:]
+
+    def withdraw(self, offset: int) -> None:
+        """Ends the lease whose bytes begin at `offset`, for an answer that was never sent."""
+        struct.pack_into("=Q", self._mapping, offset - ALIGNMENT, _DONE)
 
     def offset_of(self, array: Array) -> int | None:
         """Where in the arena the array's data begins, None if it lies elsewhere."""
@@ -176,51 +200,72 @@ class Arena:
 
     def _collect(self) -> None:
         if self._leases:
-            self._leases = [lease for lease in self._leases if not lease.over()]
+            births = {pid: _birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
+            self._leases = [lease for lease in self._leases if not lease.over(births)]
         while self._returned:
             self._free.give(*self._returned.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    memory: mmap.mmap
+    start: int
+    owner_birth: bytes | None
 
 
 class PeerArenas:
     """The arenas of other processes that this one has mapped."""
 
     def __init__(self) -> None:
-        self._mappings: dict[ArenaAddress, tuple[mmap.mmap, int]] = {}
+        self._mappings: dict[ArenaAddress, _Mapping] = {}
 
     def view(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
         """The bytes at `offset`, writable and not copied. Raises ArenaUnreachable."""
-        mapping, start = self._mappings.get(arena) or self._attach(arena)
-        if not 0 <= offset <= offset + nbytes <= arena.size:
-            raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
-        return np.asarray(_Region(mapping, start + offset, nbytes))
+        return np.asarray(self._region(arena, offset, nbytes))
 
     def view_lease(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
         """Like `view`, of a lease, which is given back when the last array on it is gone."""
+        region = self._region(arena, offset, nbytes)
         state = self.view(arena, offset - ALIGNMENT, 8).view(np.uint64)
+        if state[0] != _SENT:
+            raise ArenaUnreachable(f"process {arena.pid} lends nothing at {offset}")
         state[0] = _HELD
-        mapping, start = self._mappings[arena]
-        region = _Region(mapping, start + offset, nbytes)
         weakref.finalize(region, state.__setitem__, 0, _DONE).atexit = False
         return np.asarray(region)
 
-    def _attach(self, arena: ArenaAddress) -> tuple[mmap.mmap, int]:
+    def _region(self, arena: ArenaAddress, offset: int, nbytes: int) -> _Region:
+        mapping = self._mappings.get(arena) or self._attach(arena)
+        if not 0 <= offset <= offset + nbytes <= arena.size:
+            raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
+        return _Region(mapping.memory, mapping.start + offset, nbytes)
+
+    def _attach(self, arena: ArenaAddress) -> _Mapping:
         self._drop_dead()
+        birth = _birth(arena.pid)
         try:
-            fd = os.open(f"/proc/{arena.pid}/fd/{arena.fd}", os.O_RDWR)
+            memory = _mapped(arena)
         except OSError as error:
             raise ArenaUnreachable(f"process {arena.pid}: {error.strerror}") from None
-        try:
-            if os.fstat(fd).st_size != arena.size:
-                raise ArenaUnreachable(f"process {arena.pid} has another file there")
-            mapping = mmap.mmap(fd, arena.size)
-        finally:
-            os.close(fd)
-        if mapping[:_TOKEN_BYTES] != arena.token:
+        if memory[:_TOKEN_BYTES] != arena.token:
             raise ArenaUnreachable(f"process {arena.pid} has another arena there")
-        self._mappings[arena] = mapping, _start_address(mapping)
+        self._mappings[arena] = _Mapping(memory, _start_address(memory), birth)
         return self._mappings[arena]
 
     def _drop_dead(self) -> None:
         """Forgets arenas whose owner is gone, so that the kernel can free their memory."""
-        for arena in [a for a in self._mappings if not os.path.exists(f"/proc/{a.pid}")]:
-            del self._mappings[arena]
+        births = {arena.pid: _birth(arena.pid) for arena in self._mappings}
+        self._mappings = {
+            arena: mapping
+            for arena, mapping in self._mappings.items()
+            if mapping.owner_birth is not None and births[arena.pid] == mapping.owner_birth
+        }
+
+
+def _mapped(arena: ArenaAddress) -> mmap.mmap:
+    fd = os.open(f"/proc/{arena.pid}/fd/{arena.fd}", os.O_RDWR)
+    try:
+        if os.fstat(fd).st_size != arena.size:
+            raise ArenaUnreachable(f"process {arena.pid} has another file there")
+        return mmap.mmap(fd, arena.size)
+    finally:
+        os.close(fd)

@@ -4,7 +4,7 @@ A packed tensor is a plain tuple, which pickles fast. Its payload is the array i
 crossing by reference), a list of byte strings, or the place of the data in the sender's arena.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final, TypeAlias
@@ -94,18 +94,26 @@ def pack(tensor: Tensor, arena: Arena | None) -> PackedTensor:
 def pack_leased(
     tensors: Sequence[Tensor], arena: Arena, holder_pid: int
 ) -> tuple[PackedTensor, ...]:
-    """Packs an answer for a process of this node. Raises DoesNotFit."""
-    packed = []
+    """Packs an answer for a process of this node. Raises DoesNotFit, and leases nothing then."""
+    packed: list[PackedTensor] = []
     for tensor in tensors:
         data: Array | list[bytes] | int = tensor.data
         if not isinstance(data, list | int) and data.nbytes > INLINE_BYTES:
             if (space := arena.lease(data.nbytes, holder_pid)) is None:
                 if data.nbytes > MESSAGE_BYTES:
+                    withdraw(packed, arena)
                     raise DoesNotFit(tensor.name)
             else:
                 data = arena.offset_of(_copy(data, space)) or 0
         packed.append((tensor.name, tensor.datatype, tensor.shape, data))
     return tuple(packed)
+
+
+def withdraw(packed: Iterable[PackedTensor], arena: Arena) -> None:
+    """Gives back what was leased for an answer that will not be sent."""
+    for *_, data in packed:
+        if isinstance(data, int):
+            arena.withdraw(data)
 
 
 def unpack(

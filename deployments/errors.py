@@ -4,8 +4,13 @@ The classes build their own text from the data they are given, so that the same 
 the same over every protocol. They cross process boundaries, hence the pickling support.
 """
 
+import reprlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+# For what clients write: they may nest it deeper than Python can print, or at any length.
+_brief: Final = reprlib.Repr()
+_brief.maxlist = 32
 
 
 class ServingError(Exception):
@@ -121,7 +126,7 @@ class InvalidShape(InvalidRequest):
 
     def __init__(self, name: str, shape: object) -> None:
         super().__init__(
-            f"input '{name}' has shape {str(shape)[:200]}, not a list of integers >= 0"
+            f"input '{name}' has shape {_brief.repr(shape)[:200]}, not a list of integers >= 0"
         )
 
 

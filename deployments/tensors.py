@@ -71,6 +71,7 @@ def checked_shape(name: str, shape: object, *, rank: int, elements: int) -> tupl
     """The shape a client wrote, as integers, within the limits of rank and element count.
 
     Counts with Python's integers before anything is allocated, so nothing can overflow.
+    Dimensions of 0 are left out: numpy makes no array where the product of the others does.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
         raise InvalidShape(name, shape)
@@ -78,7 +79,7 @@ def checked_shape(name: str, shape: object, *, rank: int, elements: int) -> tupl
         raise LimitExceeded(f"rank of input '{name}'", len(shape), "rank", rank)
     if any(type(n) is not int or n < 0 for n in shape):
         raise InvalidShape(name, shape)
-    if (count := prod(shape)) > elements:
+    if (count := prod(n or 1 for n in shape)) > elements:
         raise LimitExceeded(f"element count of input '{name}'", count, "elements", elements)
     return tuple(shape)
 
@@ -131,12 +132,16 @@ def to_bytes(tensor: Tensor) -> bytes | memoryview:
 
 
 def bf16_to_float32(bits: Array) -> NDArray[np.float32]:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16  # in place: of a scalar's array, `wide << 16` would be no array any more
+    return wide.view(np.float32)
 
 
 def float32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Rounds to nearest, ties to even, as the hardware does; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    bits = flat.view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     quiet_nan = (bits >> 16) | 0x40
-    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)
+    chosen = np.where(np.isnan(flat), quiet_nan, rounded)
+    return chosen.astype(np.uint16).reshape(values.shape)

@@ -8,9 +8,10 @@ between keys the model's slots decide, earliest deadline first.
 
 import asyncio
 import contextvars
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -30,7 +31,9 @@ class _Waiting(Generic[ItemT, ResultT]):
 
 @dataclass(slots=True)
 class _Queue(Generic[ItemT, ResultT]):
-    waiting: deque[_Waiting[ItemT, ResultT]] = field(default_factory=deque)
+    waiting: "OrderedDict[asyncio.Future[ResultT], _Waiting[ItemT, ResultT]]" = field(
+        default_factory=OrderedDict
+    )
     under_way: int = 0
     flush_scheduled: bool = False
 
@@ -55,22 +58,28 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         self._tasks: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
-    async def submit(self, key: KeyT, rows: int, item: ItemT) -> ResultT:
-        """The answer to `item`. A caller that is cancelled leaves its batch-mates alone."""
+    def submit(self, key: KeyT, rows: int, item: ItemT) -> "asyncio.Future[ResultT]":
+        """The answer to `item`, which counts as waiting until its answer is there.
+
+        Cancelling the answer leaves the batch-mates alone; an item that is still queued is let
+        go of at once.
+        """
         queue = self._queues.setdefault(key, _Queue())
         result: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        queue.waiting.append(_Waiting(item, rows, result))
+        result.add_done_callback(partial(self._leave, queue))
+        queue.waiting[result] = _Waiting(item, rows, result)
         self.waiting += 1
         self._schedule_flush(key, queue)
-        try:
-            return await result
-        finally:
-            self.waiting -= 1
+        return result
 
     async def close(self) -> None:
         """Waits for the batches that are under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _leave(self, queue: _Queue[ItemT, ResultT], result: "asyncio.Future[ResultT]") -> None:
+        queue.waiting.pop(result, None)
+        self.waiting -= 1
 
     def _schedule_flush(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
         """Flushes after the callbacks that are already due, so that one tick's arrivals meet."""
@@ -100,14 +109,13 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         batch: list[_Waiting[ItemT, ResultT]] = []
         rows = 0
         while queue.waiting:
-            first = queue.waiting[0]
-            if first.result.done():  # its caller has left
-                queue.waiting.popleft()
-                continue
+            result, first = next(iter(queue.waiting.items()))
             if batch and rows + first.rows > self._max_rows:
                 break
-            batch.append(queue.waiting.popleft())
-            rows += first.rows
+            del queue.waiting[result]
+            if not result.done():  # else its caller has left in this tick
+                batch.append(first)
+                rows += first.rows
         return batch
 
     async def _run(
@@ -118,7 +126,8 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
     ) -> None:
         try:
             answers = await self._send(key, [waiting.item for waiting in batch])
-            for waiting, answer in zip(batch, answers, strict=True):
+            # All of the pairs first: with an answer too many or too few, whose is which?
+            for waiting, answer in list(zip(batch, answers, strict=True)):
                 _settle(waiting.result, answer)
         except Exception as error:
             for waiting in batch:

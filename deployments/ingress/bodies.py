@@ -13,7 +13,7 @@ from deployments.errors import LimitExceeded, MalformedBody
 from deployments.tensors import Array
 
 _GZIP_OR_ZLIB: Final = 47  # zlib's window bits that recognise either format by its header
-_STEP: Final = 1 << 20
+_PIECE: Final = 1 << 16
 
 
 async def read_body(
@@ -37,10 +37,12 @@ async def read_body(
         space = None
         if arena is not None and announced is not None and announced > INLINE_BYTES:
             space = arena.allocate(announced, lead=json_length)
-        return await (_collect(chunks, limit) if space is None else _fill(chunks, space))
+        if space is not None:
+            return await _fill(chunks, space)
+        return await _collect(chunks, announced, limit)
     if encoding not in ("gzip", "deflate"):
         raise MalformedBody(f"Content-Encoding {encoding[:40]!r} is not gzip, deflate or identity")
-    packed = await _collect(chunks, limit)
+    packed = await _collect(chunks, announced, limit)
     return await asyncio.to_thread(_unpacked, packed, limit)
 
 
@@ -48,7 +50,7 @@ def _content_length(headers: Mapping[str, str]) -> int | None:
     value = headers.get("content-length")
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit()):
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
         raise MalformedBody(f"Content-Length is {value[:40]!r}")
     return int(value)
 
@@ -61,32 +63,44 @@ async def _fill(chunks: AsyncIterator[bytes], space: Array) -> Array:
             raise MalformedBody("the body is longer than its Content-Length")
         target[position:end] = chunk
         position = end
-    if position != len(target):
-        raise MalformedBody(f"the body ended after {position} of {len(target)} bytes")
+    _expect_length(position, len(target))
     return space
 
 
-async def _collect(chunks: AsyncIterator[bytes], limit: int) -> Array:
+async def _collect(chunks: AsyncIterator[bytes], announced: int | None, limit: int) -> Array:
     body = bytearray()
     async for chunk in chunks:
         body += chunk
         if len(body) > limit:
             raise LimitExceeded("request body", len(body), "body_bytes", limit)
+    _expect_length(len(body), len(body) if announced is None else announced)
     return np.frombuffer(body, np.uint8)
 
 
+def _expect_length(length: int, announced: int) -> None:
+    if length > announced:
+        raise MalformedBody("the body is longer than its Content-Length")
+    if length < announced:
+        raise MalformedBody(f"the body ended after {length} of {announced} bytes")
+
+
 def _unpacked(packed: Array, limit: int) -> Array:
+    """Piece by piece: zlib hands back what it left of its input as a copy.
+
+    A second gzip member is refused like any other bytes behind the first: millions of empty ones
+    fit into one body, and each costs a new start.
+    """
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
-    body, rest = bytearray(), bytes(packed)
-    try:
-        while rest and not unpacker.eof:
-            body += unpacker.decompress(rest, _STEP)
-            rest = unpacker.unconsumed_tail
-            if len(body) > limit:
-                raise LimitExceeded("unpacked request body", len(body), "body_bytes", limit)
-        body += unpacker.flush()
-    except zlib.error:
-        raise MalformedBody("the packed body cannot be unpacked") from None
+    body = bytearray()
+    for start in range(0, packed.size, _PIECE):
+        try:
+            body += unpacker.decompress(packed.data[start : start + _PIECE], limit + 1 - len(body))
+        except zlib.error:
+            raise MalformedBody("the packed body cannot be unpacked") from None
+        if len(body) > limit:
+            raise LimitExceeded("unpacked request body", len(body), "body_bytes", limit)
+        if unpacker.eof and (unpacker.unused_data or start + _PIECE < packed.size):
+            raise MalformedBody("the packed body goes on after its end")
     if not unpacker.eof:
         raise MalformedBody("the packed body ends too early")
     return np.frombuffer(body, np.uint8)

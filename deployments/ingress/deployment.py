@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from deployments.arena import Arena
-from deployments.crossing import BatchCall, BatchReply, Unreachable
+from deployments.crossing import INLINE_BYTES, BatchCall, BatchReply, Unreachable
 from deployments.errors import (
     MalformedBody,
     MethodNotAllowed,
@@ -37,6 +37,7 @@ from deployments.ingress.kserve_rest import (
     parse_request,
 )
 from deployments.ingress.models import ReplicaDied, ServedModel
+from deployments.ingress.socket_reading import BODY, Placement, install
 from deployments.settings import Limits
 from deployments.tensors import Array, Tensor
 
@@ -105,6 +106,8 @@ class Ingress:
             for name, handle in models.items()
         }
         self._settled = False
+        if self._arena is not None:
+            install(Placement(self._place, HEADER_LENGTH.encode(), INLINE_BYTES))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor, on the replica's event loop."""
@@ -190,13 +193,7 @@ class Ingress:
     async def _infer(self, request: Request) -> Response:
         model, info = await self._addressed(request)
         header_length = _header_length(request)
-        body = await read_body(
-            request.stream(),
-            request.headers,
-            self._limits.body_bytes,
-            self._arena,
-            header_length or 0,
-        )
+        body = await self._body(request, header_length or 0)
         json_bytes = body.size if header_length is None else header_length
         parsed = await _off_loop(json_bytes, parse_request, body, header_length, self._limits)
         tensors = [await self._decoded(info, parsed, tensor) for tensor in parsed.tensors]
@@ -209,6 +206,20 @@ class Ingress:
             return Parts(parts, {"content-type": _JSON})
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
         return Parts(parts, headers)
+
+    async def _body(self, request: Request, json_length: int) -> Array:
+        placed: Array | None = request.scope.get(BODY)
+        if placed is None:
+            return await read_body(
+                request.stream(),
+                request.headers,
+                self._limits.body_bytes,
+                self._arena,
+                json_length,
+            )
+        async for _ in request.stream():
+            pass  # empty, and over when the body is complete
+        return placed
 
     async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
         name = request.path_params["model"]
@@ -226,6 +237,12 @@ class Ingress:
         return await asyncio.to_thread(
             decode_pictures, spec, tensor, parameters, self._limits, self._space
         )
+
+    def _place(self, nbytes: int, lead: int) -> Array | None:
+        """Memory for a body that is being received; one over the limit is not received."""
+        if self._arena is None or nbytes > self._limits.body_bytes:
+            return None
+        return self._arena.allocate(nbytes, lead)
 
     def _space(self, nbytes: int) -> Array:
         space = self._arena.allocate(nbytes) if self._arena is not None else None

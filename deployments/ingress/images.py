@@ -1,19 +1,24 @@
 """Encoded pictures to tensors. Blocking: decode in a worker thread."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
+from math import prod
 from typing import Any, Final
 
 import cv2
-import imagesize
 import numpy as np
 
-from deployments.errors import InvalidImage, InvalidShape, LimitExceeded, WrongRank
+from deployments.errors import InvalidImage, LimitExceeded, MalformedBody, WrongRank
 from deployments.inference import InputSpec
 from deployments.settings import Limits
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, float32_to_bf16
 
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_JPEG: Final = b"\xff\xd8\xff"
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+# JPEG, ITU-T T.81, table B.1: a marker, those without a length, those that begin a frame.
+_MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
+_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 Allocate = Callable[[int], Array]
 
@@ -40,16 +45,21 @@ def decode_pictures(
     assert isinstance(tensor.data, list)
     if len(tensor.shape) != 1:
         raise WrongRank(spec.name, tensor.shape, ["N"])
-    if not tensor.data:
-        raise InvalidShape(spec.name, list(tensor.shape))
+    count = len(tensor.data)
+    if not count:
+        raise MalformedBody(f"input '{spec.name}' holds no image")
+    if count > limits.batch_rows:
+        raise LimitExceeded("batch", count, "batch_rows", limits.batch_rows)
     first = 2 if spec.pictures == "NCHW" else 1
     channels = spec.dims[1 if spec.pictures == "NCHW" else 3].fixed
-    size = _target_size(spec, first, parameters, limits)
-    pictures = [
-        _decoded(spec.name, index, raw, channels or 3, size, limits)
-        for index, raw in enumerate(tensor.data)
-    ]
-    for index, picture in enumerate(pictures):
+    size = _target(spec, first, parameters, "height"), _target(spec, first + 1, parameters, "width")
+    pictures: list[Array] = []
+    for index, raw in enumerate(tensor.data):
+        picture = _decoded(spec.name, index, raw, channels or 3, size, limits)
+        pictures.append(picture)
+        if (elements := count * picture.size) > limits.elements:
+            what = f"element count of input '{spec.name}'"
+            raise LimitExceeded(what, elements, "elements", limits.elements)
         if picture.shape != pictures[0].shape:
             raise InvalidImage(
                 spec.name,
@@ -60,22 +70,13 @@ def decode_pictures(
     return _assembled(spec, pictures, allocate)
 
 
-def _target_size(
-    spec: InputSpec, first: int, parameters: Mapping[str, Any], limits: Limits
-) -> tuple[int | None, int | None]:
-    height = _target(spec, first, parameters, "height")
-    width = _target(spec, first + 1, parameters, "width")
-    if (pixels := (height or 1) * (width or 1)) > limits.image_pixels:
-        raise LimitExceeded("image size", pixels, "image_pixels", limits.image_pixels)
-    return height, width
-
-
 def _target(spec: InputSpec, axis: int, parameters: Mapping[str, Any], name: str) -> int | None:
     if (fixed := spec.dims[axis].fixed) is not None:
         return fixed
     value = parameters.get(name)
     if value is not None and (type(value) is not int or value < 1):
-        raise InvalidShape(f"{spec.name}' parameter '{name}", value)
+        what = f"input '{spec.name}' has {name} {str(value)[:40]}, not an integer >= 1"
+        raise MalformedBody(what)
     return value
 
 
@@ -88,18 +89,12 @@ def _decoded(
     limits: Limits,
 ) -> Array:
     """One picture, height x width x channels, uint8. Looks at its size before it decodes."""
-    if not raw.startswith(_SIGNATURES):
+    if not raw.startswith((_JPEG, _PNG)):
         raise InvalidImage(name, index, "is neither JPEG nor PNG")
-    width, height = imagesize.get(BytesIO(raw))
-    if width < 1 or height < 1:
+    pixels = _stored_pixels(raw)
+    if not pixels:
         raise InvalidImage(name, index, "has no readable size")
-    if width * height > limits.image_pixels:
-        raise LimitExceeded(
-            f"pixel count of input '{name}', image {index},",
-            width * height,
-            "image_pixels",
-            limits.image_pixels,
-        )
+    _check_pixels(f"pixel count of input '{name}', image {index},", pixels, limits)
     flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
     try:
         picture = cv2.imdecode(np.frombuffer(raw, np.uint8), flag)
@@ -109,9 +104,38 @@ def _decoded(
         raise InvalidImage(name, index, "cannot be decoded")
     own_height, own_width = picture.shape[:2]
     wanted = size[1] or own_width, size[0] or own_height
+    _check_pixels(f"wanted pixel count of input '{name}'", wanted[0] * wanted[1], limits)
     if wanted != (own_width, own_height):
         picture = cv2.resize(picture, wanted)
     return np.asarray(picture).reshape(wanted[1], wanted[0], channels)
+
+
+def _stored_pixels(raw: bytes) -> int:
+    """Width times height in the header, 0 if there is none.
+
+    JPEG markers are looked for exactly as libjpeg does it, past fill bytes and rubbish: a reader
+    that stops at another frame header than the decoder does would let any size through.
+    """
+    if raw.startswith(_PNG):
+        return _number(raw[16:20]) * _number(raw[20:24]) if raw[12:16] == b"IHDR" else 0
+    position = 2
+    while found := _MARKER.search(raw, position):
+        marker, position = found[1][0], found.end()
+        if marker in _FRAMES:
+            frame = raw[position : position + 7]  # length, bits, height, width
+            return _number(frame[3:5]) * _number(frame[5:7])
+        if marker not in _STANDALONE:
+            position += _number(raw[position : position + 2])
+    return 0
+
+
+def _number(digits: bytes) -> int:
+    return int.from_bytes(digits, "big")
+
+
+def _check_pixels(what: str, pixels: int, limits: Limits) -> None:
+    if pixels > limits.image_pixels:
+        raise LimitExceeded(what, pixels, "image_pixels", limits.image_pixels)
 
 
 def _size(picture: Array) -> str:
@@ -123,7 +147,7 @@ def _assembled(spec: InputSpec, pictures: Sequence[Array], allocate: Allocate) -
     planes = (channels, height, width) if spec.pictures == "NCHW" else (height, width, channels)
     shape = (len(pictures), *planes)
     dtype = NUMPY_DTYPES[spec.datatype]
-    space = allocate(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+    space = allocate(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
     for target, picture in zip(space, pictures, strict=True):
         pixels = picture.transpose(2, 0, 1) if spec.pictures == "NCHW" else picture
         target[...] = (

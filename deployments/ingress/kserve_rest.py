@@ -146,10 +146,10 @@ def _objects(message: dict[str, Any], key: str, *, required: bool) -> list[dict[
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    parameters = entry.get("parameters") or {}
-    if not isinstance(parameters, dict):
+    parameters = entry.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
         raise MalformedBody("'parameters' is not an object")
-    return parameters
+    return parameters or {}
 
 
 def _optional_string(message: dict[str, Any], key: str) -> str | None:
@@ -170,7 +170,7 @@ def _wanted_outputs(message: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _input(entry: dict[str, Any], binary: _Binary, limits: Limits, *, last: bool) -> Tensor:
     name, datatype = entry["name"], entry.get("datatype")
-    if datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise UnknownDatatype(name, str(datatype)[:40])
     shape = checked_shape(name, entry.get("shape"), rank=limits.rank, elements=limits.elements)
     size = _parameters(entry).get("binary_data_size")
@@ -181,7 +181,8 @@ def _input(entry: dict[str, Any], binary: _Binary, limits: Limits, *, last: bool
     if size is None:
         size = _implied_size(name, datatype, shape, binary, last=last)
     if type(size) is not int or size < 0:
-        raise MalformedBody(f"input '{name}' has binary_data_size {size!r}, not an integer >= 0")
+        shown = str(size)[:40]
+        raise MalformedBody(f"input '{name}' has binary_data_size {shown}, not an integer >= 0")
     raw = binary.take(name, size)
     if datatype == BYTES and prod(shape) == 1 and (picture := _bare_picture(raw)) is not None:
         return Tensor(name, BYTES, shape, [picture])
@@ -205,6 +206,8 @@ def _implied_size(
 def _bare_picture(raw: Array) -> bytes | None:
     """A single picture that was sent without the length that BYTES elements start with."""
     head = bytes(raw[:8])
+    if int.from_bytes(head[:4], "little") == raw.size - 4:  # a length that looks like a JPEG
+        return None
     return bytes(raw) if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) else None
 
 
@@ -220,8 +223,14 @@ def _from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> T
     allowed = _NUMBER_TYPES.get(datatype.rstrip("0123456789"), {int})
     if kinds - allowed:
         odd = next(item for item in flat if type(item) not in allowed)
-        raise ValueOutOfRange(name, datatype, orjson.dumps(odd).decode()[:40])
+        raise ValueOutOfRange(name, datatype, _shown(odd))
     return Tensor(name, datatype, shape, _numbers(name, datatype, flat).reshape(shape))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return orjson.dumps(value).decode()[:40]
 
 
 def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
@@ -248,9 +257,11 @@ def _numbers(name: str, datatype: str, flat: list[Any]) -> Array:
         narrow_dtype = np.float32 if datatype == BF16 else NUMPY_DTYPES[datatype]
         with np.errstate(over="ignore"):
             narrow = wide.astype(narrow_dtype)
-        if not np.isfinite(narrow).all():
-            raise ValueOutOfRange(name, datatype, f"{wide[~np.isfinite(narrow)][0]:g}")
-        return float32_to_bf16(narrow) if datatype == BF16 else narrow
+        bits = float32_to_bf16(narrow) if datatype == BF16 else narrow
+        finite = np.isfinite(bf16_to_float32(bits) if datatype == BF16 else narrow)
+        if not finite.all():
+            raise ValueOutOfRange(name, datatype, f"{wide[~finite][0]:g}")
+        return bits
     try:
         return np.array(flat, NUMPY_DTYPES[datatype])
     except OverflowError:
@@ -264,7 +275,7 @@ def _numbers(name: str, datatype: str, flat: list[Any]) -> Array:
 
 def encode_response(
     response: InferResponse, request: InferRequest
-) -> tuple[int | None, list[bytes | memoryview]]:
+) -> tuple[int | None, list[bytes]]:
     """The JSON part's length where binary data follows it (else None), and the body's parts.
 
     An output is binary if its own parameter `binary_data` says so, else if the request's
@@ -272,7 +283,8 @@ def encode_response(
     words for them.
     """
     by_default = request.parameters.get("binary_data_output") is True
-    entries, parts = [], []
+    entries: list[dict[str, Any]] = []
+    parts: list[bytes] = []
     for tensor in response.tensors:
         wish = request.outputs.get(tensor.name, {}).get("binary_data", by_default)
         entry: dict[str, Any] = {
@@ -281,7 +293,7 @@ def encode_response(
             "shape": tensor.shape,
         }
         if wish is True:
-            raw = to_bytes(tensor)
+            raw = bytes(to_bytes(tensor))
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
         else:

@@ -4,6 +4,7 @@ Knows nothing of OpenVINO: what a compilation is and how to make one is handed i
 """
 
 import asyncio
+import copy
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from deployments.inference import ShapeKey
+from deployments.model.execution import to_the_end
 
 CompiledT = TypeVar("CompiledT")
+T = TypeVar("T")
 
 _REMEMBER_FAILURE_S: Final = 300.0
 _REMEMBERED_KEYS: Final = 4096
@@ -51,7 +54,9 @@ class Interest:
 
 @dataclass(slots=True)
 class _Entry(Generic[CompiledT]):
-    compiled: CompiledT
+    """A static compilation, done or under way, and how many use it or wait for it."""
+
+    compilation: "asyncio.Task[CompiledT]"
     users: int = 0
     unused: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,14 +64,15 @@ class _Entry(Generic[CompiledT]):
 class CompiledShapes(Generic[CompiledT]):
     """A bounded LRU cache of static compilations beside an optional dynamic one.
 
-    `compile_shape` runs in `executor`, one at a time, under `lock`, which the deployment owns.
-    Shapes that are compiled never touch the lock. There are never more than `bound` static
-    compilations alive: one that is in use is waited for before its place is taken.
+    `reshape` runs in `executor`, one at a time, under `lock`, which the deployment owns; it
+    returns what compiles the shape, which runs there too. Shapes that are compiled never touch
+    the lock. There are never more than `bound` static compilations alive: one that is in use is
+    waited for before its place is taken. A shape that cannot be reshaped to takes no place.
     """
 
     def __init__(
         self,
-        compile_shape: Callable[[ShapeKey], CompiledT],
+        reshape: Callable[[ShapeKey], Callable[[], CompiledT]],
         dynamic: CompiledT | None,
         *,
         lock: asyncio.Lock,
@@ -77,9 +83,9 @@ class CompiledShapes(Generic[CompiledT]):
         compiles_per_minute: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._compile_shape = compile_shape
+        self._reshape = reshape
         self._dynamic = dynamic
-        self._blocking = blocking or dynamic is None
+        self._blocking = blocking
         self._lock = lock
         self._executor = executor
         self._bound = bound
@@ -87,7 +93,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiles_per_minute = compiles_per_minute
         self._clock = clock
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
-        self._compiling: dict[ShapeKey, asyncio.Task[_Entry[CompiledT]]] = {}
+        self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
         self._failed: OrderedDict[ShapeKey, tuple[Exception, float]] = OrderedDict()
         self._interest: OrderedDict[ShapeKey, Interest] = OrderedDict()
         self._background_compiles: deque[float] = deque()
@@ -114,26 +120,29 @@ class CompiledShapes(Generic[CompiledT]):
         """A compilation that can run `key`, held for as long as the context lasts.
 
         A known shape gets its own; another gets the dynamic one, or waits for its own where
-        there is none, the model is `blocking` or `static` asks for it. Raises what
-        `compile_shape` raised for this key, now or a while ago.
+        there is none, the model is `blocking` or `static` asks for it. Raises what reshaping or
+        compiling raised for this key, now or a while ago.
         """
         entry = self._entries.get(key)
-        if entry is None and not static and not self._blocking:
-            assert self._dynamic is not None
+        if entry is not None:
+            self.counters.hits += requests
+            self._interested(key).add(requests, self._clock())
+            self._entries.move_to_end(key)
+        elif self._dynamic is None or self._blocking or static:
+            if (error := self._failure(key)) is not None:
+                raise copy.copy(error)
+            entry = self._compiling.get(key) or self._start(key)
+        else:
             self.counters.served_dynamic += requests
             self._note(key, requests)
             yield self._dynamic
             return
-        if entry is None:
-            entry = await self._compiled(key)
-        else:
-            self.counters.hits += requests
-            self._interested(key).add(requests, self._clock())
-            self._entries.move_to_end(key)
+        # Who waits counts as a user: else the place could be taken before they had their turn.
         entry.users += 1
         entry.unused.clear()
         try:
-            yield entry.compiled
+            # The compilation belongs to everybody who waits for it: one who leaves does not end it.
+            yield await asyncio.shield(entry.compilation)
         finally:
             entry.users -= 1
             if not entry.users:
@@ -141,9 +150,10 @@ class CompiledShapes(Generic[CompiledT]):
 
     async def close(self) -> None:
         """Waits for the compilation that is under way; those that wait are cancelled."""
-        for task in (tasks := list(self._compiling.values())):
+        for task in (tasks := [entry.compilation for entry in self._compiling.values()]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._compiling.clear()
 
     def _note(self, key: ShapeKey, requests: int) -> None:
         """Counts requests for a shape without a compilation, and promotes it when it pays."""
@@ -151,13 +161,22 @@ class CompiledShapes(Generic[CompiledT]):
         interest = self._interested(key).add(requests, now)
         if interest < self._promote_after or key in self._compiling or self._failure(key):
             return
-        if len(self._entries) >= self._bound:
-            coldest = self._interested(next(iter(self._entries)))
-            if interest <= 2 * coldest.value(now):
-                return  # not worth the place of what is there
+        full = len(self._entries) + len(self._compiling) >= self._bound
+        if full and not self._worth_a_place(interest, now):
+            return
         if self._within_budget(now):
             self._background_compiles.append(now)
             self._start(key)
+
+    def _worth_a_place(self, interest: float, now: float) -> bool:
+        """Whether a shape is asked for so much more than the one that would be pushed out.
+
+        One at a time: together, several would push out more than they were compared with.
+        """
+        if self._compiling:
+            return False
+        victim = self._interest.get(next(iter(self._entries)), Interest())
+        return interest > 2 * victim.value(now)
 
     def _interested(self, key: ShapeKey) -> Interest:
         interest = self._interest.setdefault(key, Interest())
@@ -178,40 +197,37 @@ class CompiledShapes(Generic[CompiledT]):
             return None
         return error
 
-    async def _compiled(self, key: ShapeKey) -> _Entry[CompiledT]:
-        if (error := self._failure(key)) is not None:
-            raise error
-        task = self._compiling.get(key) or self._start(key)
-        # The compilation belongs to everybody who waits for it: one who leaves does not end it.
-        return await asyncio.shield(task)
-
-    def _start(self, key: ShapeKey) -> "asyncio.Task[_Entry[CompiledT]]":
+    def _start(self, key: ShapeKey) -> _Entry[CompiledT]:
         task = asyncio.get_running_loop().create_task(self._compile(key))
-        self._compiling[key] = task
-        task.add_done_callback(lambda done: self._finished(key, done))
-        return task
+        # Looked at here: nobody may wait for a background compilation.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        entry = self._compiling[key] = _Entry(task)
+        return entry
 
-    def _finished(self, key: ShapeKey, task: "asyncio.Task[_Entry[CompiledT]]") -> None:
-        self._compiling.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # looked at here: nobody may wait for a background compilation
-
-    async def _compile(self, key: ShapeKey) -> _Entry[CompiledT]:
+    async def _compile(self, key: ShapeKey) -> CompiledT:
+        # Nobody else compiles this shape meanwhile: until it stands among the entries, whoever
+        # asks for it finds it in `_compiling`.
         async with self._lock:
-            if (entry := self._entries.get(key)) is not None:
-                return entry
-            await self._make_room()
-            started = self._clock()
-            loop = asyncio.get_running_loop()
             try:
-                compiled = await loop.run_in_executor(self._executor, self._compile_shape, key)
+                compile_it = await self._in_thread(lambda: self._reshape(key))
+                await self._make_room()
+                compiled = await self._in_thread(compile_it)
             except Exception as error:
                 self._remember_failure(key, error)
                 raise
+            finally:
+                entry = self._compiling.pop(key)
+            self._entries[key] = entry
             self.counters.compiles += 1
+            return compiled
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        started = self._clock()
+        loop = asyncio.get_running_loop()
+        try:
+            return await to_the_end(loop.run_in_executor(self._executor, work))
+        finally:
             self.counters.compile_seconds += self._clock() - started
-            entry = self._entries[key] = _Entry(compiled)
-            return entry
 
     async def _make_room(self) -> None:
         while len(self._entries) >= self._bound:
@@ -222,6 +238,7 @@ class CompiledShapes(Generic[CompiledT]):
 
     def _remember_failure(self, key: ShapeKey, error: Exception) -> None:
         self.counters.compile_failures += 1
-        self._failed[key] = error, self._clock() + _REMEMBER_FAILURE_S
+        # A copy has no traceback, which would keep the tensors of the request alive.
+        self._failed[key] = copy.copy(error), self._clock() + _REMEMBER_FAILURE_S
         if len(self._failed) > _REMEMBERED_KEYS:
             self._failed.popitem(last=False)

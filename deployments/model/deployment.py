@@ -20,10 +20,12 @@ from deployments.crossing import (
     pack,
     pack_leased,
     unpack,
+    withdraw,
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionNotFound
 from deployments.inference import ModelStatus
-from deployments.model.repository import SourceUnavailable, fetch, locate
+from deployments.model.download import fetch
+from deployments.model.repository import SourceUnavailable, locate
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.serving import CacheSettings, ServingVersion, Work
 from deployments.model.shapes import PolicyError
@@ -79,6 +81,8 @@ class OpenVINOModel:
             error = VersionNotFound(self._settings.name, call.version, known)
             return BatchReply((error,) * len(call.members))
         try:
+            if call.arena is not None:
+                self._peers.view(call.arena, 0, 0)  # the outputs go there if the inputs do not
             works = [self._work(member, call) for member in call.members]
         except ArenaUnreachable as unreachable:
             return Unreachable(str(unreachable))
@@ -103,20 +107,33 @@ class OpenVINOModel:
         self, answers: Sequence[list[Tensor] | ServingError], call: BatchCall
     ) -> BatchReply | Unreachable:
         if call.arena is None:
-            members = [a if isinstance(a, ServingError) else _inline(a) for a in answers]
-            return BatchReply(tuple(members))
+            inline = (a if isinstance(a, ServingError) else _inline(a) for a in answers)
+            return BatchReply(tuple(inline))
         if self._arena is None:
             self._arena = Arena(self._limits.shared_memory_bytes)
-        arena, peer = self._arena, call.arena.pid
+        members: list[tuple[PackedTensor, ...] | ServingError] = []
         try:
-            members = [
-                a if isinstance(a, ServingError) else pack_leased(a, arena, peer) for a in answers
-            ]
+            for answer in answers:
+                packed = (
+                    answer
+                    if isinstance(answer, ServingError)
+                    else pack_leased(answer, self._arena, call.arena.pid)
+                )
+                members.append(packed)
         except DoesNotFit:
-            return Unreachable("no shared memory left for the outputs")
+            return self._taken_back(members, "no shared memory is left for the outputs")
         if _message_bytes(members) > MESSAGE_BYTES:
-            return Unreachable("the outputs are too large for a message")
-        return BatchReply(tuple(members), arena.address)
+            return self._taken_back(members, "the outputs are too large for a message")
+        return BatchReply(tuple(members), self._arena.address)
+
+    def _taken_back(
+        self, members: Sequence[tuple[PackedTensor, ...] | ServingError], reason: str
+    ) -> Unreachable:
+        assert self._arena is not None
+        for member in members:
+            if not isinstance(member, ServingError):
+                withdraw(member, self._arena)
+        return Unreachable(reason)
 
     async def _load_until_available(self) -> None:
         wait_s = _RETRY_FIRST_S
@@ -213,7 +230,7 @@ def _message_bytes(members: Sequence[tuple[PackedTensor, ...] | ServingError]) -
     for member in members:
         for *_, data in () if isinstance(member, ServingError) else member:
             if isinstance(data, list):
-                total += sum(map(len, data))
+                total += sum(map(len, data)) + 4 * len(data)
             elif not isinstance(data, int):
                 total += data.nbytes
     return total

@@ -5,7 +5,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -73,12 +73,20 @@ class Execution:
         """
         loop = asyncio.get_running_loop()
         async with self.slots.slot(deadline):
-            future = loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                await asyncio.wait([future])
-                raise
+            return await to_the_end(
+                loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+            )
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+async def to_the_end(work: "asyncio.Future[T]") -> T:
+    """The result of work in a thread; however often the caller is cancelled, it is waited for."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        raise

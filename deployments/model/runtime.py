@@ -4,7 +4,7 @@ Everything else in the project speaks of models in terms of what this module ret
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 import openvino as ov
 
-from deployments.dimensions import Dim
+from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
+from deployments.model import strings
 from deployments.model.spots import spots_model
 from deployments.tensors import BF16, BYTES, Tensor
 
@@ -47,6 +48,10 @@ class CannotReshape(Exception):
     """Raised when a model cannot be reshaped or compiled at some shape."""
 
 
+class CannotInfer(Exception):
+    """Raised when OpenVINO fails on an inference."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInput:
     """An input as the model's file declares it."""
@@ -67,13 +72,10 @@ def where_it_failed(error: Exception) -> str:
     return f" at node '{found[1]}'" if found else ""
 
 
-def _dims(shape: ov.PartialShape, name: str) -> tuple[Dim, ...]:
-    if shape.rank.is_dynamic:
-        raise CannotLoad(f"'{name}' has a dynamic number of dimensions, which is not supported")
-    return tuple(
-        Dim(dim.get_min_length(), None if dim.get_max_length() < 0 else dim.get_max_length())
-        for dim in shape
-    )
+def _dim(dim: ov.Dimension) -> Dim:
+    largest = dim.get_max_length()
+    # What OpenVINO derives from an open dimension may end at an unreachable number.
+    return Dim(dim.get_min_length(), largest if 0 <= largest <= LARGEST else None)
 
 
 def _name(port: Any, position: int) -> str:
@@ -82,13 +84,20 @@ def _name(port: Any, position: int) -> str:
     return names[0] if names else port.get_node().get_friendly_name() or f"port_{position}"
 
 
-def _datatype(port: Any, name: str) -> str:
-    datatype = _DATATYPES.get(port.get_element_type())
-    if datatype is None:
-        raise CannotLoad(
-            f"'{name}' has element type {port.get_element_type()}, which is not served"
-        )
-    return datatype
+def _named(ports: Sequence[Any], kind: str) -> Iterator[tuple[str, str, ov.PartialShape]]:
+    """The name, datatype and shape of each port. Raises CannotLoad."""
+    seen: set[str] = set()
+    for position, port in enumerate(ports):
+        name = _name(port, position)
+        datatype = _DATATYPES.get(port.get_element_type())
+        if datatype is None:
+            raise CannotLoad(
+                f"{kind} '{name}' has element type {port.get_element_type()}, which is not served"
+            )
+        if name in seen:
+            raise CannotLoad(f"the model has two {kind}s named '{name}'")
+        seen.add(name)
+        yield name, datatype, port.get_partial_shape()
 
 
 class CompiledShape:
@@ -101,34 +110,44 @@ class CompiledShape:
         self._compiled = compiled
         self._positions = {spec.name: position for position, spec in enumerate(outputs)}
         self._outputs = outputs
+        self._strings = any(spec.datatype == BYTES for spec in outputs)
         self._idle: list[Any] = []
 
     def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
         """The wanted outputs (all when empty), copied out of OpenVINO's memory.
 
-        `tensors` are in the model's order; OpenVINO reads numbers where they lie.
+        `tensors` are in the model's order; OpenVINO reads numbers where they lie. Raises
+        CannotInfer.
         """
+        try:
+            return self._infer(tensors, wanted or list(self._positions))
+        except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
+            raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
+
+    def _infer(self, tensors: Sequence[Tensor], wanted: Sequence[str]) -> list[Tensor]:
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
         for position, tensor in enumerate(tensors):
             request.set_input_tensor(position, _to_openvino(tensor))
-        request.infer()
-        outputs = [
-            self._output(request, self._outputs[self._positions[name]])
-            for name in wanted or self._positions
-        ]
-        self._idle.append(request)
+        self._run(request)
+        outputs = [self._output(request, self._outputs[self._positions[name]]) for name in wanted]
+        self._idle.append(request)  # one that failed is not used again
         return outputs
+
+    def _run(self, request: Any) -> None:
+        if self._strings:  # `infer` would decode them, each as long as the longest
+            request.start_async()
+            request.wait()
+        else:
+            request.infer(share_outputs=True)  # else it copies all outputs
 
     def _output(self, request: Any, spec: OutputSpec) -> Tensor:
         tensor = request.get_output_tensor(self._positions[spec.name])
         shape = tuple(tensor.shape)
         if spec.datatype == BYTES:
-            # Asked for the strings of an empty tensor, OpenVINO 2026.4 divides by zero and dies.
-            strings = np.asarray(tensor.bytes_data).ravel().tolist() if tensor.get_size() else []
-            return Tensor(spec.name, BYTES, shape, strings)
+            return Tensor(spec.name, BYTES, shape, strings.from_openvino(tensor))
         data = tensor.data
         if spec.datatype == BF16:
             data = data.view(np.uint16)
@@ -138,10 +157,7 @@ class CompiledShape:
 def _to_openvino(tensor: Tensor) -> Any:
     """Numbers stay where they are if writable (OpenVINO insists); strings are copied."""
     if isinstance(tensor.data, list):
-        strings = ov.Tensor(ov.Type.string, ov.Shape(list(tensor.shape)))
-        if tensor.data:
-            strings.bytes_data = tensor.data
-        return strings
+        return strings.to_openvino(tensor.data, tensor.shape)
     if tensor.datatype == BF16:
         return ov.Tensor(tensor.data, list(tensor.shape), ov.Type.bf16)
     return ov.Tensor(tensor.data, shared_memory=bool(tensor.data.flags.writeable))
@@ -169,20 +185,24 @@ class Runtime:
             ) from error
 
     def inputs(self, model: ov.Model) -> tuple[ModelInput, ...]:
+        """Raises CannotLoad."""
         found = []
-        for position, port in enumerate(model.inputs):
-            name = _name(port, position)
-            dims = _dims(port.get_partial_shape(), name)
-            found.append(ModelInput(name, _datatype(port, name), dims))
+        for name, datatype, shape in _named(model.inputs, "input"):
+            if shape.rank.is_dynamic:
+                raise CannotLoad(f"input '{name}' has no fixed number of dimensions")
+            found.append(ModelInput(name, datatype, tuple(map(_dim, shape))))
         return tuple(found)
 
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
-        found = []
-        for position, port in enumerate(model.outputs):
-            name = _name(port, position)
-            dims = _dims(port.get_partial_shape(), name)
-            found.append(OutputSpec(name, _datatype(port, name), dims))
-        return tuple(found)
+        """An output of which not even the rank is known shows one open dimension."""
+        return tuple(
+            OutputSpec(
+                name,
+                datatype,
+                (Dim(0, None),) if shape.rank.is_dynamic else tuple(map(_dim, shape)),
+            )
+            for name, datatype, shape in _named(model.outputs, "output")
+        )
 
     def reshaped(self, model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
         """A copy of the model at these shapes, in the order of its inputs; shares the weights.

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from deployments.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    ModelUnavailable,
     ServingError,
     ShapeNotSupported,
     dims,
@@ -18,9 +20,10 @@ from deployments.errors import (
 from deployments.inference import ShapeKey
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import Execution
-from deployments.model.runtime import CannotReshape, CompiledShape, where_it_failed
+from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape
+from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, scatter, stack
-from deployments.model.version import Version, trial_key
+from deployments.model.version import Version
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -58,8 +61,11 @@ class ServingVersion:
         self.stacked_batches = 0
         self.requests = 0
         self.rows = 0
+        self._running = 0
+        self._quiet = asyncio.Event()
+        self._closing = False
         self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
-            self._compile,
+            self._reshape,
             version.dynamic,
             lock=lock,
             executor=self._compiler,
@@ -77,71 +83,88 @@ class ServingVersion:
 
     async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""
+        if self._closing:
+            closed = ModelUnavailable(self.version.info.name, "its version is being unloaded")
+            return [closed for _ in members]
         self.batches += 1
         self.requests += len(members)
         self.rows += sum(work.rows for work in members)
+        self._running += 1
+        self._quiet.clear()
         try:
             return await self._run(key, members, static=False)
-        except CannotReshape as error:
-            return [self._not_supported(key, str(error)) for _ in members]
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
 
     async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
-        async with self._shapes.use(key, len(members), static=static) as compiled:
-            if self._stacks(key, members):
-                try:
-                    return await self._together(compiled, members)
-                except (RuntimeError, RowsLost):
-                    logger.exception("stacked batch failed, running its %d members", len(members))
-            answers = await asyncio.gather(*(self._alone(compiled, work) for work in members))
-            own_shape = compiled is not self.version.dynamic
-        failed = [i for i, answer in enumerate(answers) if isinstance(answer, RuntimeError)]
-        if not failed:
-            return [answer for answer in answers if not isinstance(answer, RuntimeError)]
-        if own_shape:
-            return [self._failed(a) if isinstance(a, RuntimeError) else a for a in answers]
+        try:
+            async with self._shapes.use(key, len(members), static=static) as compiled:
+                answers = await self._answers(compiled, key, members)
+        except CannotReshape as error:
+            return [self._not_supported(key, str(error)) for _ in members]
+        if compiled is not self.version.dynamic:
+            return [self._failed(a) if isinstance(a, CannotInfer) else a for a in answers]
         # A shape may be beyond a dynamic compilation and still be fine for one of its own.
-        retried = await self._run(key, [members[i] for i in failed], static=True)
-        again = dict(zip(failed, retried, strict=True))
-        return [
-            again[i] if isinstance(answer, RuntimeError) else answer
-            for i, answer in enumerate(answers)
-        ]
+        pairs = zip(members, answers, strict=True)
+        failed = [work for work, answer in pairs if isinstance(answer, CannotInfer)]
+        again = iter(await self._run(key, failed, static=True) if failed else ())
+        return [next(again) if isinstance(a, CannotInfer) else a for a in answers]
+
+    async def _answers(
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+    ) -> Sequence[Answer | CannotInfer]:
+        if self._stacks(key, members):
+            try:
+                return await self._together(compiled, members)
+            except (CannotInfer, RowsLost):
+                logger.exception("stacked batch failed, running its %d members", len(members))
+        return await asyncio.gather(*(self._alone(compiled, work) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
         stacking = self.version.stacking
+        rows = sum(work.rows for work in members)
         return (
             stacking is not None
             and len(members) > 1
             and stacking.pays_for(key)
             and all(work.rows > 0 for work in members)
             and any(-1 in shape for shape in key)
+            and all(spec.dims[0].accepts(rows) for spec in self.version.info.inputs)
         )
 
     async def _together(self, compiled: CompiledShape, members: Sequence[Work]) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
 
-        def work() -> list[list[Tensor]]:
-            outputs = compiled.infer(stack([member.tensors for member in members]))
-            return scatter(outputs, rules, [member.rows for member in members])
+        def work() -> list[Answer]:
+            now = time.monotonic()
+            in_time = [member for member in members if now < member.deadline]
+            parts: Iterator[list[Tensor]] = iter(())
+            if in_time:
+                outputs = compiled.infer(stack([member.tensors for member in in_time]))
+                parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
+            return [
+                _wanted(next(parts), member.outputs)
+                if now < member.deadline
+                else self._late(member)
+                for member in members
+            ]
 
         self.stacked_batches += 1
-        parts = await self._execution.run(min(work.deadline for work in members), work)
-        return [_wanted(part, member.outputs) for part, member in zip(parts, members, strict=True)]
+        return await self._execution.run(min(work.deadline for work in members), work)
 
-    async def _alone(self, compiled: CompiledShape, member: Work) -> Answer | RuntimeError:
-        def work() -> list[Tensor] | None:
+    async def _alone(self, compiled: CompiledShape, member: Work) -> Answer | CannotInfer:
+        def work() -> Answer:
             if time.monotonic() >= member.deadline:
-                return None
+                return self._late(member)
             return compiled.infer(member.tensors, member.outputs)
 
         try:
-            outputs = await self._execution.run(member.deadline, work)
-        except RuntimeError as error:
+            return await self._execution.run(member.deadline, work)
+        except CannotInfer as error:
             return error
-        if outputs is None:
-            return DeadlineExceeded(self.version.info.name, member.timeout_s)
-        return outputs
 
     def statistics(self) -> dict[str, Any]:
         return {
@@ -157,21 +180,38 @@ class ServingVersion:
         }
 
     async def close(self) -> None:
-        """Ends after the work that is under way."""
+        """Takes no more batches and ends after those that are under way."""
+        self._closing = True
+        if self._running:
+            await self._quiet.wait()
         await self._shapes.close()
         await asyncio.to_thread(self._execution.close)
         await asyncio.to_thread(self._compiler.shutdown)
 
-    def _compile(self, key: ShapeKey) -> CompiledShape:
+    def _reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         started = time.perf_counter()
         shapes = self._written(key)
+        with self._failure_logged(shapes):
+            compile_it = self.version.reshape(key)
+        reshaped = time.perf_counter()
+
+        def work() -> CompiledShape:
+            compiling = time.perf_counter()
+            with self._failure_logged(shapes):
+                compiled = compile_it()
+            took_s = reshaped - started + time.perf_counter() - compiling
+            logger.info("compiled for %s in %.0f ms", shapes, 1e3 * took_s)
+            return compiled
+
+        return work
+
+    @contextmanager
+    def _failure_logged(self, shapes: str) -> Iterator[None]:
         try:
-            compiled = self.version.compile(key)
+            yield
         except CannotReshape as error:
             logger.warning("reshape to %s failed: %s", shapes, error.__cause__ or error)
             raise
-        logger.info("compiled for %s in %.0f ms", shapes, 1e3 * (time.perf_counter() - started))
-        return compiled
 
     def _written(self, key: ShapeKey) -> str:
         names = [spec.name for spec in self.version.info.inputs]
@@ -180,10 +220,12 @@ class ServingVersion:
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
         return ShapeNotSupported(self.version.info.name, self._written(key), why)
 
-    def _failed(self, error: RuntimeError) -> ServingError:
-        logger.error("inference failed: %s", error)
-        why = f"OpenVINO reports an error{where_it_failed(error)}"
-        return InferenceFailed(self.version.info.name, why)
+    def _late(self, member: Work) -> ServingError:
+        return DeadlineExceeded(self.version.info.name, member.timeout_s)
+
+    def _failed(self, error: CannotInfer) -> ServingError:
+        logger.error("inference failed: %s", error.__cause__ or error)
+        return InferenceFailed(self.version.info.name, str(error))
 
 
 def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:

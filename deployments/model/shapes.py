@@ -40,8 +40,13 @@ def accepted_dims(
     by_name = _rules_by_name(inputs, rules)
     wanted = [_wanted(tensor, by_name.get(tensor.name)) for tensor in inputs]
     if isinstance(batch_size, int):
-        wanted = [_with_batch(dims, batch_size) for dims in wanted]
-    return _narrowed(inputs, wanted, by_name, reshapes)
+        wanted = [
+            _with_batch(tensor.name, dims, batch_size, by_name.get(tensor.name))
+            for tensor, dims in zip(inputs, wanted, strict=True)
+        ]
+    accepted = _narrowed(inputs, wanted, by_name, reshapes)
+    _check_possible(inputs, accepted, reshapes)
+    return accepted
 
 
 def _rules_by_name(
@@ -69,14 +74,20 @@ def _wanted(tensor: ModelInput, rule: ShapeRule | None) -> Dims:
         return tuple(ANY if dim.fixed is not None else dim for dim in tensor.dims)
     if len(rule) != len(tensor.dims):
         raise PolicyError(
-            f"shape ({','.join(map(str, rule))}) has {len(rule)} dimensions, "
+            f"shape {_written(rule)} has {len(rule)} dimensions, "
             f"input '{tensor.name}' has {len(tensor.dims)}"
         )
     return tuple(rule)
 
 
-def _with_batch(dims: Dims, batch_size: int) -> Dims:
-    return (Dim(batch_size, batch_size), *dims[1:]) if dims else dims
+def _with_batch(name: str, dims: Dims, batch_size: int, rule: ShapeRule | None) -> Dims:
+    if not dims:
+        return dims
+    if rule not in (None, "auto") and not dims[0].accepts(batch_size):
+        raise PolicyError(
+            f"batch_size {batch_size} contradicts shape {_written(dims)} of input '{name}'"
+        )
+    return (Dim(batch_size, batch_size), *dims[1:])
 
 
 def _narrowed(
@@ -85,27 +96,35 @@ def _narrowed(
     by_name: Mapping[str, ShapeRule],
     reshapes: Reshapes,
 ) -> tuple[Dims, ...]:
-    """`wanted` with the dimensions of `auto` inputs closed that the model cannot change."""
-    shapes = [list(tensor.static_shape or ()) for tensor in inputs]
-    if any(tensor.static_shape is None for tensor in inputs):
-        return tuple(wanted)
+    """`wanted` with the dimensions of `auto` inputs closed that the model cannot change.
+
+    Those that the model itself leaves open stay so.
+    """
+    shapes: list[list[Dim | int]] = [
+        [dim if dim.fixed is None else dim.fixed for dim in tensor.dims] for tensor in inputs
+    ]
     accepted = [list(dims) for dims in wanted]
     for place, tensor in enumerate(inputs):
         if by_name.get(tensor.name) != "auto":
             continue
         for axis, size in enumerate(shapes[place]):
-            if accepted[place][axis] == ANY and not _can_change(shapes, place, axis, reshapes):
+            if (
+                isinstance(size, int)
+                and accepted[place][axis] == ANY
+                and not _can_change(shapes, place, axis, size, reshapes)
+            ):
                 accepted[place][axis] = Dim(size, size)
     return tuple(map(tuple, accepted))
 
 
-def _can_change(shapes: list[list[int]], place: int, axis: int, reshapes: Reshapes) -> bool:
+def _can_change(
+    shapes: list[list[Dim | int]], place: int, axis: int, size: int, reshapes: Reshapes
+) -> bool:
     """Whether one dimension can change, alone or with all others of its size.
 
     Inputs that belong together, like token ids and their mask, change together or not at all.
     """
-    size = shapes[place][axis]
-    for new in (size + 1, 2 * size, size + 32):
+    for new in (size + 1, 2 * size or 2, size + 32):
         alone = [list(shape) for shape in shapes]
         alone[place][axis] = new
         together = [[new if n == size else n for n in shape] for shape in shapes]
@@ -116,6 +135,23 @@ def _can_change(shapes: list[list[int]], place: int, axis: int, reshapes: Reshap
         if any(reshapes(candidate) for candidate in (alone, same_axis, together)):
             return True
     return False
+
+
+def _check_possible(
+    inputs: Sequence[ModelInput], accepted: tuple[Dims, ...], reshapes: Reshapes
+) -> None:
+    if accepted == tuple(tensor.dims for tensor in inputs) or reshapes(accepted):
+        return
+    if not any(reshapes(shapes) for shapes in trial_shapes(inputs, accepted)):
+        asked = zip(inputs, accepted, strict=True)
+        written = ", ".join(f"{tensor.name} {_written(dims)}" for tensor, dims in asked)
+        raise PolicyError(
+            f"the model cannot be reshaped to {written}, which shape and batch_size ask for"
+        )
+
+
+def _written(dims: Dims) -> str:
+    return f"({','.join(map(str, dims))})"
 
 
 def with_batch_axis(
@@ -130,16 +166,10 @@ def with_batch_axis(
         replace(spec, batch_axis=0) if spec.dims and spec.dims[0].fixed is None else spec
         for spec in specs
     )
-    if with_batch == specs:
-        return specs
-    shapes = next(trial_shapes(inputs, accepted), None)
-    if shapes is None:
-        return specs
-    opened: list[list[Dim | int]] = [
-        [spec.dims[0], *shape[1:]] if spec.batch_axis == 0 else list(shape)
-        for spec, shape in zip(with_batch, shapes, strict=True)
-    ]
-    return with_batch if reshapes(opened) else specs
+    for shapes in trial_shapes(inputs, accepted):
+        if reshapes(to_compile(with_batch, trial_key(with_batch, shapes))):
+            return with_batch
+    return specs
 
 
 def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
@@ -153,18 +183,21 @@ def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
 def trial_shapes(
     inputs: Sequence[ModelInput], accepted: Sequence[Dims]
 ) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Shapes at which to try the model: its own where it has them, else ever smaller guesses.
+    """Shapes at which to try the model: its own where it has them, else guesses.
 
-    The batch, the first dimension, is 1 where that is accepted.
+    The batch, the first dimension, is 1 where that is accepted; in the end it is the model's own.
     """
-    for guess in _TRIAL_SIZES:
-        yield tuple(
+    tries = [*((guess, True) for guess in _TRIAL_SIZES), (_TRIAL_SIZES[0], False)]
+    yield from dict.fromkeys(
+        tuple(
             tuple(
-                _trial_size(own, dim, 1 if axis == 0 else guess)
+                1 if one_row and axis == 0 and dim.accepts(1) else _trial_size(own, dim, guess)
                 for axis, (own, dim) in enumerate(zip(tensor.dims, dims, strict=True))
             )
             for tensor, dims in zip(inputs, accepted, strict=True)
         )
+        for guess, one_row in tries
+    )
 
 
 def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
@@ -173,6 +206,14 @@ def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
     if accepted.accepts(guess):
         return guess
     return accepted.minimum or (1 if accepted.accepts(1) else 0)
+
+
+def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> ShapeKey:
+    """The shape key of requests with these shapes."""
+    return tuple(
+        tuple(-1 if axis == spec.batch_axis else size for axis, size in enumerate(shape))
+        for spec, shape in zip(specs, shapes, strict=True)
+    )
 
 
 def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:

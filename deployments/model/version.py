@@ -4,9 +4,9 @@ Loading is blocking and belongs into a worker thread.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,15 +14,24 @@ from typing import Any, Final, Literal
 import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey
-from deployments.model.runtime import CannotReshape, CompiledShape, ModelInput, Runtime
+from deployments.inference import ModelInfo, OutputSpec, ShapeKey
+from deployments.model.runtime import (
+    CannotInfer,
+    CannotLoad,
+    CannotReshape,
+    CompiledShape,
+    ModelInput,
+    Runtime,
+)
 from deployments.model.shapes import (
     accepted_dims,
     to_compile,
+    trial_key,
     trial_shapes,
     with_batch_axis,
 )
 from deployments.model.stacking import OutputRule, prove, random_rows, stack
+from deployments.tensors import Tensor
 
 _REQUESTS_PER_STREAM: Final = 2
 _TIMED_BATCHES: Final = 8
@@ -69,21 +78,25 @@ class Version:
         self._model = self._runtime.read(source)
         inputs = self._runtime.inputs(self._model)
         accepted = accepted_dims(inputs, settings.shape, settings.batch_size, self._reshapes)
-        specs = with_batch_axis(inputs, accepted, self._reshapes)
-        self._specs = specs
-        self.dynamic = self._compile_dynamic() if settings.background else None
-        trial = self._trial(inputs)
-        self.streams = trial.streams if trial else 1
+        self._specs = with_batch_axis(inputs, accepted, self._reshapes)
+        trial = self._trial_with_or_without_batch(inputs)
+        self.dynamic = self._compile_dynamic(trial) if settings.background else None
+        if trial is None and self.dynamic is None:
+            self._check_compiles(settings)
+        self.streams = self._streams(trial)
         self.slots = _REQUESTS_PER_STREAM * self.streams
         self.stacking = self._stacking(trial, settings) if trial else None
         self.info = ModelInfo(
-            name, number, (number,), specs, self._output_specs(), settings.max_batch_rows
+            name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
 
-    def compile(self, key: ShapeKey) -> CompiledShape:
-        """Reshapes and compiles, static but for the batch dimension. Raises CannotReshape."""
-        shapes = to_compile(self._specs, key)
-        return self._runtime.compile(self._runtime.reshaped(self._model, shapes))
+    def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
+        """Reshapes, static but for the batch dimension, and returns what compiles that.
+
+        Both raise CannotReshape.
+        """
+        model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
+        return lambda: self._runtime.compile(model)
 
     def _reshapes(self, shapes: Sequence[Sequence[Dim | int]]) -> bool:
         try:
@@ -92,13 +105,30 @@ class Version:
             return False
         return True
 
-    def _compile_dynamic(self) -> CompiledShape | None:
+    def _compile_dynamic(self, trial: "_Trial | None") -> CompiledShape | None:
         """One compilation for all accepted shapes; None for models that refuse that."""
         shapes = [spec.dims for spec in self._specs]
         try:
-            return self._runtime.compile(self._runtime.reshaped(self._model, shapes))
-        except CannotReshape:
+            compiled = self._runtime.compile(self._runtime.reshaped(self._model, shapes))
+            if trial is not None:
+                compiled.infer(random_rows(self._specs, trial.shapes, 0))
+        except (CannotReshape, CannotInfer):
             return None
+        return compiled
+
+    def _check_compiles(self, settings: VersionSettings) -> None:
+        """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
+        try:
+            self._runtime.compile(self._model)
+        except CannotReshape as error:
+            config = f" with plugin_config {settings.plugin_config}" * bool(settings.plugin_config)
+            raise CannotLoad(
+                f"{error}, for device '{settings.device}'{config}"
+            ) from error.__cause__
+
+    def _streams(self, trial: "_Trial | None") -> int:
+        compiled = trial.compiled if trial else self.dynamic
+        return self._runtime.streams(compiled) if compiled else 1
 
     def _output_specs(self) -> tuple[OutputSpec, ...]:
         """The outputs with the dimensions that follow from the accepted inputs."""
@@ -108,46 +138,58 @@ class Version:
             model = self._model
         return self._runtime.outputs(model)
 
+    def _trial_with_or_without_batch(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
+        """Gives the batch axis up where nothing can be compiled while that dimension is open."""
+        opened = self._specs
+        closed = tuple(replace(spec, batch_axis=None) for spec in opened)
+        for specs in dict.fromkeys((opened, closed)):
+            self._specs = specs
+            if (trial := self._trial(inputs)) is not None:
+                return trial
+        self._specs = opened
+        return None
+
     def _trial(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
         """A compilation that ran once, at the first of the trial shapes at which one does."""
         for shapes in trial_shapes(inputs, [spec.dims for spec in self._specs]):
             try:
                 key = trial_key(self._specs, shapes)
-                compiled = self.compile(key)
+                compiled = self.reshape(key)()
                 compiled.infer(random_rows(self._specs, shapes, 0))
-            except (CannotReshape, RuntimeError):
+            except (CannotReshape, CannotInfer):
                 continue
-            return _Trial(compiled, key, shapes, self._runtime.streams(compiled))
+            return _Trial(compiled, key, shapes)
         return None
 
     def _stacking(self, trial: "_Trial", settings: VersionSettings) -> Stacking | None:
         if settings.stacking == "never" or settings.max_batch_rows == 1:
             return None
-        if any(spec.batch_axis is None for spec in self._specs):
+        if not all(spec.batch_axis == 0 and spec.dims[0].accepts(1) for spec in self._specs):
             return None
+        row = [(1, *shape[1:]) for shape in trial.shapes]
         try:
-            rules = prove(trial.compiled.infer, self._specs, trial.shapes, self._detections())
-        except RuntimeError:
+            rules = prove(trial.compiled.infer, self._specs, row, self._detections())
+        except CannotInfer:
             return None
         if rules is None:
             return None
         if settings.stacking == "always":
             return Stacking(rules, float("inf"))
         measured = elements_per_row(trial.key)
-        return Stacking(rules, measured) if self._stacking_wins(trial) else None
+        wins = self._stacking_wins(trial.compiled, random_rows(self._specs, row, 0))
+        return Stacking(rules, measured) if wins else None
 
     def _detections(self) -> list[bool]:
         return [_made_by(port, "DetectionOutput") for port in self._model.outputs]
 
-    def _stacking_wins(self, trial: "_Trial") -> bool:
+    def _stacking_wins(self, compiled: CompiledShape, row: Sequence[Tensor]) -> bool:
         """Times the same rows stacked and side by side, as they would run under load."""
-        row = random_rows(self._specs, trial.shapes, 0)
         stacked = stack([row] * _TIMED_ROWS)
         with ThreadPoolExecutor(self.slots) as threads:
 
-            def timed(batch: Sequence[Any], count: int) -> float:
+            def timed(batch: Sequence[Tensor], count: int) -> float:
                 started = time.perf_counter()
-                list(threads.map(lambda _: trial.compiled.infer(batch), range(count)))
+                list(threads.map(lambda _: compiled.infer(batch), range(count)))
                 return time.perf_counter() - started
 
             timed(row, self.slots)
@@ -165,15 +207,6 @@ class _Trial:
     compiled: CompiledShape
     key: ShapeKey
     shapes: tuple[tuple[int, ...], ...]
-    streams: int
-
-
-def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> ShapeKey:
-    """The shape key of requests with these shapes."""
-    return tuple(
-        tuple(-1 if axis == spec.batch_axis else size for axis, size in enumerate(shape))
-        for spec, shape in zip(specs, shapes, strict=True)
-    )
 
 
 def _made_by(result: ov.Output, operation: str) -> bool:

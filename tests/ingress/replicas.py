@@ -1,0 +1,106 @@
+"""A model's replicas in the hands of a test."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from deployments.arena import Arena, PeerArenas
+from deployments.crossing import BatchCall, BatchReply, Member, PackedTensor, Unreachable, unpack
+from deployments.dimensions import Dim
+from deployments.errors import ServingError
+from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec
+from deployments.ingress.models import ServedModel
+from deployments.settings import Limits
+from deployments.tensors import Array, Tensor
+
+OPEN = Dim(0, None)
+INFO = ModelInfo(
+    "doubler",
+    "2",
+    ("1", "2"),
+    (InputSpec("x", "FP32", (OPEN, OPEN), 0),),
+    (OutputSpec("twice", "FP32", (OPEN, OPEN)),),
+    8,
+)
+AVAILABLE = ModelStatus("AVAILABLE", "", INFO)
+Answer: TypeAlias = tuple[PackedTensor, ...] | ServingError
+Outcome: TypeAlias = Exception | Unreachable | BatchReply | Sequence[ServingError | None]
+
+
+class Replicas:
+    """Doubles what it gets, unless `outcomes` has something else for the next call.
+
+    An outcome is an exception to raise, a reply, or a list of what goes wrong with each member.
+    """
+
+    def __init__(self, status: ModelStatus | Exception = AVAILABLE) -> None:
+        self.status_now = status
+        self.asked = 0
+        self.outcomes: list[Outcome] = []
+        self.calls: list[BatchCall] = []
+        self.by_reference: list[bool] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self._peers = PeerArenas()
+
+    async def status(self) -> ModelStatus:
+        self.asked += 1
+        await self.open.wait()
+        if isinstance(self.status_now, Exception):
+            raise self.status_now
+        return self.status_now
+
+    async def statistics(self) -> list[dict[str, Any]]:
+        return [{"asked": self.asked}]
+
+    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
+        self.calls.append(call)
+        self.by_reference.append(by_reference)
+        await self.open.wait()
+        outcome: Outcome = self.outcomes.pop(0) if self.outcomes else [None] * len(call.members)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Unreachable | BatchReply):
+            return outcome
+        answers: list[Answer] = [
+            self.doubled(call, member) if error is None else error
+            for member, error in zip(call.members, outcome, strict=True)
+        ]
+        return BatchReply(tuple(answers))
+
+    def doubled(self, call: BatchCall, member: Member) -> tuple[PackedTensor, ...]:
+        data = self.received(call, member)
+        return (("twice", "FP32", data.shape, data * 2),)
+
+    def received(self, call: BatchCall, member: Member) -> Array:
+        data = unpack(member.tensors[0], call.arena, self._peers).data
+        assert isinstance(data, np.ndarray)
+        return data
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        return [len(call.members) for call in self.calls]
+
+
+def served(replicas: Replicas, arena: Arena | None = None, **limits: Any) -> ServedModel:
+    return ServedModel("doubler", replicas, Limits(**limits), arena)
+
+
+def tensor(*shape: int, value: float = 1.0) -> Tensor:
+    return Tensor("x", "FP32", shape, np.full(shape, value, np.float32))
+
+
+async def infer(
+    model: ServedModel,
+    *shape: int,
+    value: float = 1.0,
+    timeout_s: float = 30.0,
+    outputs: Sequence[str] = (),
+) -> Array:
+    """The model's only output for an input that is `value` everywhere."""
+    (answer,) = await model.infer(INFO, [tensor(*shape, value=value)], outputs, timeout_s)
+    assert "twice" == answer.name
+    assert isinstance(answer.data, np.ndarray)
+    return answer.data

@@ -1,0 +1,125 @@
+"""Small models, built in code: each is difficult in one way."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def model(*outputs: Any, inputs: Sequence[Any], name: str = "m") -> ov.Model:
+    """Of `outputs`, each a (node, name)."""
+    results = []
+    for node, output_name in outputs:
+        output = node if isinstance(node, ov.Output) else node.output(0)
+        output.set_names({output_name})
+        results.append(ops.result(output))
+    return ov.Model(results, list(inputs), name)
+
+
+def parameter(shape: Sequence[Any], datatype: ov.Type = ov.Type.f32, name: str = "x") -> Any:
+    node = ops.parameter(ov.PartialShape(list(shape)), datatype, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def add_one(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> ov.Model:
+    """x + 1, of a BOOL its opposite, of a string itself; of every rank."""
+    x = parameter(shape, datatype)
+    if datatype == ov.Type.boolean:
+        return model((ops.logical_not(x), "y"), inputs=[x])
+    if datatype == ov.Type.string:
+        return model((x, "y"), inputs=[x])
+    return model((ops.add(x, ops.constant(1, datatype)), "y"), inputs=[x])
+
+
+def agreeing(shape: Sequence[Any] = (1, 4)) -> ov.Model:
+    """a + b, which have to have one shape."""
+    a, b = parameter(shape, name="a"), parameter(shape, name="b")
+    return model((ops.add(a, b, auto_broadcast="NONE"), "y"), inputs=[a, b])
+
+
+def scaled() -> ov.Model:
+    """Pictures [N,C,L], each channel times its scale [N,C]: two inputs of different ranks."""
+    x, scale = parameter([1, 3, 4]), parameter([1, 3], name="scale")
+    return model((ops.multiply(x, ops.unsqueeze(scale, [2])), "y"), inputs=[x, scale])
+
+
+def scaled_by_scalar() -> ov.Model:
+    x, scale = parameter([1, 4]), parameter([], name="scale")
+    return model((ops.multiply(x, scale), "y"), inputs=[x, scale])
+
+
+def fixed_batch() -> ov.Model:
+    """[4,6] to [4,2,3], a shape that stands in the model."""
+    x = parameter([4, 6])
+    return model((ops.reshape(x, [4, 2, 3], special_zero=False), "y"), inputs=[x])
+
+
+def outputs_of_all_kinds() -> ov.Model:
+    """Of [N,4]: the rows, their transpose, two rows for each, their mean and a constant."""
+    x = parameter([1, 4])
+    return model(
+        (ops.relu(x), "rows"),
+        (ops.transpose(x, [1, 0]), "columns"),
+        (ops.reshape(x, [-1, 2], special_zero=False), "halves"),
+        (ops.reduce_mean(x, [0], keep_dims=False), "mean"),
+        (ops.constant(np.arange(3, dtype=np.float32)), "constant"),
+        inputs=[x],
+    )
+
+
+def outputs_with_rows() -> ov.Model:
+    """Of [N,4]: the rows, their transpose and two rows for each."""
+    x = parameter([1, 4])
+    return model(
+        (ops.relu(x), "rows"),
+        (ops.transpose(ops.relu(x), [1, 0]), "columns"),
+        (ops.reshape(ops.relu(x), [-1, 2], special_zero=False), "halves"),
+        inputs=[x],
+    )
+
+
+def convolution(shape: Sequence[Any] = (1, 3, 8, 8)) -> ov.Model:
+    """Of [N,3,H,W]: the weights fix the channels."""
+    x = parameter(shape)
+    weights = np.linspace(-1, 1, 2 * 3 * 3 * 3, dtype=np.float32).reshape(2, 3, 3, 3)
+    y = ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    return model((y, "y"), inputs=[x])
+
+
+def even_sizes() -> ov.Model:
+    """Of [N,3,H,W], which have to be even: 2 x 2 pixels become channels."""
+    x = parameter([1, 3, 8, 8])
+    weights = np.ones((3, 3, 1, 1), np.float32)
+    y = ops.convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    return model((ops.space_to_depth(y, "blocks_first", 2), "y"), inputs=[x])
+
+
+def positive_places(shape: Sequence[Any] = (6,)) -> ov.Model:
+    """Where x is above 0: how long the output is depends on the values."""
+    x = parameter(shape)
+    y = ops.non_zero(ops.greater(x, ops.constant(0.0, ov.Type.f32)), "i64")
+    return model((y, "places"), inputs=[x])
+
+
+def to_shape() -> ov.Model:
+    """x in the shape that the other input asks for: fails when the values do not fit."""
+    x, shape = parameter([6]), parameter([2], ov.Type.i64, name="shape")
+    return model((ops.reshape(x, shape, special_zero=False), "y"), inputs=[x, shape])
+
+
+def mixed_rows(mix: str) -> ov.Model:
+    """Models that have [N,4] in and out, and whose rows depend on one another."""
+    x = parameter([1, 4])
+    axis = ops.constant(0, ov.Type.i64)
+    y = {
+        "softmax": lambda: ops.softmax(x, 0),
+        "less mean": lambda: ops.subtract(x, ops.reduce_mean(x, [0], keep_dims=True)),
+        "running sum": lambda: ops.cum_sum(x, axis),
+        "plus first": lambda: ops.add(x, ops.gather(x, [0], axis)),
+    }[mix]()
+    return model((y, "y"), inputs=[x])

@@ -1,0 +1,227 @@
+import copy
+import pickle
+import re
+
+import pytest
+
+from deployments import errors
+from deployments.errors import ServingError, dims
+
+BAD, GONE, METHOD, LARGE, OURS = 400, 404, 405, 413, 500
+
+# One row for every class: an error of it, its HTTP status, its gRPC code and its whole text.
+ERRORS: list[tuple[ServingError, int, str, str]] = [
+    (ServingError("anything"), OURS, "INTERNAL", "anything"),
+    (errors.InvalidRequest("anything"), BAD, "INVALID_ARGUMENT", "anything"),
+    (
+        errors.MalformedBody("it ends early"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "malformed request: it ends early",
+    ),
+    (
+        errors.UnknownInput("faces", "dat", ["data", "size"]),
+        BAD,
+        "INVALID_ARGUMENT",
+        "model 'faces' has no input 'dat', its inputs are data, size",
+    ),
+    (
+        errors.MissingInput("faces", "data"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "request lacks input 'data' of model 'faces'",
+    ),
+    (
+        errors.DuplicateName("output", "boxes"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "request names output 'boxes' more than once",
+    ),
+    (
+        errors.UnknownOutput("faces", "box", ["boxes", "labels"]),
+        BAD,
+        "INVALID_ARGUMENT",
+        "model 'faces' has no output 'box', its outputs are boxes, labels",
+    ),
+    (
+        errors.UnknownDatatype("data", "FP8"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has unknown datatype 'FP8'",
+    ),
+    (
+        errors.WrongDatatype("data", "FP16", "FP32"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has datatype FP16, the model takes FP32",
+    ),
+    (
+        errors.WrongRank("data", (1, 1, 3, 300, 300), ["1", "3", "-1", "200:500"]),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has 5 dimensions [1,1,3,300,300], the model takes 4 [1,3,-1,200:500]",
+    ),
+    (
+        errors.WrongDimension("data", 1, (1, 4), ["1", "3"]),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has shape [1,4], dimension 1 is 4, the model takes [1,3]",
+    ),
+    (
+        errors.InvalidShape("data", [1, -3]),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has shape [1, -3], not a list of integers >= 0",
+    ),
+    (
+        errors.WrongElementCount("data", 5, (2, 3), 6),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has 5 values, its shape [2,3] needs 6",
+    ),
+    (
+        errors.WrongByteCount("data", 23, (2, 3), 24),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' has 23 bytes, its shape [2,3] needs 24",
+    ),
+    (
+        errors.ValueOutOfRange("data", "UINT8", "256"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data' holds a value that is no UINT8: 256",
+    ),
+    (
+        errors.InvalidImage("data", 2, "it is no JPEG"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "input 'data', image 2: it is no JPEG",
+    ),
+    (
+        errors.ShapeNotSupported("faces", "data [1,3,2,2]", "it is too small"),
+        BAD,
+        "INVALID_ARGUMENT",
+        "model 'faces' cannot run at data [1,3,2,2]: it is too small",
+    ),
+    (
+        errors.ModelNotFound("cats", ["faces", "spots"]),
+        GONE,
+        "NOT_FOUND",
+        "model 'cats' is not served here, known: faces, spots",
+    ),
+    (
+        errors.VersionNotFound("faces", "4", ["2", "3"]),
+        GONE,
+        "NOT_FOUND",
+        "model 'faces' has no version '4', known: 2, 3",
+    ),
+    (errors.PathNotFound("/v3"), GONE, "UNIMPLEMENTED", "no such path: /v3"),
+    (
+        errors.MethodNotAllowed("PUT", "/v2", ["GET", "HEAD"]),
+        METHOD,
+        "UNIMPLEMENTED",
+        "/v2 does not take PUT, it takes GET, HEAD",
+    ),
+    (
+        errors.LimitExceeded("request body", 73400320, "body_bytes", 67108864),
+        LARGE,
+        "RESOURCE_EXHAUSTED",
+        "request body of 73400320 exceeds limits.body_bytes (67108864)",
+    ),
+    (
+        errors.ModelUnavailable("faces", "no internet"),
+        503,
+        "UNAVAILABLE",
+        "model 'faces' is not available: no internet",
+    ),
+    (
+        errors.QueueFull("faces", 4096, 4096),
+        503,
+        "RESOURCE_EXHAUSTED",
+        "4096 requests wait for model 'faces', limits.queue_length is 4096",
+    ),
+    (
+        errors.DeadlineExceeded("faces", 0.25),
+        504,
+        "DEADLINE_EXCEEDED",
+        "model 'faces' did not answer within 0.25 s",
+    ),
+    (
+        errors.InferenceFailed("faces", "OpenVINO reports an error"),
+        OURS,
+        "INTERNAL",
+        "inference of model 'faces' failed: OpenVINO reports an error",
+    ),
+]
+EVERY_ERROR = pytest.mark.parametrize(
+    "error", [row[0] for row in ERRORS], ids=lambda error: type(error).__name__
+)
+
+
+def family(root: type[ServingError]) -> set[type[ServingError]]:
+    """The class and all below it, those of the module alone: tests may define others."""
+    below = [family(child) for child in root.__subclasses__()]
+    return {cls for cls in {root}.union(*below) if cls.__module__ == errors.__name__}
+
+
+def test_every_class_stands_in_the_table_once() -> None:
+    assert family(ServingError) == {type(row[0]) for row in ERRORS}
+    assert len(family(ServingError)) == len(ERRORS)
+
+
+@pytest.mark.parametrize(("error", "http_status", "grpc_code", "text"), ERRORS)
+def test_every_error_has_its_codes_and_names_thing_value_and_limit(
+    error: ServingError, http_status: int, grpc_code: str, text: str
+) -> None:
+    assert (http_status, grpc_code) == (error.http_status, error.grpc_code)
+    assert text == error.message == str(error)
+
+
+@EVERY_ERROR
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_error_keeps_type_and_text_across_processes(
+    error: ServingError, protocol: int
+) -> None:
+    for again in (
+        pickle.loads(pickle.dumps(error, protocol)),
+        pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error, protocol)), protocol)),
+        copy.copy(error),
+        copy.deepcopy(error),
+    ):
+        assert type(error) is type(again)
+        assert (error.message, str(error), error.args) == (again.message, str(again), again.args)
+        assert error.http_status == again.http_status
+
+
+@EVERY_ERROR
+def test_every_class_says_when_it_is_raised(error: ServingError) -> None:
+    says = type(error).__doc__ or ""
+    assert type(error) is ServingError or re.match(r"Raised when .+\.$", says)
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ModelNotFound(LONG, ["faces"]),
+        errors.VersionNotFound("faces", LONG, ["1"]),
+        errors.PathNotFound(LONG),
+        errors.MethodNotAllowed("GET", LONG, ["POST"]),
+        errors.InvalidShape("data", LONG),
+        errors.InvalidShape("data", [LONG] * 8),
+        errors.InvalidShape("data", [1.5] * 100_000),
+        errors.InvalidShape("data", {LONG: LONG}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_client_wrote_at_length_is_cut(error: ServingError) -> None:
+    assert len(error.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((), "[]"), ((1,), "[1]"), ([1, 3, 300, 300], "[1,3,300,300]")]
+)
+def test_shapes_are_written_as_clients_write_them(shape: list[int], expected: str) -> None:
+    assert expected == dims(shape)
