@@ -99,7 +99,7 @@ def _unpacked(packed: Array, limit: int) -> Array:
             raise MalformedBody("the packed body cannot be unpacked") from None
         if len(body) > limit:
             raise LimitExceeded("unpacked request body", len(body), "body_bytes", limit)
-        if unpacker.eof and (unpacker.unused_data or start + _PIECE < packed.size):
+        if unpacker.unused_data:
             raise MalformedBody("the packed body goes on after its end")
     if not unpacker.eof:
         raise MalformedBody("the packed body ends too early")

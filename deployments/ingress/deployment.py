@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -73,7 +74,7 @@ class RayReplicas:
     async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
         try:
             return await handle.remote(*arguments)
-        except (RayActorError, ActorUnavailableError) as error:
+        except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error
 
 

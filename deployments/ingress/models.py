@@ -39,10 +39,11 @@ _STATUS_S: Final = 1.0
 _SILENCES: Final = 4
 _START_S: Final = 120.0
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
+_GRACE_S: Final = 5.0
 
 
 class ReplicaDied(Exception):
-    """Raised when the replica that had accepted a call died before it answered."""
+    """Raised when a replica died over a call, or Ray could not bring the call to its end."""
 
 
 class ModelReplicas(Protocol):
@@ -151,15 +152,28 @@ class ServedModel:
     async def _send(
         self, version_and_key: tuple[str, ShapeKey], items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
-        """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once."""
+        """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
+
+        A replica that hangs is given up when nobody can wait for it any more, so that the
+        shape's next batch can leave.
+        """
+        last = max(item.deadline for item in items) - time.monotonic() + _GRACE_S
         try:
-            return await self._ask(*version_and_key, items)
+            return await asyncio.wait_for(self._answered(*version_and_key, items), last)
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(self.name, "its replica does not answer") from None
+
+    async def _answered(
+        self, version: str, key: ShapeKey, items: Sequence[_Item]
+    ) -> Sequence[list[Tensor] | Exception]:
+        try:
+            return await self._ask(version, key, items)
         except ReplicaDied as first:
             logger.warning("model '%s': %s, trying again", self.name, first)
         try:
-            return await self._ask(*version_and_key, items)
+            return await self._ask(version, key, items)
         except ReplicaDied:
-            raise ModelUnavailable(self.name, "two replicas died over this request") from None
+            raise ModelUnavailable(self.name, "two replicas failed over this request") from None
 
     async def _ask(
         self, version: str, key: ShapeKey, items: Sequence[_Item]
@@ -168,7 +182,10 @@ class ServedModel:
         if arena is not None:
             reply = await self._shared(arena, version, key, items)
             if isinstance(reply, BatchReply):
-                return self._answers(reply, reply.arena)
+                try:
+                    return self._answers(reply, reply.arena)
+                except ArenaUnreachable as error:
+                    self._note_unreachable(str(error))
         call = BatchCall(version, key, _members(items, None), None)
         reply = await self._replicas.infer(call, by_reference=True)
         if isinstance(reply, Unreachable):
@@ -200,23 +217,24 @@ class ServedModel:
         call = BatchCall(version, key, _members(placed, arena), arena.address)
         reply = await self._replicas.infer(call, by_reference=False)
         if isinstance(reply, Unreachable):
-            logger.warning("model '%s', no shared memory: %s", self.name, reply.reason)
-            self._calls_by_reference = _BY_REFERENCE_AFTER_FAILURE
+            self._note_unreachable(reply.reason)
         return reply
+
+    def _note_unreachable(self, reason: str) -> None:
+        logger.warning("model '%s', no shared memory: %s", self.name, reason)
+        self._calls_by_reference = _BY_REFERENCE_AFTER_FAILURE
 
     def _answers(
         self, reply: BatchReply, arena: ArenaAddress | None
     ) -> Sequence[list[Tensor] | Exception]:
+        """Raises ArenaUnreachable."""
         answers: list[list[Tensor] | Exception] = []
         for member in reply.members:
             if isinstance(member, ServingError):
                 self._notice(member)
                 answers.append(member)
-                continue
-            try:
+            else:
                 answers.append([unpack(t, arena, self._peers, leased=True) for t in member])
-            except ArenaUnreachable as error:
-                answers.append(InferenceFailed(self.name, str(error)))
         return answers
 
     def _notice(self, error: ServingError) -> None:

@@ -58,6 +58,7 @@ def test_a_truncated_picture_is_refused_wherever_it_ends(kind: str) -> None:
         b"\x89PNG\r\n\x1a\n",
         png_of(0, 5),
         png_of(5, 0),
+        png_of(5, 5).replace(b"IHDR", b"CgBI"),
     ],
 )
 def test_a_picture_without_a_size_is_refused(raw: bytes) -> None:

@@ -171,7 +171,7 @@ async def test_two_deaths_make_the_model_unavailable_and_the_next_request_tries_
     replicas = Replicas()
     replicas.outcomes = [ReplicaDied("one"), ReplicaDied("two")]
     model = served(replicas)
-    with pytest.raises(ModelUnavailable, match="two replicas died over this request"):
+    with pytest.raises(ModelUnavailable, match="two replicas failed over this request"):
         await infer(model, 1, 1)
     assert [1, 1] == replicas.batch_sizes
     assert 2 == (await infer(model, 1, 1)).item()
@@ -214,3 +214,18 @@ async def test_a_model_that_no_call_reaches_fails_with_the_reason() -> None:
     with pytest.raises(InferenceFailed, match="the outputs are too large"):
         await infer(served(replicas), 1, 1)
     assert [True] == replicas.by_reference
+
+
+async def test_a_hung_replica_is_given_up_and_its_shape_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.ingress.models._GRACE_S", 0.0)
+    replicas = Replicas()
+    replicas.open.clear()
+    model = served(replicas)
+    for _ in range(5):  # more than are under way for one shape at once
+        with pytest.raises((DeadlineExceeded, ModelUnavailable)):
+            await infer(model, 1, 1, timeout_s=0.01)
+    assert 3 <= len(replicas.calls)
+    replicas.open.set()
+    assert 6 == (await infer(model, 1, 1, value=3)).item()

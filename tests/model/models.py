@@ -7,8 +7,6 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-
 
 def model(*outputs: Any, inputs: Sequence[Any], name: str = "m") -> ov.Model:
     """Of `outputs`, each a (node, name)."""
@@ -107,7 +105,7 @@ def positive_places(shape: Sequence[Any] = (6,)) -> ov.Model:
 
 
 def to_shape() -> ov.Model:
-    """x in the shape that the other input asks for: fails when the values do not fit."""
+    """x in the shape that the values of the other input ask for: fails when x does not fit."""
     x, shape = parameter([6]), parameter([2], ov.Type.i64, name="shape")
     return model((ops.reshape(x, shape, special_zero=False), "y"), inputs=[x, shape])
 
@@ -123,3 +121,15 @@ def mixed_rows(mix: str) -> ov.Model:
         "plus first": lambda: ops.add(x, ops.gather(x, [0], axis)),
     }[mix]()
     return model((y, "y"), inputs=[x])
+
+
+def refuses_open_dimensions() -> ov.Model:
+    """Of [1,8,H,W]: the CPU plugin compiles its PSROIPooling for known shapes only."""
+    x = parameter([1, 8, 8, 8])
+    box = ops.constant(np.array([[0, 0, 0, 4, 4]], np.float32))
+    y = ops.psroi_pooling(x, box, 2, 2, 1.0, 1, 1, "average")
+    return model((y, "y"), inputs=[x])
+
+
+def without_inputs() -> ov.Model:
+    return model((ops.constant(np.arange(3, dtype=np.float32)), "y"), inputs=[])

@@ -1,0 +1,125 @@
+"""A compiler that a test holds back, and caches of compiled shapes that use it."""
+
+import asyncio
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.inference import ShapeKey
+from deployments.model.compiled import CompiledShapes
+
+PATIENCE_S = 10
+
+
+class Refused(Exception):
+    """Raised when the compiler is told to refuse a shape."""
+
+
+class Compilation:
+    def __init__(self, key: ShapeKey) -> None:
+        self.key = key
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Compiler:
+    """Counts what it compiles; `hold` makes it wait at a shape."""
+
+    def __init__(self) -> None:
+        self.reshaped: Counter[ShapeKey] = Counter()
+        self.compiled: list[ShapeKey] = []
+        self.refuses_to_reshape: set[ShapeKey] = set()
+        self.refuses_to_compile: set[ShapeKey] = set()
+        self.most_alive = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._held: dict[ShapeKey, threading.Event] = {}
+        self._began: dict[ShapeKey, threading.Event] = {}
+        self._alive: weakref.WeakSet[Compilation] = weakref.WeakSet()
+        self._mutex = threading.Lock()
+
+    def hold(self, key: ShapeKey) -> Callable[[], None]:
+        """Until what it returns is called."""
+        self._began[key] = threading.Event()
+        held = self._held[key] = threading.Event()
+        return held.set
+
+    async def began(self, key: ShapeKey) -> None:
+        assert await asyncio.to_thread(self._began[key].wait, PATIENCE_S)
+
+    def reshape(self, key: ShapeKey) -> Callable[[], Compilation]:
+        self.reshaped[key] += 1
+        if key in self.refuses_to_reshape:
+            raise Refused(f"no {key}")
+        return lambda: self._compile(key)
+
+    def _compile(self, key: ShapeKey) -> Compilation:
+        with self._mutex:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.most_alive = max(self.most_alive, 1 + len(self._alive))
+        try:
+            if key in self._held:
+                self._began[key].set()
+                assert self._held[key].wait(PATIENCE_S)
+            if key in self.refuses_to_compile:
+                raise Refused(f"no {key}")
+            self.compiled.append(key)
+            compilation = Compilation(key)
+            self._alive.add(compilation)
+            return compilation
+        finally:
+            with self._mutex:
+                self._at_once -= 1
+
+
+class Shapes(CompiledShapes[Compilation]):
+    """With a thread of its own, and settings that a test need not repeat."""
+
+    def __init__(self, compiler: Compiler, *, dynamic: bool = False, **settings: Any) -> None:
+        self.compiler = compiler
+        self.clock = Clock()
+        self.own_lock: asyncio.Lock = settings.setdefault("lock", asyncio.Lock())
+        self.threads = ThreadPoolExecutor(1)
+        self.any_shape = Compilation(()) if dynamic else None
+        defaults = {"bound": 4, "blocking": False, "promote_after": 3, "compiles_per_minute": 60}
+        super().__init__(
+            compiler.reshape,
+            self.any_shape,
+            executor=self.threads,
+            clock=self.clock,
+            **{**defaults, **settings},
+        )
+
+    async def get(self, key: ShapeKey, requests: int = 1, *, static: bool = False) -> Compilation:
+        """Uses it and lets it go."""
+        async with self.use(key, requests, static=static) as compilation:
+            return compilation
+
+    async def held(self, stack: AsyncExitStack, key: ShapeKey) -> None:
+        """Uses it until the stack is closed."""
+        await stack.enter_async_context(self.use(key))
+
+    async def settled(self) -> None:
+        """When everything has happened that can happen by itself."""
+        for _ in range(10):
+            await asyncio.get_running_loop().run_in_executor(self.threads, int)
+            await asyncio.sleep(0)
+
+
+def key(size: int) -> ShapeKey:
+    return ((-1, size),)
+
+
+A, B, C, D = map(key, range(4))

@@ -1,0 +1,208 @@
+"""How a shape that keeps coming gets a compilation of its own."""
+
+import asyncio
+
+import pytest
+
+from tests.model.compiler import A, B, C, Compiler, D, Refused, Shapes, key
+
+
+@pytest.fixture
+def compiler() -> Compiler:
+    return Compiler()
+
+
+async def test_a_new_shape_is_answered_at_once_by_the_dynamic_compilation(
+    compiler: Compiler,
+) -> None:
+    shapes = Shapes(compiler, dynamic=True)
+    async with shapes.own_lock:  # not even needed for a new shape
+        assert shapes.any_shape is await shapes.get(A)
+    assert [] == compiler.compiled
+    assert 1 == shapes.counters.served_dynamic
+
+
+@pytest.mark.parametrize("requests", [[1, 1, 1], [2, 1], [3]])
+async def test_a_shape_is_compiled_after_so_many_requests_and_served_dynamic_meanwhile(
+    compiler: Compiler, requests: list[int]
+) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=3)
+    release = compiler.hold(A)
+    for count in requests:
+        assert 0 == compiler.reshaped[A]
+        assert shapes.any_shape is await shapes.get(A, count)
+        await shapes.settled()
+    await compiler.began(A)
+    for _ in range(10):
+        assert shapes.any_shape is await shapes.get(A)
+    release()
+    await shapes.settled()
+    assert A == (await shapes.get(A)).key
+    assert [A] == compiler.compiled
+    assert 13 == shapes.counters.served_dynamic
+    assert 1 == shapes.counters.hits
+
+
+async def test_requests_are_half_forgotten_every_minute(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=3)
+    for _ in range(5):  # 1, 1.5, 1.75...: never 3
+        await shapes.get(A)
+        shapes.clock.now += 60.0
+    await shapes.settled()
+    assert [] == compiler.compiled
+    for _ in range(2):
+        await shapes.get(A)
+    await shapes.settled()
+    assert [] == compiler.compiled  # 0.96 and 2
+    await shapes.get(A)
+    await shapes.settled()
+    assert [A] == compiler.compiled
+
+
+async def test_background_compilations_start_within_a_budget_per_minute(
+    compiler: Compiler,
+) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=100, promote_after=1, compiles_per_minute=3)
+    for size in range(10):
+        assert shapes.any_shape is await shapes.get(key(size))
+    await shapes.settled()
+    assert [key(0), key(1), key(2)] == compiler.compiled
+    shapes.clock.now += 60.1
+    for size in range(10):
+        await shapes.get(key(size))
+    await shapes.settled()
+    assert 6 == len(compiler.compiled)
+
+
+async def test_a_full_cache_is_left_to_those_who_are_asked_for_as_much(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=1, promote_after=1)
+    await shapes.get(A)
+    await shapes.settled()
+    await shapes.get(A, 4)
+    for _ in range(10):  # A was asked for 5 times
+        await shapes.get(B)
+    await shapes.settled()
+    assert A in shapes
+    await shapes.get(B)
+    await shapes.settled()
+    assert B in shapes
+    assert 1 == shapes.counters.evictions
+
+
+async def test_an_old_favourite_makes_room_in_time(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=1, promote_after=3)
+    await shapes.get(A, 1000)
+    await shapes.settled()
+    await shapes.get(B, 3)
+    await shapes.settled()
+    assert A in shapes
+    shapes.clock.now += 600.0
+    await shapes.get(B, 3)
+    await shapes.settled()
+    assert B in shapes
+
+
+async def test_a_burst_pushes_out_no_more_than_it_was_compared_with(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=2, promote_after=1)
+    for shape, requests in ((A, 1), (B, 1000)):
+        await shapes.get(shape, requests)
+        await shapes.settled()
+    release = compiler.hold(C)
+    await shapes.get(C, 10)
+    await compiler.began(C)
+    await shapes.get(D, 10)  # hotter than A, whose place is taken already, but not than B
+    release()
+    await shapes.settled()
+    await shapes.get(D, 1)
+    await shapes.settled()
+    assert [False, True, True, False] == [shape in shapes for shape in (A, B, C, D)]
+
+
+async def test_a_burst_into_free_places_pushes_nothing_out(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=2, promote_after=1)
+    await shapes.get(A, 1000)
+    await shapes.settled()
+    release = compiler.hold(B)
+    for shape in (B, C, D):
+        await shapes.get(shape)
+    await compiler.began(B)
+    release()
+    await shapes.settled()
+    assert [A, B] == compiler.compiled
+    assert A in shapes
+
+
+async def test_a_shape_that_fails_in_the_background_stays_dynamic_for_five_minutes(
+    compiler: Compiler,
+) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1)
+    compiler.refuses_to_compile.add(A)
+    for _ in range(5):
+        assert shapes.any_shape is await shapes.get(A)
+        await shapes.settled()
+    assert 1 == compiler.reshaped[A]
+    shapes.clock.now += 300.0
+    assert shapes.any_shape is await shapes.get(A)
+    await shapes.settled()
+    assert 2 == compiler.reshaped[A]
+
+
+async def test_a_static_compilation_can_be_asked_for(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True)
+    assert A == (await shapes.get(A, static=True)).key
+    assert A == (await shapes.get(A)).key
+    compiler.refuses_to_reshape.add(B)
+    with pytest.raises(Refused):
+        await shapes.get(B, static=True)
+    assert shapes.any_shape is await shapes.get(B)
+
+
+async def test_a_blocking_model_waits_although_there_is_a_dynamic_compilation(
+    compiler: Compiler,
+) -> None:
+    shapes = Shapes(compiler, dynamic=True, blocking=True)
+    assert A == (await shapes.get(A)).key
+    assert 0 == shapes.counters.served_dynamic
+
+
+async def test_known_shapes_stay_while_thousands_of_new_ones_come_once(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=2, promote_after=3)
+    for shape in (A, B):
+        await shapes.get(shape, 10)
+        await shapes.settled()
+    for size in range(100, 5100):
+        await shapes.get(key(size))
+    await shapes.settled()
+    assert [A, B] == compiler.compiled
+    assert 5020 == shapes.counters.served_dynamic
+    assert len(shapes._interest) <= 4096
+
+
+async def test_what_is_remembered_of_thousands_of_shapes_is_bounded(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, bound=2)
+    for size in range(4200):
+        if size >= 100:
+            compiler.refuses_to_reshape.add(key(size))
+        try:
+            await shapes.get(key(size))
+        except Refused:
+            assert size >= 100
+    await shapes.get(key(1), static=True)
+    for remembered in (shapes._failed, shapes._interest):
+        assert len(remembered) <= 4096
+    assert 2 == len(shapes)
+    assert 2 == compiler.most_alive
+    with pytest.raises(Refused):
+        await shapes.get(key(4199))
+    assert 1 == compiler.reshaped[key(4199)]
+
+
+async def test_closing_ends_background_compilations_that_wait(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1)
+    async with shapes.own_lock:
+        await shapes.get(A)
+        await shapes.settled()
+        assert 1 == shapes.statistics()["compiling"]
+        await asyncio.wait_for(shapes.close(), 5)
+    assert 0 == compiler.reshaped[A]
+    assert 0 == shapes.statistics()["compiling"]
