@@ -5,12 +5,13 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check format clean
+.PHONY: help serve test check bench format clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
 	@echo "make test    run all tests"
 	@echo "make check   formatting, lint, types"
+	@echo "make bench   compare with other ways to serve a model; needs wrk (apt-get install wrk)"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
 
@@ -43,6 +44,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# BENCH=--help tells what can be chosen.
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -159,7 +159,9 @@ class CompiledShapes(Generic[CompiledT]):
         """Counts requests for a shape without a compilation, and promotes it when it pays."""
         now = self._clock()
         interest = self._interested(key).add(requests, now)
-        if interest < self._promote_after or key in self._compiling or self._failure(key):
+        # Above one less: of requests that came one after the other, a little is forgotten already.
+        enough = interest > self._promote_after - 1
+        if not enough or key in self._compiling or self._failure(key):
             return
         full = len(self._entries) + len(self._compiling) >= self._bound
         if full and not self._worth_a_place(interest, now):

@@ -89,4 +89,6 @@ async def to_the_end(work: "asyncio.Future[T]") -> T:
         while not work.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # looked at here: nobody else does any more
         raise

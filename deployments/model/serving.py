@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +22,7 @@ from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import Execution
 from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape
 from deployments.model.shapes import trial_key
-from deployments.model.stacking import RowsLost, scatter, stack
+from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
 from deployments.tensors import Tensor
 
@@ -76,10 +76,12 @@ class ServingVersion:
         )
 
     async def warm_up(self, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Compiles these shapes. Raises CannotReshape."""
+        """Compiles these shapes and runs each once, which is slow too. Raises CannotReshape."""
+        specs = self.version.info.inputs
         for shape in shapes:
-            async with self._shapes.use(trial_key(self.version.info.inputs, shape), static=True):
-                pass
+            async with self._shapes.use(trial_key(specs, shape), static=True) as compiled:
+                with suppress(CannotInfer):  # what random data leads to is no verdict
+                    await self._execution.run(0.0, compiled.infer, random_rows(specs, shape, 0))
 
     async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""

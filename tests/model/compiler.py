@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +84,15 @@ class Compiler:
                 self._at_once -= 1
 
 
+class AtOnce(Executor):
+    """Does its work before anything else can happen."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*args, **kwargs))
+        return future
+
+
 class Shapes(CompiledShapes[Compilation]):
     """With a thread of its own, and settings that a test need not repeat."""
 
@@ -91,7 +100,7 @@ class Shapes(CompiledShapes[Compilation]):
         self.compiler = compiler
         self.clock = Clock()
         self.own_lock: asyncio.Lock = settings.setdefault("lock", asyncio.Lock())
-        self.threads = ThreadPoolExecutor(1)
+        self.threads: Executor = settings.pop("threads", None) or ThreadPoolExecutor(1)
         self.any_shape = Compilation(()) if dynamic else None
         defaults = {"bound": 4, "blocking": False, "promote_after": 3, "compiles_per_minute": 60}
         super().__init__(

@@ -5,7 +5,24 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from openvino import opset13 as ops
+from openvino import opset15 as ops
+
+DATATYPES = {
+    "BOOL": ov.Type.boolean,
+    "UINT8": ov.Type.u8,
+    "UINT16": ov.Type.u16,
+    "UINT32": ov.Type.u32,
+    "UINT64": ov.Type.u64,
+    "INT8": ov.Type.i8,
+    "INT16": ov.Type.i16,
+    "INT32": ov.Type.i32,
+    "INT64": ov.Type.i64,
+    "FP16": ov.Type.f16,
+    "BF16": ov.Type.bf16,
+    "FP32": ov.Type.f32,
+    "FP64": ov.Type.f64,
+    "BYTES": ov.Type.string,
+}
 
 
 def model(*outputs: Any, inputs: Sequence[Any], name: str = "m") -> ov.Model:
@@ -30,7 +47,7 @@ def add_one(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> o
     if datatype == ov.Type.boolean:
         return model((ops.logical_not(x), "y"), inputs=[x])
     if datatype == ov.Type.string:
-        return model((x, "y"), inputs=[x])
+        return model((ops.squeeze(ops.unsqueeze(x, [0]), [0]), "y"), inputs=[x])
     return model((ops.add(x, ops.constant(1, datatype)), "y"), inputs=[x])
 
 

@@ -1,0 +1,124 @@
+"""A served version that a test asks as the deployment does."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deployments.inference import ShapeKey
+from deployments.model.runtime import CannotInfer, CompiledShape
+from deployments.model.serving import Answer, CacheSettings, ServingVersion, Work
+from deployments.model.version import Version
+from deployments.tensors import Tensor
+from tests.model.loading import assert_same, tensor
+
+PATIENCE_S = 10
+
+
+@asynccontextmanager
+async def serving(
+    version: Version,
+    *,
+    blocking: bool = False,
+    bound: int = 8,
+    promote_after: int = 1000,
+    lock: asyncio.Lock | None = None,
+) -> AsyncIterator["Served"]:
+    settings = CacheSettings(bound, blocking, promote_after, compiles_per_minute=1000)
+    served = Served(version, settings, lock or asyncio.Lock())
+    yield served
+    await served.close()
+
+
+@dataclass(frozen=True)
+class Request:
+    """`late_s` is how long ago it should have been answered."""
+
+    tensors: Sequence[Tensor]
+    outputs: tuple[str, ...] = ()
+    late_s: float = -PATIENCE_S
+
+
+class Served(ServingVersion):
+    async def ask(self, *requests: Request | Sequence[Tensor]) -> list[Answer]:
+        """The answers to requests of one shape, as one batch."""
+        asked = [r if isinstance(r, Request) else Request(r) for r in requests]
+        keys, works = set[ShapeKey](), list[Work]()
+        for request in asked:
+            tensors = self.version.info.arrange(request.tensors)
+            key, rows = self.version.info.key_and_rows(tensors, 1000)
+            keys.add(key)
+            deadline = time.monotonic() - request.late_s
+            works.append(Work(tensors, rows, request.outputs, deadline, 7.5))
+        (key,) = keys
+        return await self.run(key, works)
+
+    async def settled(self) -> None:
+        """When no compilation is under way."""
+        while self.statistics()["compiling"]:
+            await asyncio.gather(*(e.compilation for e in self._shapes._compiling.values()))
+
+
+class Tampered(CompiledShape):
+    """A compilation that counts its inferences, and on which a test has a hand."""
+
+    def __init__(self, compiled: CompiledShape) -> None:
+        super().__init__(compiled._compiled, compiled._outputs)
+        self.rows: list[int] = []
+        self.fails: Callable[[Sequence[Tensor]], bool] = lambda tensors: False
+        self.held: threading.Event | None = None
+        self.began = threading.Event()
+
+    def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+        self.rows.append(tensors[0].shape[0])
+        self.began.set()
+        if self.held:
+            assert self.held.wait(PATIENCE_S)
+        if self.fails(tensors):
+            raise CannotInfer("OpenVINO reports an error at node 'n'")
+        return super().infer(tensors, wanted)
+
+
+def tampered(version: Version) -> Tampered:
+    """Its compilation for all shapes, from now on."""
+    assert version.dynamic is not None
+    version.dynamic = tampered = Tampered(version.dynamic)
+    return tampered
+
+
+def holds(value: float) -> Callable[[Sequence[Tensor]], bool]:
+    """Whether there is this value in the first input."""
+    return lambda tensors: bool(np.any(np.asarray(tensors[0].data) == value))
+
+
+def arrays(answer: Answer) -> list[Any]:
+    assert isinstance(answer, list), answer
+    return [output.data for output in answer]
+
+
+def assert_answer(expected: Sequence[object], answer: Answer) -> None:
+    assert isinstance(answer, list), answer
+    assert_same(expected, answer)
+
+
+def values(*shape: int) -> Tensor:
+    return tensor(np.linspace(-3, 3, int(np.prod(shape)), dtype=np.float32).reshape(shape))
+
+
+def counted(version: Version) -> Counter[ShapeKey]:
+    """How often the version is asked to reshape, by key."""
+    calls: Counter[ShapeKey] = Counter()
+    reshape = version.reshape
+
+    def count(key: ShapeKey) -> Callable[[], CompiledShape]:
+        calls[key] += 1
+        return reshape(key)
+
+    version.reshape = count  # type: ignore[method-assign]
+    return calls
