@@ -59,11 +59,17 @@ class Limits(Group):
 
     body_bytes: AtLeastOne = Field(
         default=256 * MiB,
-        description="Largest request body, before and after gunzip. Bodies are held in memory.",
+        description="Largest request body, before and after gunzip, and most bytes that the "
+        "pictures of a request may decode to. All of them are held in memory.",
     )
     elements: AtLeastOne = Field(
         default=2**28,
         description="Largest number of elements in one tensor, whatever its datatype.",
+    )
+    strings: AtLeastOne = Field(
+        default=2**20,
+        description="Largest number of elements in one BYTES tensor. Each is an object of its own, "
+        "which takes longer to read than a number.",
     )
     rank: AtLeastOne = Field(default=8, description="Largest number of dimensions of one tensor.")
     image_pixels: AtLeastOne = Field(
@@ -75,9 +81,10 @@ class Limits(Group):
         default=16, description="Deepest nesting of lists and objects in JSON."
     )
     json_bytes: AtLeastOne = Field(
-        default=64 * MiB,
-        description="Largest JSON part of a request. Parsing JSON takes several times its size in "
-        "memory, so send large tensors by the binary extension, which this does not bound.",
+        default=16 * MiB,
+        description="Largest JSON part of a request. Parsing JSON holds up everything else in the "
+        "ingress replica for some 20 ms a MiB and takes several times its size in memory, so send "
+        "large tensors by the binary extension, which this does not bound.",
     )
     batch_rows: AtLeastOne = Field(
         default=4096,
@@ -98,8 +105,9 @@ class Limits(Group):
     )
     shared_memory_bytes: AtLeastOne = Field(
         default=512 * MiB,
-        description="Shared memory in which each ingress replica hands tensors to models on its "
-        "node. Only what is in use takes memory.",
+        description="Shared memory in which each ingress replica hands tensors to the models on "
+        "its node, and each model replica its outputs back. Only what is in use takes memory; a "
+        "body of more than a quarter of it, or one that finds it full, crosses in a slower way.",
     )
 
 

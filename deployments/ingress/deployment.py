@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any, Final
@@ -13,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.arena import Arena
 from deployments.crossing import INLINE_BYTES, BatchCall, BatchReply, Unreachable
 from deployments.errors import (
+    DeadlineExceeded,
     MalformedBody,
     MethodNotAllowed,
     ModelNotFound,
@@ -107,28 +109,33 @@ class Ingress:
             for name, handle in models.items()
         }
         self._settled = False
+        self._largest_placed = limits.shared_memory_bytes // 4
         if self._arena is not None:
-            install(Placement(self._place, HEADER_LENGTH.encode(), INLINE_BYTES))
+            install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", INLINE_BYTES))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor, on the replica's event loop."""
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
-        routes = [
-            Route("/v2", self._server),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
-            Route("/v2/models", self._index),
-            Route(model, self._metadata),
-            Route(version, self._metadata),
-            Route(model + "/ready", self._model_ready),
-            Route(version + "/ready", self._model_ready),
-            Route(model + "/infer", self._infer, methods=["POST"]),
-            Route(version + "/infer", self._infer, methods=["POST"]),
-            Route(model + "/stats", self._statistics),
+        answers: list[tuple[str, str, Handler]] = [
+            ("GET", "/v2", self._server),
+            ("GET", "/v2/health/live", self._live),
+            ("GET", "/v2/health/ready", self._ready),
+            ("GET", "/v2/models", self._index),
+            ("GET", model, self._metadata),
+            ("GET", version, self._metadata),
+            ("GET", model + "/ready", self._model_ready),
+            ("GET", version + "/ready", self._model_ready),
+            ("POST", model + "/infer", self._infer),
+            ("POST", version + "/infer", self._infer),
+            ("GET", model + "/stats", self._statistics),
         ]
+        routes = [Route(path, _answering(to), methods=[verb]) for verb, path, to in answers]
         handlers: dict[Any, Any] = {ServingError: _failed, HTTPException: _not_routed}
         return Starlette(routes=routes, exception_handlers=handlers)
+
+    async def __del__(self) -> None:  # Serve awaits it when the replica has drained
+        await asyncio.gather(*(model.close() for model in self._models.values()))
 
     # Server -------------------------------------------------------------------------------------
 
@@ -192,14 +199,18 @@ class Ingress:
         )
 
     async def _infer(self, request: Request) -> Response:
+        started = time.monotonic()
         model, info = await self._addressed(request)
+        model.check_queue()
         header_length = _header_length(request)
-        body = await self._body(request, header_length or 0)
+        body = await self._body(request, model.name, header_length or 0)
         json_bytes = body.size if header_length is None else header_length
-        parsed = await _off_loop(json_bytes, parse_request, body, header_length, self._limits)
+        parsed = await _off_loop(
+            _parsing_bytes(body, json_bytes), parse_request, body, header_length, self._limits
+        )
         tensors = [await self._decoded(info, parsed, tensor) for tensor in parsed.tensors]
-        timeout_s = self._timeout_s(request, parsed)
-        outputs = await model.infer(info, tensors, tuple(parsed.outputs), timeout_s)
+        time_left_s = self._timeout_s(request, parsed) - (time.monotonic() - started)
+        outputs = await model.infer(info, tensors, tuple(parsed.outputs), time_left_s)
         response = InferResponse(info.name, info.version, tuple(outputs), parsed.id)
         nbytes = sum(tensor.nbytes for tensor in outputs)
         json_length, parts = await _off_loop(nbytes, encode_response, response, parsed)
@@ -208,7 +219,15 @@ class Ingress:
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
         return Parts(parts, headers)
 
-    async def _body(self, request: Request, json_length: int) -> Array:
+    async def _body(self, request: Request, model: str, json_length: int) -> Array:
+        """The whole body. A client that takes longer than any request may is given up."""
+        timeout_s = self._limits.timeout_s
+        try:
+            return await asyncio.wait_for(self._received(request, json_length), timeout_s)
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(model, timeout_s) from None
+
+    async def _received(self, request: Request, json_length: int) -> Array:
         placed: Array | None = request.scope.get(BODY)
         if placed is None:
             return await read_body(
@@ -240,8 +259,11 @@ class Ingress:
         )
 
     def _place(self, nbytes: int, lead: int) -> Array | None:
-        """Memory for a body that is being received; one over the limit is not received."""
-        if self._arena is None or nbytes > self._limits.body_bytes:
+        """Memory for a body that is being received, but not for one over the limit.
+
+        Nor for one that would take a large part of the arena on a mere announcement.
+        """
+        if self._arena is None or nbytes > min(self._limits.body_bytes, self._largest_placed):
             return None
         return self._arena.allocate(nbytes, lead)
 
@@ -268,6 +290,28 @@ class Ingress:
         if header > 0:
             timeouts.append(0.95 * header)
         return min(timeouts)
+
+
+def _answering(handler: Handler) -> Handler:
+    """The handler, whose unforeseen errors are logged and answered as the protocol says."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (ServingError, HTTPException, ClientDisconnect):
+            raise
+        except Exception:
+            logger.exception("%s failed", handler.__name__)
+            return _json({"error": "internal error, the server's log has the reason"}, 500)
+
+    return guarded
+
+
+def _parsing_bytes(body: Array, json_bytes: int) -> int:
+    """How much of the body is gone through in Python: the JSON, and all of it with strings."""
+    if json_bytes > _OFF_LOOP_BYTES or b"BYTES" not in bytes(body[:json_bytes]):
+        return json_bytes
+    return int(body.size)
 
 
 def _header_length(request: Request) -> int | None:

@@ -60,6 +60,9 @@ def decode_pictures(
         if (elements := count * picture.size) > limits.elements:
             what = f"element count of input '{spec.name}'"
             raise LimitExceeded(what, elements, "elements", limits.elements)
+        if (nbytes := elements * NUMPY_DTYPES[spec.datatype].itemsize) > limits.body_bytes:
+            what = f"size in bytes of the pictures of input '{spec.name}', decoded,"
+            raise LimitExceeded(what, nbytes, "body_bytes", limits.body_bytes)
         if picture.shape != pictures[0].shape:
             raise InvalidImage(
                 spec.name,

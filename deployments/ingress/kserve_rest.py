@@ -173,6 +173,8 @@ def _input(entry: dict[str, Any], binary: _Binary, limits: Limits, *, last: bool
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise UnknownDatatype(name, str(datatype)[:40])
     shape = checked_shape(name, entry.get("shape"), rank=limits.rank, elements=limits.elements)
+    if datatype == BYTES and (count := prod(shape)) > limits.strings:
+        raise LimitExceeded(f"element count of input '{name}'", count, "strings", limits.strings)
     size = _parameters(entry).get("binary_data_size")
     if "data" in entry:
         if size is not None:

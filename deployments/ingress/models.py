@@ -5,7 +5,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
@@ -37,9 +37,11 @@ logger: Final = logging.getLogger("ray.serve")
 
 _STATUS_S: Final = 1.0
 _SILENCES: Final = 4
+_REFUSALS: Final = 4
 _START_S: Final = 120.0
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _GRACE_S: Final = 5.0
+_OFF_LOOP_BYTES: Final = 1 << 20
 
 
 class ReplicaDied(Exception):
@@ -84,6 +86,7 @@ class ServedModel:
         self._status = ModelStatus("LOADING", "its replicas have not answered yet")
         self._status_until = 0.0
         self._silences = 0
+        self._refusals = 0
         self._starting_until = time.monotonic() + _START_S
         self._refreshing: asyncio.Task[ModelStatus] | None = None
         self._calls_by_reference = 0
@@ -94,9 +97,8 @@ class ServedModel:
 
         Once a model has answered, nobody waits for its next answer: it may be busy.
         """
-        if time.monotonic() >= self._status_until and self._refreshing is None:
-            # A fresh context: it must not end with the request that happens to be first.
-            self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
+        if time.monotonic() >= self._status_until:
+            self._start_refresh()
         if self._status.info is None and self._refreshing is not None:
             await asyncio.shield(self._refreshing)
         return self._status
@@ -111,7 +113,17 @@ class ServedModel:
         return status.info
 
     async def statistics(self) -> list[dict[str, Any]]:
-        return await self._replicas.statistics()
+        """Raises ModelUnavailable."""
+        try:
+            return await self._replicas.statistics()
+        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+            raise ModelUnavailable(self.name, "not all of its replicas answer") from None
+
+    def check_queue(self) -> None:
+        """Raises QueueFull, worth knowing before a picture is decoded for nothing."""
+        waiting = self._batcher.waiting if self._batcher is not None else 0
+        if waiting >= self._limits.queue_length:
+            raise QueueFull(self.name, waiting, self._limits.queue_length)
 
     async def infer(
         self, info: ModelInfo, tensors: Sequence[Tensor], outputs: Sequence[str], timeout_s: float
@@ -122,8 +134,9 @@ class ServedModel:
         key, rows = info.key_and_rows(arranged, self._limits.batch_rows)
         if self._batcher is None:
             self._batcher = Batcher(self._send, info.max_batch_rows)
-        if self._batcher.waiting >= self._limits.queue_length:
-            raise QueueFull(self.name, self._batcher.waiting, self._limits.queue_length)
+        self.check_queue()
+        if timeout_s <= 0:
+            raise DeadlineExceeded(self.name, max(0.0, timeout_s))
         item = _Item(arranged, rows, tuple(outputs), time.monotonic() + timeout_s)
         try:
             return await asyncio.wait_for(
@@ -136,10 +149,19 @@ class ServedModel:
         if self._batcher is not None:
             await self._batcher.close()
 
+    def _start_refresh(self) -> None:
+        if self._refreshing is None:
+            # A fresh context: it must not end with the request that happens to be first.
+            self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
+
     async def _refresh(self) -> ModelStatus:
         try:
-            self._status = await self._replicas.status()
+            status = await self._replicas.status()
             self._silences, self._starting_until = 0, 0.0
+            # One of several replicas may still be loading while the others serve.
+            self._refusals = self._refusals + 1 if status.info is None else 0
+            if status.info is not None or self._status.info is None or self._refusals >= _REFUSALS:
+                self._status = status
         except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
             self._silences += 1
             if self._silences >= _SILENCES and time.monotonic() >= self._starting_until:
@@ -167,7 +189,10 @@ class ServedModel:
         self, version: str, key: ShapeKey, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
         try:
-            return await self._ask(version, key, items)
+            answers = await self._ask(version, key, items)
+            if not all(isinstance(answer, ModelUnavailable) for answer in answers):
+                return answers
+            logger.warning("model '%s': a replica is still loading, trying again", self.name)
         except ReplicaDied as first:
             logger.warning("model '%s': %s, trying again", self.name, first)
         try:
@@ -202,15 +227,11 @@ class ServedModel:
     async def _shared(
         self, arena: Arena, version: str, key: ShapeKey, items: Sequence[_Item]
     ) -> BatchReply | Unreachable:
-        placed = [
-            _Item(
-                tuple(into_arena(tensor, arena) for tensor in item.tensors),
-                item.rows,
-                item.outputs,
-                item.deadline,
-            )
-            for item in items
-        ]
+        copied = sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
+        if copied > _OFF_LOOP_BYTES:
+            placed = await asyncio.to_thread(_placed, items, arena)
+        else:
+            placed = _placed(items, arena)
         inline = sum(inline_bytes(tensor, arena) for item in placed for tensor in item.tensors)
         if inline > MESSAGE_BYTES:
             return Unreachable("the arena is full")
@@ -238,10 +259,16 @@ class ServedModel:
         return answers
 
     def _notice(self, error: ServingError) -> None:
-        """A replica that is loading, or has another version, changes what is known of the model."""
+        """A replica that is loading, or has another version: what is known may be out of date."""
         if isinstance(error, ModelUnavailable | VersionNotFound):
-            self._status = ModelStatus("LOADING", "it is being loaded")
-            self._status_until = 0.0
+            self._start_refresh()
+
+
+def _placed(items: Sequence[_Item], arena: Arena) -> list[_Item]:
+    return [
+        replace(item, tensors=tuple(into_arena(tensor, arena) for tensor in item.tensors))
+        for item in items
+    ]
 
 
 def _members(items: Sequence[_Item], arena: Arena | None) -> tuple[Member, ...]:

@@ -9,7 +9,7 @@ The body is not part of the ASGI messages then. The application finds it in the 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -28,13 +28,17 @@ _LONGEST_NUMBER: Final = 18
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where bodies go. `allocate` takes the length and how much comes before the aligned part,
-    which the header `lead_header` tells; None sends the body the usual way."""
+    which the header `lead_header` tells; None sends the body the usual way. Only bodies posted to
+    a path with this end are placed."""
 
     allocate: Callable[[int, int], Array | None]
     lead_header: bytes
+    path_end: str
     smallest: int
 
-    def space(self, headers: dict[bytes, bytes]) -> Array | None:
+    def space(self, scope: Mapping[str, Any], headers: dict[bytes, bytes]) -> Array | None:
+        if scope["method"] != "POST" or not scope["path"].endswith(self.path_end):
+            return None
         length = _number(headers.get(b"content-length"))
         if length < self.smallest or headers.keys() & {b"content-encoding", b"transfer-encoding"}:
             return None
@@ -51,6 +55,7 @@ class _Http(HttpToolsProtocol):
     def __init__(self, placement: Placement, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._placement = placement
+        self._placed_in: dict[str, Any] = {}
         self.body: memoryview | None = None
         self.filled = 0
 
@@ -58,9 +63,11 @@ class _Http(HttpToolsProtocol):
         before: Any = self.cycle  # None at first, whatever uvicorn's annotation says
         in_line = before is not None and not before.response_complete
         super().on_headers_complete()
-        space = None if in_line else self._placement.space(dict(self.headers))
+        scope = cast("dict[str, Any]", self.scope)
+        space = None if in_line else self._placement.space(scope, dict(self.headers))
         if space is not None:
-            cast("dict[str, Any]", self.scope)[BODY] = space
+            scope[BODY] = space
+            self._placed_in = scope
             self.body, self.filled = space.data, 0
 
     def on_body(self, body: bytes) -> None:
@@ -74,8 +81,14 @@ class _Http(HttpToolsProtocol):
         self.body = None
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        # uvicorn keeps the scope until the connection's next request, which may be far off.
+        self._placed_in.pop(BODY, None)
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.body = None
+        self._placed_in.pop(BODY, None)
         super().connection_lost(exc)
 
     def advance(self, nbytes: int) -> None:

@@ -166,8 +166,7 @@ class CompiledShapes(Generic[CompiledT]):
         full = len(self._entries) + len(self._compiling) >= self._bound
         if full and not self._worth_a_place(interest, now):
             return
-        if self._within_budget(now):
-            self._background_compiles.append(now)
+        if self.afford_compile():
             self._start(key)
 
     def _worth_a_place(self, interest: float, now: float) -> bool:
@@ -187,10 +186,20 @@ class CompiledShapes(Generic[CompiledT]):
             self._interest.popitem(last=False)
         return interest
 
-    def _within_budget(self, now: float) -> bool:
+    def afford_compile(self) -> bool:
+        """Takes a compilation off this minute's budget, False where it is used up."""
+        now = self._clock()
         while self._background_compiles and self._background_compiles[0] < now - 60.0:
             self._background_compiles.popleft()
-        return len(self._background_compiles) < self._compiles_per_minute
+        if len(self._background_compiles) >= self._compiles_per_minute:
+            return False
+        self._background_compiles.append(now)
+        return True
+
+    def refund_compile(self) -> None:
+        """Gives back what `afford_compile` took for a compilation that was not made."""
+        if self._background_compiles:
+            self._background_compiles.pop()
 
     def _failure(self, key: ShapeKey) -> Exception | None:
         error, until = self._failed.get(key, (None, 0.0))

@@ -38,6 +38,7 @@ logger: Final = logging.getLogger("ray.serve")
 _START_WAITS_S: Final = 20.0
 _RETRY_FIRST_S: Final = 5.0
 _RETRY_LAST_S: Final = 120.0
+_OFF_LOOP_BYTES: Final = 1 << 20
 
 
 class OpenVINOModel:
@@ -55,7 +56,7 @@ class OpenVINOModel:
         self._repository = repository
         self._reshape_lock = asyncio.Lock()
         self._peers = PeerArenas()
-        self._arena: Arena | None = None
+        self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._serving: ServingVersion | None = None
         self._status = ModelStatus("LOADING", "it is being loaded")
         self._loading = asyncio.create_task(self._load_until_available())
@@ -82,11 +83,13 @@ class OpenVINOModel:
             return BatchReply((error,) * len(call.members))
         try:
             if call.arena is not None:
-                self._peers.view(call.arena, 0, 0)  # the outputs go there if the inputs do not
+                self._peers.view(call.arena, 0, 0)  # from another node even small calls fail here
             works = [self._work(member, call) for member in call.members]
         except ArenaUnreachable as unreachable:
             return Unreachable(str(unreachable))
         answers = await serving.run(call.key, works)
+        if _large(answers):
+            return await asyncio.to_thread(self._reply, answers, call)
         return self._reply(answers, call)
 
     async def shut_down(self) -> None:
@@ -106,11 +109,9 @@ class OpenVINOModel:
     def _reply(
         self, answers: Sequence[list[Tensor] | ServingError], call: BatchCall
     ) -> BatchReply | Unreachable:
-        if call.arena is None:
+        if call.arena is None or self._arena is None:
             inline = (a if isinstance(a, ServingError) else _inline(a) for a in answers)
             return BatchReply(tuple(inline))
-        if self._arena is None:
-            self._arena = Arena(self._limits.shared_memory_bytes)
         members: list[tuple[PackedTensor, ...] | ServingError] = []
         try:
             for answer in answers:
@@ -219,6 +220,12 @@ class OpenVINOModel:
                 raise PolicyError(f"warm_up names {sorted(by_name)}, the inputs are {names}")
             shapes.append([by_name[name] for name in names])
         return shapes
+
+
+def _large(answers: Sequence[list[Tensor] | ServingError]) -> bool:
+    """Whether copying the outputs would hold the event loop up."""
+    outputs = (a for answer in answers if not isinstance(answer, ServingError) for a in answer)
+    return sum(output.nbytes for output in outputs) > _OFF_LOOP_BYTES
 
 
 def _inline(answer: Sequence[Tensor]) -> tuple[PackedTensor, ...]:

@@ -28,6 +28,8 @@ from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
+_REMEMBERED_KEYS: Final = 4096
+
 Answer: TypeAlias = list[Tensor] | ServingError
 
 
@@ -61,6 +63,8 @@ class ServingVersion:
         self.stacked_batches = 0
         self.requests = 0
         self.rows = 0
+        self._failing: set[ShapeKey] = set()
+        self._unstackable: set[ShapeKey] = set()
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
@@ -106,13 +110,19 @@ class ServingVersion:
                 answers = await self._answers(compiled, key, members)
         except CannotReshape as error:
             return [self._not_supported(key, str(error)) for _ in members]
-        if compiled is not self.version.dynamic:
-            return [self._failed(a) if isinstance(a, CannotInfer) else a for a in answers]
-        # A shape may be beyond a dynamic compilation and still be fine for one of its own.
-        pairs = zip(members, answers, strict=True)
+        pairs = list(zip(members, answers, strict=True))
         failed = [work for work, answer in pairs if isinstance(answer, CannotInfer)]
-        again = iter(await self._run(key, failed, static=True) if failed else ())
-        return [next(again) if isinstance(a, CannotInfer) else a for a in answers]
+        dynamic = compiled is self.version.dynamic
+        if not (failed and dynamic and key not in self._failing and self._shapes.afford_compile()):
+            return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
+        # A shape may be beyond a dynamic compilation and still be fine for one of its own.
+        again = await self._run(key, failed, static=True)
+        if all(isinstance(answer, ShapeNotSupported) for answer in again):
+            self._shapes.refund_compile()  # reshaping failed, which is quick
+        elif all(isinstance(answer, InferenceFailed) for answer in again):
+            _remember(self._failing, key)
+        rest = iter(again)
+        return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
 
     async def _answers(
         self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
@@ -120,8 +130,11 @@ class ServingVersion:
         if self._stacks(key, members):
             try:
                 return await self._together(compiled, members)
-            except (CannotInfer, RowsLost):
-                logger.exception("stacked batch failed, running its %d members", len(members))
+            except RowsLost as error:
+                logger.warning("%s: requests of this shape are not stacked any more", error)
+                _remember(self._unstackable, key)
+            except CannotInfer as error:
+                logger.warning("a stacked batch failed, its members run alone: %s", error)
         return await asyncio.gather(*(self._alone(compiled, work) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
@@ -131,6 +144,7 @@ class ServingVersion:
             stacking is not None
             and len(members) > 1
             and stacking.pays_for(key)
+            and key not in self._unstackable
             and all(work.rows > 0 for work in members)
             and any(-1 in shape for shape in key)
             and all(spec.dims[0].accepts(rows) for spec in self.version.info.inputs)
@@ -225,9 +239,19 @@ class ServingVersion:
     def _late(self, member: Work) -> ServingError:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
 
-    def _failed(self, error: CannotInfer) -> ServingError:
+    def _failed(self, error: CannotInfer, member: Work) -> ServingError:
         logger.error("inference failed: %s", error.__cause__ or error)
+        shapes = tuple(tensor.shape for tensor in member.tensors)
+        if any(0 in shape for shape in shapes):
+            return self._not_supported(shapes, str(error))
         return InferenceFailed(self.version.info.name, str(error))
+
+
+def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
+    """Adds the key; so that a flood of keys cannot fill memory, a full set starts anew."""
+    if len(keys) >= _REMEMBERED_KEYS:
+        keys.clear()
+    keys.add(key)
 
 
 def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:

@@ -23,6 +23,7 @@ from deployments.errors import (
     WrongDatatype,
     WrongRank,
 )
+from deployments.inference import ModelStatus
 from deployments.ingress.models import ReplicaDied
 from deployments.tensors import Tensor
 from tests.ingress.batches import quiet
@@ -197,15 +198,29 @@ async def test_an_error_that_says_the_model_changed_has_its_status_asked_for(
     replicas = Replicas()
     model = served(replicas)
     assert INFO is await model.info()
-    replicas.outcomes = [[error], [InvalidRequest("bad")]]
+    loading = isinstance(error, ModelUnavailable)  # is asked of another replica, once
+    replicas.outcomes = [[error]] * (1 + loading)
+    replicas.outcomes.append([InvalidRequest("bad")])
     with pytest.raises(type(error)):
         await infer(model, 1, 1)
+    await quiet()
     assert INFO is await model.info()
     assert 2 == replicas.asked
     with pytest.raises(InvalidRequest):
         await infer(model, 1, 1)
     assert INFO is await model.info()
     assert 2 == replicas.asked
+
+
+async def test_a_replica_that_is_still_loading_sends_the_batch_to_another() -> None:
+    replicas = Replicas()
+    model = served(replicas)
+    assert INFO is await model.info()
+    replicas.status_now = ModelStatus("LOADING", "slow file")
+    replicas.outcomes = [[ModelUnavailable("doubler", "slow file")]]
+    assert 6 == (await infer(model, 1, 1, value=3)).item()
+    await quiet()
+    assert INFO is await model.info()
 
 
 async def test_a_model_that_no_call_reaches_fails_with_the_reason() -> None:

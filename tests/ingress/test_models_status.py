@@ -85,6 +85,23 @@ async def test_nobody_waits_for_a_busy_model_that_has_answered_before(clock: Clo
         await quiet()
     assert 2 == replicas.asked
     replicas.open.set()
+
+
+async def test_a_loaded_model_is_unavailable_when_replicas_say_so_again_and_again(
+    clock: Clock,
+) -> None:
+    """Once may be one replica of several that is loading while the others serve."""
+    replicas = Replicas()
+    model = served(replicas)
+    await model.status()
+    replicas.status_now = BROKEN
+    for _ in range(3):
+        clock.now += _STATUS_S
+        await model.status()
+        await quiet()
+        assert AVAILABLE is await model.status()
+    clock.now += _STATUS_S
+    await model.status()
     await quiet()
     assert BROKEN is await model.status()
 

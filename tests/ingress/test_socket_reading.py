@@ -38,7 +38,7 @@ class Application:
             body += message["body"]
             if not message["more_body"]:
                 break
-        placed = scope.pop(BODY, None)
+        placed = scope.get(BODY)
         if placed is not None:
             assert b"" == body
             body = bytes(placed)
@@ -52,7 +52,7 @@ class Application:
 @contextlib.asynccontextmanager
 async def serving(application: Application) -> AsyncIterator[int]:
     original = auto.AutoHTTPProtocol
-    install(Placement(application.arena.allocate, b"x-lead", SMALLEST))
+    install(Placement(application.arena.allocate, b"x-lead", "/infer", SMALLEST))
     try:
         config = uvicorn.Config(application, port=0, log_level="critical", lifespan="off")
         server = uvicorn.Server(config)
@@ -83,9 +83,9 @@ async def exchange(port: int, *pieces: bytes, answers: int = 1) -> list[bytes]:
     return got
 
 
-def request(body: bytes, **headers: str) -> bytes:
+def request(body: bytes, path: str = "/infer", **headers: str) -> bytes:
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    head = ["POST / HTTP/1.1", "host: x", f"content-length: {len(body)}", *lines, "", ""]
+    head = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", *lines, "", ""]
     return "\r\n".join(head).encode() + body
 
 
@@ -169,7 +169,7 @@ async def test_pipelined_requests_are_answered_in_order(application: Application
 @on_both_loops
 async def test_chunked_and_packed_bodies_go_the_usual_way(application: Application) -> None:
     body = some_bytes(5000)
-    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked = b"POST /infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     async with serving(application) as port:
         assert [answer(body)] == await exchange(port, chunked)
@@ -214,3 +214,31 @@ async def test_an_answer_before_the_body_has_come_does_not_stop_the_connection(
         answers = await exchange(port, request(body), request(body), answers=2)
 
     assert 2 == len(answers)
+
+
+@on_both_loops
+async def test_an_idle_connection_holds_no_memory_of_its_last_body(
+    application: Application,
+) -> None:
+    free = application.arena.free_bytes
+    body = some_bytes(500_000)
+    async with serving(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(body))
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(answer(body)))
+        del body
+
+        assert free == application.arena.free_bytes
+        writer.close()
+
+
+@on_both_loops
+async def test_only_bodies_for_inference_are_given_memory_before_they_come(
+    application: Application,
+) -> None:
+    body = some_bytes(100_000)
+    async with serving(application) as port:
+        assert [answer(body)] == await exchange(port, request(body, path="/v2/health/live"))
+
+    assert [None] == application.offsets

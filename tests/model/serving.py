@@ -28,9 +28,10 @@ async def serving(
     blocking: bool = False,
     bound: int = 8,
     promote_after: int = 1000,
+    compiles_per_minute: int = 1000,
     lock: asyncio.Lock | None = None,
 ) -> AsyncIterator["Served"]:
-    settings = CacheSettings(bound, blocking, promote_after, compiles_per_minute=1000)
+    settings = CacheSettings(bound, blocking, promote_after, compiles_per_minute)
     served = Served(version, settings, lock or asyncio.Lock())
     yield served
     await served.close()

@@ -12,7 +12,7 @@ from deployments.model.runtime import CannotReshape
 from deployments.model.spots import spots_model
 from tests.model import models
 from tests.model.loading import loaded, tensor
-from tests.model.serving import PATIENCE_S, arrays, holds, serving, tampered
+from tests.model.serving import PATIENCE_S, arrays, counted, holds, serving, tampered
 
 ROW = [[1, 2, 3, 4]]
 ROW_AND_ONE = [[2, 3, 4, 5]]
@@ -78,6 +78,51 @@ async def test_what_fails_in_both_compilations_has_failed(
         (bad,) = await served.ask([tensor([1] * 6), tensor([9, 9], "INT64", "shape")])
         assert isinstance(bad, InferenceFailed)
         assert 1 == served.statistics()["compiled_shapes"]
+
+
+async def test_requests_that_fail_by_their_data_do_not_compile_again_and_again() -> None:
+    version = loaded(models.to_shape(), shape={"x": "(6)", "shape": "(2)"})
+    calls = counted(version)
+    async with serving(version, bound=1) as served:
+        for _ in range(3):
+            (answer,) = await served.ask([tensor([1] * 6), tensor([9, 9], "INT64", "shape")])
+            assert isinstance(answer, InferenceFailed)
+    assert 1 == sum(calls.values())
+
+
+async def test_compilations_for_what_the_dynamic_one_cannot_do_have_a_budget() -> None:
+    version = loaded(models.add_one())
+    tampered(version).fails = lambda tensors: True
+    async with serving(version, compiles_per_minute=2) as served:
+        answers = [(await served.ask([tensor([[1] * n])]))[0] for n in (2, 3, 4)]
+    assert [False, False, True] == [isinstance(a, InferenceFailed) for a in answers]
+
+
+async def test_shapes_that_the_model_refuses_cost_nothing_of_the_budget() -> None:
+    version = loaded(models.add_one())
+    tampered(version).fails = lambda tensors: True
+    reshape = version.reshape
+
+    def refuses(key: ShapeKey) -> None:
+        raise CannotReshape("the model refuses it")
+
+    async with serving(version, compiles_per_minute=1) as served:
+        version.reshape = refuses  # type: ignore[method-assign, assignment]
+        for _ in range(3):
+            (answer,) = await served.ask([tensor(ROW)])
+            assert isinstance(answer, ShapeNotSupported)
+        version.reshape = reshape  # type: ignore[method-assign]
+        assert served._shapes.afford_compile()
+
+
+async def test_rows_of_nothing_that_the_model_cannot_do_are_refused_as_a_shape() -> None:
+    version = loaded(models.add_one())
+    tampered(version).fails = lambda tensors: True
+    async with serving(version, compiles_per_minute=1) as served:
+        served._shapes.afford_compile()
+        (answer,) = await served.ask([tensor(np.ones((0, 4)))])
+    assert isinstance(answer, ShapeNotSupported)
+    assert "x [0,4]" in answer.message
 
 
 async def test_a_stacked_batch_of_which_one_member_fails_answers_the_others() -> None:
