@@ -209,8 +209,9 @@ class Ingress:
             _parsing_bytes(body, json_bytes), parse_request, body, header_length, self._limits
         )
         tensors = [await self._decoded(info, parsed, tensor) for tensor in parsed.tensors]
-        time_left_s = self._timeout_s(request, parsed) - (time.monotonic() - started)
-        outputs = await model.infer(info, tensors, tuple(parsed.outputs), time_left_s)
+        timeout_s = self._timeout_s(request, parsed)
+        spent_s = time.monotonic() - started
+        outputs = await model.infer(info, tensors, tuple(parsed.outputs), timeout_s, spent_s)
         response = InferResponse(info.name, info.version, tuple(outputs), parsed.id)
         nbytes = sum(tensor.nbytes for tensor in outputs)
         json_length, parts = await _off_loop(nbytes, encode_response, response, parsed)

@@ -126,21 +126,30 @@ class ServedModel:
             raise QueueFull(self.name, waiting, self._limits.queue_length)
 
     async def infer(
-        self, info: ModelInfo, tensors: Sequence[Tensor], outputs: Sequence[str], timeout_s: float
+        self,
+        info: ModelInfo,
+        tensors: Sequence[Tensor],
+        outputs: Sequence[str],
+        timeout_s: float,
+        spent_s: float = 0.0,
     ) -> list[Tensor]:
-        """The wanted outputs (all when empty). Raises the ServingErrors a client can cause."""
+        """The wanted outputs (all when empty). Raises the ServingErrors a client can cause.
+
+        Of the request's whole time, `timeout_s`, receiving and decoding it took `spent_s`.
+        """
         arranged = info.arrange(tensors)
         info.check_outputs(outputs)
         key, rows = info.key_and_rows(arranged, self._limits.batch_rows)
         if self._batcher is None:
             self._batcher = Batcher(self._send, info.max_batch_rows)
         self.check_queue()
-        if timeout_s <= 0:
-            raise DeadlineExceeded(self.name, max(0.0, timeout_s))
-        item = _Item(arranged, rows, tuple(outputs), time.monotonic() + timeout_s)
+        left_s = timeout_s - spent_s
+        if left_s <= 0:
+            raise DeadlineExceeded(self.name, timeout_s)
+        item = _Item(arranged, rows, tuple(outputs), time.monotonic() + left_s)
         try:
             return await asyncio.wait_for(
-                self._batcher.submit((info.version, key), rows, item), timeout_s
+                self._batcher.submit((info.version, key), rows, item), left_s
             )
         except asyncio.TimeoutError:
             raise DeadlineExceeded(self.name, timeout_s) from None
