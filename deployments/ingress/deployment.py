@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from deployments.arena import Arena
 from deployments.crossing import INLINE_BYTES, BatchCall, BatchReply, Unreachable
@@ -40,6 +39,7 @@ from deployments.ingress.kserve_rest import (
     parse_request,
 )
 from deployments.ingress.models import ReplicaDied, ServedModel
+from deployments.ingress.responses import Parts
 from deployments.ingress.socket_reading import BODY, Placement, install
 from deployments.settings import Limits
 from deployments.tensors import Array, Tensor
@@ -78,24 +78,6 @@ class RayReplicas:
             return await handle.remote(*arguments)
         except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error
-
-
-class Parts(Response):
-    """A response whose body is written part by part, without putting it together first."""
-
-    def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
-        self._parts = parts
-        self.status_code = 200
-        self.background = None
-        length = str(sum(len(part) for part in parts))
-        self.init_headers({**headers, "content-length": length})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        for part in self._parts[:-1]:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": self._parts[-1]})
 
 
 class Ingress:
@@ -144,7 +126,7 @@ class Ingress:
             {
                 "name": "anyshape",
                 "version": installed_version("anyshape"),
-                "extensions": ["binary_tensor_data", "statistics"],
+                "extensions": ["binary_tensor_data"],
             }
         )
 

@@ -1,0 +1,24 @@
+"""Responses in parts."""
+
+from collections.abc import Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+
+class Parts(Response):
+    """A response whose body is written part by part, without putting it together first."""
+
+    def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
+        self._parts = parts
+        self.status_code = 200
+        self.background = None
+        length = str(sum(len(part) for part in parts))
+        self.init_headers({**headers, "content-length": length})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for part in self._parts[:-1]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": self._parts[-1]})
