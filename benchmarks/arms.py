@@ -57,6 +57,20 @@ def _wait(url: str, shape: tuple[int, ...]) -> None:
 
 
 @contextlib.contextmanager
+def _answering(
+    started: "subprocess.Popen[bytes]", url: str, shape: tuple[int, ...]
+) -> Iterator[Target]:
+    """The started server once it answers; it and all that it started are ended afterwards."""
+    process = psutil.Process(started.pid)
+    try:
+        _wait(url, shape)
+        yield Target(url, lambda: family(process))
+    finally:
+        stop(process)
+        started.wait(10)
+
+
+@contextlib.contextmanager
 def one_process(
     model: Path, shape: tuple[int, ...], directory: Path, *, reload: bool
 ) -> Iterator[Target]:
@@ -64,15 +78,10 @@ def one_process(
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.one_process", "--model", str(model)]
     command += ["--port", str(port)] + (["--reload"] if reload else [])
-    started = subprocess.Popen(command, cwd=ROOT)
-    process = psutil.Process(started.pid)
-    try:
-        url = f"http://127.0.0.1:{port}/infer"
-        _wait(url, shape)
-        yield Target(url, lambda: family(process))
-    finally:
-        stop(process)
-        started.wait(10)
+    with _answering(
+        subprocess.Popen(command, cwd=ROOT), f"http://127.0.0.1:{port}/infer", shape
+    ) as target:
+        yield target
 
 
 @contextlib.contextmanager
@@ -101,14 +110,8 @@ def as_documented(model: Path, shape: tuple[int, ...], directory: Path) -> Itera
             stderr=log,
             env={**os.environ, "RAY_ADDRESS": "local"},
         )
-    process = psutil.Process(started.pid)
-    try:
-        url = f"http://127.0.0.1:{port}/"
-        _wait(url, shape)
-        yield Target(url, lambda: family(process))
-    finally:
-        stop(process)
-        started.wait(10)
+    with _answering(started, f"http://127.0.0.1:{port}/", shape) as target:
+        yield target
 
 
 @contextlib.contextmanager
