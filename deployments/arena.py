@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ class ArenaUnreachable(Exception):
     """Raised when a peer's arena cannot be mapped from here, most likely from another node."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArenaAddress:
+class ArenaAddress(NamedTuple):
     """Where a process of the same node finds an arena; `token` proves that it found that one."""
 
     pid: int
@@ -218,6 +217,11 @@ class PeerArenas:
 
     def __init__(self) -> None:
         self._mappings: dict[ArenaAddress, _Mapping] = {}
+
+    def reach(self, arena: ArenaAddress) -> None:
+        """Raises ArenaUnreachable if the arena cannot be mapped from here."""
+        if arena not in self._mappings:
+            self._attach(arena)
 
     def view(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
         """The bytes at `offset`, writable and not copied. Raises ArenaUnreachable."""

@@ -1,13 +1,13 @@
 """How tensors cross between the two deployments: shared memory on one node, references else.
 
-A packed tensor is a plain tuple, which pickles fast. Its payload is the array itself (small, or
-crossing by reference), a list of byte strings, or the place of the data in the sender's arena.
+What crosses are plain and named tuples, which pickle fast. A packed tensor's payload is the array
+itself (small, or crossing by reference), a list of byte strings, or the place of the data in the
+sender's arena.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from deployments.arena import Arena, ArenaAddress, PeerArenas
 from deployments.errors import ServingError
@@ -23,8 +23,7 @@ MESSAGE_BYTES: Final = 2 * 1024 * 1024
 PackedTensor: TypeAlias = tuple[str, str, tuple[int, ...], Array | list[bytes] | int]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One request of a batch. `time_left_s` is what remains of its time when it is sent."""
 
     tensors: tuple[PackedTensor, ...]
@@ -33,8 +32,7 @@ class Member:
     time_left_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCall:
+class BatchCall(NamedTuple):
     """Requests of one shape key for one model version.
 
     With `arena`, answers above INLINE_BYTES may come back in the model's own arena, leased to
@@ -47,19 +45,21 @@ class BatchCall:
     arena: ArenaAddress | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReply:
+class BatchReply(NamedTuple):
     """The answers in the order of the call's members, or what went wrong with each."""
 
     members: tuple[tuple[PackedTensor, ...] | ServingError, ...]
     arena: ArenaAddress | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unreachable:
-    """The reply to a call whose arena the model cannot map: send it again by reference."""
+class Unreachable(NamedTuple):
+    """The reply to a call that shared memory did not carry: send it again by reference.
+
+    `lasting` if there is none between these processes, not lasting if it is full right now.
+    """
 
     reason: str
+    lasting: bool
 
 
 class DoesNotFit(Exception):

@@ -5,7 +5,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -223,13 +222,13 @@ def wrong_addresses(right: ArenaAddress) -> Iterator[ArenaAddress]:
     ends, sockets = os.pipe(), socket.socketpair()
     with tempfile.TemporaryFile() as file:
         file.truncate(SIZE)
-        yield replace(right, token=bytes(16))
-        yield replace(right, size=right.size + mmap.PAGESIZE)
-        yield replace(right, size=right.size - mmap.PAGESIZE)
-        yield replace(right, pid=2**22 + 1)
+        yield right._replace(token=bytes(16))
+        yield right._replace(size=right.size + mmap.PAGESIZE)
+        yield right._replace(size=right.size - mmap.PAGESIZE)
+        yield right._replace(pid=2**22 + 1)
         for fd in (*ends, *(end.fileno() for end in sockets), file.fileno()):
-            yield replace(right, fd=fd)
-    yield replace(right, fd=file_number_that_is_free())
+            yield right._replace(fd=fd)
+    yield right._replace(fd=file_number_that_is_free())
     for end in sockets:
         end.close()
     for fd in ends:

@@ -99,9 +99,10 @@ def test_messages_survive_being_sent(arena: Arena) -> None:
     call = BatchCall("1", ((-1, 3), ()), (member,), arena.address)
     reply = BatchReply((member.tensors,), arena.address)
     assert call == sent(call)
-    assert replace(call, arena=None) == sent(replace(call, arena=None))
+    assert call._replace(arena=None) == sent(call._replace(arena=None))
     assert reply == sent(reply)
-    assert Unreachable("the arena is full") == sent(Unreachable("the arena is full"))
+    unreachable = Unreachable("the arena is full", lasting=False)
+    assert unreachable == sent(unreachable)
 
 
 def test_errors_in_a_reply_stay_what_they_are() -> None:

@@ -3,23 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 import numpy as np
 import orjson
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments.arena import Arena
-from deployments.crossing import INLINE_BYTES, BatchCall, BatchReply, Unreachable
+from deployments.crossing import INLINE_BYTES
 from deployments.errors import (
     DeadlineExceeded,
     MalformedBody,
@@ -29,7 +26,8 @@ from deployments.errors import (
     PathNotFound,
     ServingError,
 )
-from deployments.inference import InferRequest, InferResponse, ModelInfo, ModelStatus
+from deployments.inference import InferRequest, InferResponse, ModelInfo
+from deployments.ingress.application import Application, Handler
 from deployments.ingress.bodies import read_body
 from deployments.ingress.images import decode_pictures, is_picture_input
 from deployments.ingress.kserve_rest import (
@@ -38,46 +36,19 @@ from deployments.ingress.kserve_rest import (
     encode_response,
     parse_request,
 )
-from deployments.ingress.models import ReplicaDied, ServedModel
+from deployments.ingress.lanes import MeetingPoint
+from deployments.ingress.models import ServedModel
+from deployments.ingress.replicas import RayReplicas
 from deployments.ingress.responses import Parts
-from deployments.ingress.socket_reading import BODY, Placement, install
+from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
 from deployments.settings import Limits
 from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
-_CONTROL_S: Final = 2.0
 _OFF_LOOP_BYTES: Final = 256 * 1024
 _JSON: Final = "application/json"
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class RayReplicas:
-    """A model's deployment behind a Serve handle."""
-
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._status = handle.options(method_name="status")
-        self._by_message = handle.options(method_name="infer", _by_reference=False)
-        self._by_reference = handle.options(method_name="infer", _by_reference=True)
-        self._handle = handle
-
-    async def status(self) -> ModelStatus:
-        return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
-
-    async def statistics(self) -> list[dict[str, Any]]:
-        replies = self._handle.broadcast("statistics").results_async()
-        return list(await asyncio.wait_for(replies, _CONTROL_S))
-
-    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
-        handle = self._by_reference if by_reference else self._by_message
-        reply: BatchReply | Unreachable = await self._call(handle, call)
-        return reply
-
-    async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
-        try:
-            return await handle.remote(*arguments)
-        except (RayError, RayServeException) as error:
-            raise ReplicaDied(type(error).__name__) from error
+_CLIENT_LEFT: Final = 499
 
 
 class Ingress:
@@ -86,20 +57,26 @@ class Ingress:
     def __init__(self, models: Mapping[str, DeploymentHandle[Any]], limits: Limits) -> None:
         self._limits = limits
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
+        self._meeting = MeetingPoint() if self._arena is not None else None
+        self._replicas = {
+            name: RayReplicas(handle, self._meeting) for name, handle in models.items()
+        }
         self._models = {
-            name: ServedModel(name, RayReplicas(handle), limits, self._arena)
-            for name, handle in models.items()
+            name: ServedModel(name, replicas, limits, self._arena)
+            for name, replicas in self._replicas.items()
         }
         self._settled = False
         self._largest_placed = limits.shared_memory_bytes // 4
         if self._arena is not None:
             install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", INLINE_BYTES))
 
-    def __serve_build_asgi_app__(self) -> Starlette:
+    def __serve_build_asgi_app__(self) -> Application:
         """Serve calls this after the constructor, on the replica's event loop."""
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
         answers: list[tuple[str, str, Handler]] = [
+            ("POST", model + "/infer", self._infer),  # first: Serve goes through them in order
+            ("POST", version + "/infer", self._infer),
             ("GET", "/v2", self._server),
             ("GET", "/v2/health/live", self._live),
             ("GET", "/v2/health/ready", self._ready),
@@ -108,16 +85,20 @@ class Ingress:
             ("GET", version, self._metadata),
             ("GET", model + "/ready", self._model_ready),
             ("GET", version + "/ready", self._model_ready),
-            ("POST", model + "/infer", self._infer),
-            ("POST", version + "/infer", self._infer),
             ("GET", model + "/stats", self._statistics),
         ]
         routes = [Route(path, _answering(to), methods=[verb]) for verb, path, to in answers]
         handlers: dict[Any, Any] = {ServingError: _failed, HTTPException: _not_routed}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        return Application(
+            _answering(self._infer), _failed, routes=routes, exception_handlers=handlers
+        )
 
     async def __del__(self) -> None:  # Serve awaits it when the replica has drained
         await asyncio.gather(*(model.close() for model in self._models.values()))
+        for replicas in self._replicas.values():
+            replicas.close()
+        if self._meeting is not None:
+            await self._meeting.close()
 
     # Server -------------------------------------------------------------------------------------
 
@@ -204,6 +185,9 @@ class Ingress:
 
     async def _body(self, request: Request, model: str, json_length: int) -> Array:
         """The whole body. A client that takes longer than any request may is given up."""
+        placed: PlacedBody | None = request.scope.get(BODY)
+        if placed is not None and placed.complete:
+            return placed.memory
         timeout_s = self._limits.timeout_s
         try:
             return await asyncio.wait_for(self._received(request, json_length), timeout_s)
@@ -211,7 +195,7 @@ class Ingress:
             raise DeadlineExceeded(model, timeout_s) from None
 
     async def _received(self, request: Request, json_length: int) -> Array:
-        placed: Array | None = request.scope.get(BODY)
+        placed: PlacedBody | None = request.scope.get(BODY)
         if placed is None:
             return await read_body(
                 request.stream(),
@@ -222,7 +206,7 @@ class Ingress:
             )
         async for _ in request.stream():
             pass  # empty, and over when the body is complete
-        return placed
+        return placed.memory
 
     async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
         name = request.path_params["model"]
@@ -281,8 +265,10 @@ def _answering(handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         try:
             return await handler(request)
-        except (ServingError, HTTPException, ClientDisconnect):
+        except (ServingError, HTTPException):
             raise
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)  # nobody reads it, but the log counts it
         except Exception:
             logger.exception("%s failed", handler.__name__)
             return _json({"error": "internal error, the server's log has the reason"}, 500)

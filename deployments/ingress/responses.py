@@ -1,16 +1,22 @@
 """Responses in parts."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+_TOGETHER_BYTES: Final = 64 * 1024
+"""Up to here, copying costs less than another message through all of the layers."""
+
 
 class Parts(Response):
-    """A response whose body is written part by part, without putting it together first."""
+    """A response whose body is written part by part, without putting it together
+    first unless it is small."""
 
     def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
-        self._parts = parts
+        small = sum(len(part) for part in parts) <= _TOGETHER_BYTES
+        self._parts = [b"".join(parts)] if small else parts
         self.status_code = 200
         self.background = None
         length = str(sum(len(part) for part in parts))

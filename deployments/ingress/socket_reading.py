@@ -4,8 +4,8 @@ uvicorn hands a body on in pieces, and each is copied four times before a tensor
 The protocol here is uvicorn's own, but for the body of a request of announced length: once the
 headers are parsed, the socket is read into the memory that the model will map.
 
-The body is not part of the ASGI messages then. The application finds it in the scope under
-`BODY`, complete as soon as `receive` says that no more is to come.
+The body is not part of the ASGI messages then. The application finds a `PlacedBody` in the scope
+under `BODY`, which is complete at the latest when `receive` says that no more is to come.
 """
 
 import asyncio
@@ -23,6 +23,14 @@ BODY: Final = "anyshape.body"
 
 _SCRATCH_BYTES: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 18
+
+
+@dataclass(slots=True)
+class PlacedBody:
+    """A body that is being received, or `complete`."""
+
+    memory: Array
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class _Http(HttpToolsProtocol):
         scope = cast("dict[str, Any]", self.scope)
         space = None if in_line else self._placement.space(scope, dict(self.headers))
         if space is not None:
-            scope[BODY] = space
+            scope[BODY] = PlacedBody(space)
             self._placed_in = scope
             self.body, self.filled = space.data, 0
 
@@ -78,6 +86,8 @@ class _Http(HttpToolsProtocol):
         self.filled += len(body)
 
     def on_message_complete(self) -> None:
+        if self.body is not None and BODY in self._placed_in:
+            self._placed_in[BODY].complete = True
         self.body = None
         super().on_message_complete()
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 _REMEMBER_FAILURE_S: Final = 300.0
 _REMEMBERED_KEYS: Final = 4096
 _HALF_LIFE_S: Final = 60.0
+_DYNAMIC_SUFFICES_S: Final = 600.0
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Counters:
     compile_failures: int = 0
     compile_seconds: float = 0.0
     evictions: int = 0
+    not_worth_it: int = 0
 
 
 @dataclass(slots=True)
@@ -68,6 +70,9 @@ class CompiledShapes(Generic[CompiledT]):
     returns what compiles the shape, which runs there too. Shapes that are compiled never touch
     the lock. There are never more than `bound` static compilations alive: one that is in use is
     waited for before its place is taken. A shape that cannot be reshaped to takes no place.
+
+    `pays` is asked, in the executor too, whether a compilation made in the background is worth its
+    place beside the dynamic one; if not it is thrown away, unless somebody waits for it.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class CompiledShapes(Generic[CompiledT]):
         blocking: bool,
         promote_after: int,
         compiles_per_minute: int,
+        pays: Callable[[ShapeKey, CompiledT], bool] = lambda key, compiled: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reshape = reshape
@@ -91,7 +97,9 @@ class CompiledShapes(Generic[CompiledT]):
         self._bound = bound
         self._promote_after = promote_after
         self._compiles_per_minute = compiles_per_minute
+        self._pays = pays
         self._clock = clock
+        self._dynamic_suffices: OrderedDict[ShapeKey, float] = OrderedDict()
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
         self._failed: OrderedDict[ShapeKey, tuple[Exception, float]] = OrderedDict()
@@ -161,13 +169,13 @@ class CompiledShapes(Generic[CompiledT]):
         interest = self._interested(key).add(requests, now)
         # Above one less: of requests that came one after the other, a little is forgotten already.
         enough = interest > self._promote_after - 1
-        if not enough or key in self._compiling or self._failure(key):
+        if not enough or key in self._compiling or self._failure(key) or self._suffices(key):
             return
         full = len(self._entries) + len(self._compiling) >= self._bound
         if full and not self._worth_a_place(interest, now):
             return
         if self.afford_compile():
-            self._start(key)
+            self._start(key, background=True)
 
     def _worth_a_place(self, interest: float, now: float) -> bool:
         """Whether a shape is asked for so much more than the one that would be pushed out.
@@ -208,37 +216,51 @@ class CompiledShapes(Generic[CompiledT]):
             return None
         return error
 
-    def _start(self, key: ShapeKey) -> _Entry[CompiledT]:
-        task = asyncio.get_running_loop().create_task(self._compile(key))
+    def _suffices(self, key: ShapeKey) -> bool:
+        """Whether the dynamic compilation was found to be as fast, not long ago."""
+        until = self._dynamic_suffices.get(key, 0.0)
+        return self._clock() < until
+
+    def _start(self, key: ShapeKey, *, background: bool = False) -> _Entry[CompiledT]:
+        task = asyncio.get_running_loop().create_task(self._compile(key, background))
         # Looked at here: nobody may wait for a background compilation.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         entry = self._compiling[key] = _Entry(task)
         return entry
 
-    async def _compile(self, key: ShapeKey) -> CompiledT:
+    async def _compile(self, key: ShapeKey, background: bool) -> CompiledT:
         # Nobody else compiles this shape meanwhile: until it stands among the entries, whoever
         # asks for it finds it in `_compiling`.
         async with self._lock:
             try:
-                compile_it = await self._in_thread(lambda: self._reshape(key))
-                await self._make_room()
-                compiled = await self._in_thread(compile_it)
+                started = self._clock()
+                try:
+                    compile_it = await self._in_thread(lambda: self._reshape(key))
+                    await self._make_room()
+                    compiled = await self._in_thread(compile_it)
+                finally:
+                    self.counters.compile_seconds += self._clock() - started
+                pays = not background or await self._in_thread(lambda: self._pays(key, compiled))
             except Exception as error:
                 self._remember_failure(key, error)
                 raise
             finally:
                 entry = self._compiling.pop(key)
-            self._entries[key] = entry
             self.counters.compiles += 1
+            if pays or entry.users:
+                self._entries[key] = entry
+            else:
+                self._keep_dynamic(key)
             return compiled
 
+    def _keep_dynamic(self, key: ShapeKey) -> None:
+        self.counters.not_worth_it += 1
+        self._dynamic_suffices[key] = self._clock() + _DYNAMIC_SUFFICES_S
+        if len(self._dynamic_suffices) > _REMEMBERED_KEYS:
+            self._dynamic_suffices.popitem(last=False)
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        started = self._clock()
-        loop = asyncio.get_running_loop()
-        try:
-            return await to_the_end(loop.run_in_executor(self._executor, work))
-        finally:
-            self.counters.compile_seconds += self._clock() - started
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     async def _make_room(self) -> None:
         while len(self._entries) >= self._bound:

@@ -23,7 +23,8 @@ from deployments.crossing import (
     withdraw,
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionNotFound
-from deployments.inference import ModelStatus
+from deployments.inference import ModelStatus, ShapeKey
+from deployments.lanes import attend
 from deployments.model.download import fetch
 from deployments.model.repository import SourceUnavailable, locate
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
@@ -83,14 +84,26 @@ class OpenVINOModel:
             return BatchReply((error,) * len(call.members))
         try:
             if call.arena is not None:
-                self._peers.view(call.arena, 0, 0)  # from another node even small calls fail here
+                self._peers.reach(call.arena)  # from another node even small calls fail here
             works = [self._work(member, call) for member in call.members]
         except ArenaUnreachable as unreachable:
-            return Unreachable(str(unreachable))
+            return Unreachable(str(unreachable), lasting=True)
         answers = await serving.run(call.key, works)
         if _large(answers):
             return await asyncio.to_thread(self._reply, answers, call)
         return self._reply(answers, call)
+
+    async def attend(self, name: str, token: bytes, key: ShapeKey) -> str | None:
+        """Answers the batches of an ingress over a lane, until it closes it.
+
+        Returns why the ingress cannot be reached from here. `key`, the shape that the lane is
+        for, is what a request router decides by.
+        """
+        try:
+            await attend(name, token, self.infer)
+        except OSError as error:
+            return f"a replica cannot reach its ingress: {error.strerror}"
+        return None
 
     async def shut_down(self) -> None:
         """Stops loading and ends after the inferences and the compilation under way."""
@@ -134,7 +147,7 @@ class OpenVINOModel:
         for member in members:
             if not isinstance(member, ServingError):
                 withdraw(member, self._arena)
-        return Unreachable(reason)
+        return Unreachable(reason, lasting=False)
 
     async def _load_until_available(self) -> None:
         wait_s = _RETRY_FIRST_S

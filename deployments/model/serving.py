@@ -77,6 +77,7 @@ class ServingVersion:
             blocking=settings.blocking,
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
+            pays=self._pays,
         )
 
     async def warm_up(self, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -135,6 +136,8 @@ class ServingVersion:
                 _remember(self._unstackable, key)
             except CannotInfer as error:
                 logger.warning("a stacked batch failed, its members run alone: %s", error)
+        if len(members) == 1:
+            return [await self._alone(compiled, members[0])]
         return await asyncio.gather(*(self._alone(compiled, work) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
@@ -189,8 +192,8 @@ class ServingVersion:
             "stacked_batches": self.stacked_batches,
             "requests": self.requests,
             "rows": self.rows,
-            "slots": self._execution.slots.count,
-            "waiting": self._execution.slots.waiting,
+            "slots": self._execution.count,
+            "waiting": self._execution.waiting,
             "dynamic": self.version.dynamic is not None,
             "stacking": self.version.stacking is not None,
         }
@@ -220,6 +223,12 @@ class ServingVersion:
             return compiled
 
         return work
+
+    def _pays(self, key: ShapeKey, compiled: CompiledShape) -> bool:
+        pays = self.version.static_pays(key, compiled)
+        if not pays:
+            logger.info("%s stays with the compilation for all shapes", self._written(key))
+        return pays
 
     @contextmanager
     def _failure_logged(self, shapes: str) -> Iterator[None]:

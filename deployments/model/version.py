@@ -3,9 +3,7 @@
 Loading is blocking and belongs into a worker thread.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +13,7 @@ import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import ModelInfo, OutputSpec, ShapeKey
+from deployments.model.measuring import stacking_wins, static_wins
 from deployments.model.runtime import (
     CannotInfer,
     CannotLoad,
@@ -30,13 +29,10 @@ from deployments.model.shapes import (
     trial_shapes,
     with_batch_axis,
 )
-from deployments.model.stacking import OutputRule, prove, random_rows, stack
-from deployments.tensors import Tensor
+from deployments.model.stacking import OutputRule, prove, random_rows
 
 _REQUESTS_PER_STREAM: Final = 2
-_TIMED_BATCHES: Final = 8
-_TIMED_ROWS: Final = 4
-_STACKING_WINS_BELOW: Final = 0.9
+_SIZES_TRIED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +157,21 @@ class Version:
             return _Trial(compiled, key, shapes)
         return None
 
+    def static_pays(self, key: ShapeKey, static: CompiledShape) -> bool:
+        """Whether this key is worth its own compilation where the dynamic one serves it too."""
+        assert self.dynamic is not None
+        shapes = [
+            tuple(
+                max(1, spec.dims[axis].minimum) if size == -1 else size
+                for axis, size in enumerate(shape)
+            )
+            for spec, shape in zip(self._specs, key, strict=True)
+        ]
+        try:
+            return static_wins(static, self.dynamic, random_rows(self._specs, shapes, 0))
+        except CannotInfer:
+            return True
+
     def _stacking(self, trial: "_Trial", settings: VersionSettings) -> Stacking | None:
         if settings.stacking == "never" or settings.max_batch_rows == 1:
             return None
@@ -175,31 +186,55 @@ class Version:
             return None
         if settings.stacking == "always":
             return Stacking(rules, float("inf"))
-        measured = elements_per_row(trial.key)
-        wins = self._stacking_wins(trial.compiled, random_rows(self._specs, row, 0))
-        return Stacking(rules, measured) if wins else None
+        elements = self._largest_that_stacks(row)
+        return Stacking(rules, elements) if elements else None
+
+    def _largest_that_stacks(self, row: Sequence[tuple[int, ...]]) -> int:
+        """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
+
+        What stacking saves does not grow with the shape, so it wins below some size. From the
+        trial shape on, open dimensions are doubled for as long as it wins, else halved until it
+        does.
+        """
+        best = self._stacks_at(row)
+        factor, growing = (2.0, True) if best else (0.5, False)
+        for _ in range(_SIZES_TRIED):
+            larger_or_smaller = self._scaled(row, factor)
+            if larger_or_smaller == row:
+                break
+            row, stacks = larger_or_smaller, self._stacks_at(larger_or_smaller)
+            if stacks:
+                best = stacks
+            if bool(stacks) != growing:
+                break
+        return best
+
+    def _stacks_at(self, row: Sequence[tuple[int, ...]]) -> int:
+        key = trial_key(self._specs, row)
+        try:
+            compiled = self.dynamic or self.reshape(key)()
+            wins = stacking_wins(compiled, random_rows(self._specs, row, 0), self.slots)
+        except (CannotInfer, CannotReshape):
+            return 0
+        return elements_per_row(key) if wins else 0
+
+    def _scaled(self, row: Sequence[tuple[int, ...]], factor: float) -> Sequence[tuple[int, ...]]:
+        """The shapes with every open dimension but the batch scaled, where that is accepted."""
+        return [
+            tuple(
+                scaled
+                if axis != spec.batch_axis
+                and spec.dims[axis].fixed is None
+                and (scaled := int(size * factor)) > 0
+                and spec.dims[axis].accepts(scaled)
+                else size
+                for axis, size in enumerate(shape)
+            )
+            for spec, shape in zip(self._specs, row, strict=True)
+        ]
 
     def _detections(self) -> list[bool]:
         return [_made_by(port, "DetectionOutput") for port in self._model.outputs]
-
-    def _stacking_wins(self, compiled: CompiledShape, row: Sequence[Tensor]) -> bool:
-        """Times the same rows stacked and side by side, as they would run under load."""
-        stacked = stack([row] * _TIMED_ROWS)
-        with ThreadPoolExecutor(self.slots) as threads:
-
-            def timed(batch: Sequence[Tensor], count: int) -> float:
-                started = time.perf_counter()
-                list(threads.map(lambda _: compiled.infer(batch), range(count)))
-                return time.perf_counter() - started
-
-            timed(row, self.slots)
-            timed(stacked, self.slots)
-            pairs = [
-                (timed(stacked, _TIMED_BATCHES), timed(row, _TIMED_BATCHES * _TIMED_ROWS))
-                for _ in range(3)
-            ]
-        together, apart = (min(times) for times in zip(*pairs, strict=True))
-        return bool(together < _STACKING_WINS_BELOW * apart)
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ async def test_a_replica_that_is_still_loading_sends_the_batch_to_another() -> N
 
 async def test_a_model_that_no_call_reaches_fails_with_the_reason() -> None:
     replicas = Replicas()
-    replicas.outcomes = [Unreachable("the outputs are too large")]
+    replicas.outcomes = [Unreachable("the outputs are too large", lasting=False)]
     with pytest.raises(InferenceFailed, match="the outputs are too large"):
         await infer(served(replicas), 1, 1)
     assert [True] == replicas.by_reference

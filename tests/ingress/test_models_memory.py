@@ -103,7 +103,7 @@ async def test_small_tensors_that_make_too_large_a_message_go_by_reference(
 
 async def test_a_replica_that_cannot_map_the_arena_gets_calls_by_reference_for_a_while() -> None:
     replicas = Replicas()
-    replicas.outcomes = [Unreachable("another node")]
+    replicas.outcomes = [Unreachable("another node", lasting=True)]
     model = served(replicas, Arena(MiB))
     for _ in range(_BY_REFERENCE_AFTER_FAILURE + 2):
         assert 2 == (await infer(model, 1, 1)).item()

@@ -41,8 +41,9 @@ class Application:
         placed = scope.get(BODY)
         if placed is not None:
             assert b"" == body
-            body = bytes(placed)
-        self.offsets.append(None if placed is None else self.arena.offset_of(placed))
+            assert placed.complete or self.reject
+            body = bytes(placed.memory)
+        self.offsets.append(None if placed is None else self.arena.offset_of(placed.memory))
         answer = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

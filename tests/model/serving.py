@@ -74,11 +74,13 @@ class Tampered(CompiledShape):
         self.rows: list[int] = []
         self.fails: Callable[[Sequence[Tensor]], bool] = lambda tensors: False
         self.held: threading.Event | None = None
+        self.slow_s = 0.0
         self.began = threading.Event()
 
     def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
         self.rows.append(tensors[0].shape[0])
         self.began.set()
+        time.sleep(self.slow_s)
         if self.held:
             assert self.held.wait(PATIENCE_S)
         if self.fails(tensors):

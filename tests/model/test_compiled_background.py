@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.model.compiler import A, B, C, Compiler, D, Refused, Shapes, key
+from deployments.inference import ShapeKey
+from deployments.model.compiled import _DYNAMIC_SUFFICES_S
+from tests.model.compiler import A, B, C, Compilation, Compiler, D, Refused, Shapes, key
 
 
 @pytest.fixture
@@ -40,6 +42,50 @@ async def test_a_shape_is_compiled_after_so_many_requests_and_served_dynamic_mea
     assert [A] == compiler.compiled
     assert 13 == shapes.counters.served_dynamic
     assert 1 == shapes.counters.hits
+
+
+async def test_a_compilation_that_does_not_pay_is_thrown_away_and_not_tried_again_soon(
+    compiler: Compiler,
+) -> None:
+    judged: list[ShapeKey] = []
+
+    def pays(key: ShapeKey, compilation: Compilation) -> bool:
+        judged.append(key)
+        return compilation.key != A
+
+    shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=pays)
+    for _ in range(5):
+        for shape in (A, B):
+            await shapes.get(shape)
+            await shapes.settled()
+    assert ([A, B], [A, B]) == (compiler.compiled, judged)
+    assert [False, True] == [shape in shapes for shape in (A, B)]
+    assert (2, 1) == (shapes.counters.compiles, shapes.counters.not_worth_it)
+    assert shapes.any_shape is await shapes.get(A)
+    shapes.clock.now += _DYNAMIC_SUFFICES_S
+    await shapes.get(A)
+    await shapes.settled()
+    assert [A, B, A] == judged
+
+
+async def test_a_compilation_that_somebody_waits_for_is_kept_and_one_that_is_asked_for_not_judged(
+    compiler: Compiler,
+) -> None:
+    def never(key: ShapeKey, compilation: Compilation) -> bool:
+        assert key == A
+        return False
+
+    shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=never)
+    release = compiler.hold(A)
+    await shapes.get(A)
+    await compiler.began(A)
+    waiting = asyncio.create_task(shapes.get(A, static=True))
+    await asyncio.sleep(0)
+    release()
+    assert A == (await waiting).key
+    assert B == (await shapes.get(B, static=True)).key
+    assert [True, True] == [shape in shapes for shape in (A, B)]
+    assert 0 == shapes.counters.not_worth_it
 
 
 async def test_requests_are_half_forgotten_every_minute(compiler: Compiler) -> None:

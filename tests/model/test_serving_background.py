@@ -21,14 +21,31 @@ ROW_AND_ONE = [[2, 3, 4, 5]]
 async def test_a_shape_that_keeps_coming_gets_its_own_compilation() -> None:
     version = loaded(models.add_one())
     dynamic = tampered(version)
+    dynamic.slow_s = 0.002
     async with serving(version, promote_after=3) as served:
         for _ in range(3):
             await served.ask([tensor(ROW)])
         await served.settled()
+        before = len(dynamic.rows)
         (answer,) = await served.ask([tensor(ROW)])
     np.testing.assert_array_equal([ROW_AND_ONE], arrays(answer))
-    assert 3 == len(dynamic.rows)
+    assert before == len(dynamic.rows)
     assert (1, 1) == tuple(served.statistics()[name] for name in ("compiles", "hits"))
+
+
+async def test_a_shape_that_the_compilation_for_all_serves_as_fast_stays_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.model.version.static_wins", lambda *_: False)
+    async with serving(loaded(models.add_one()), promote_after=3) as served:
+        for _ in range(6):
+            (answer,) = await served.ask([tensor(ROW)])
+            await served.settled()
+    np.testing.assert_array_equal([ROW_AND_ONE], arrays(answer))
+    statistics = served.statistics()
+    assert (1, 0, 1) == tuple(
+        statistics[name] for name in ("compiles", "compiled_shapes", "not_worth_it")
+    )
 
 
 async def test_a_model_that_refuses_open_dimensions_blocks() -> None:
@@ -154,7 +171,8 @@ async def test_who_leaves_is_waited_for_while_its_tensors_are_read() -> None:
     np.testing.assert_array_equal([ROW_AND_ONE], arrays(answer))
 
 
-async def test_a_promoted_detector_gives_the_same_batches() -> None:
+async def test_a_promoted_detector_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.model.version.static_wins", lambda *_: True)
     version = loaded(spots_model(), stacking="always")
     picture = np.random.default_rng(0).random((1, 3, 64, 64)) * 255
     requests = [[tensor(np.roll(picture, n, 3), name="data")] for n in (0, 20, 40)]

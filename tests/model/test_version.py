@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +147,52 @@ def test_there_are_two_slots_for_every_stream(model: ov.Model) -> None:
 # Stacking ---------------------------------------------------------------------------------------
 
 
-def test_stacking_is_for_shapes_up_to_the_measured_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Version, "_stacking_wins", lambda *_: True)
-    stacking = loaded(models.convolution(), stacking="auto").stacking
-    assert Stacking((RowsAlong(0, 1),), 3 * 8 * 8) == stacking
-    assert stacking.pays_for(((-1, 3, 8, 8),))
-    assert not stacking.pays_for(((-1, 3, 8, 9),))
+def wins_up_to(monkeypatch: pytest.MonkeyPatch, elements: int) -> list[tuple[int, ...]]:
+    """Makes stacking win for rows of so many elements at most; returns what will be timed."""
+    timed: list[tuple[int, ...]] = []
+
+    def wins(compiled: CompiledShape, row: Sequence[Tensor], threads: int) -> bool:
+        timed.append(row[0].shape)
+        return prod(row[0].shape) <= elements
+
+    monkeypatch.setattr("deployments.model.version.stacking_wins", wins)
+    return timed
 
 
-def test_stacking_that_does_not_pay_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Version, "_stacking_wins", lambda *_: False)
+@pytest.mark.parametrize(
+    ("limit", "found", "timed"),
+    [
+        (64, 64, [(1, 8), (1, 16), (1, 32), (1, 64)]),
+        (31, 16, [(1, 8), (1, 16), (1, 32)]),
+        (4, 4, [(1, 8), (1, 4)]),
+        (1, 1, [(1, 8), (1, 4), (1, 2), (1, 1)]),
+        (0, None, [(1, 8), (1, 4), (1, 2), (1, 1)]),
+    ],
+)
+def test_stacking_is_for_shapes_up_to_the_size_at_which_it_was_found_to_win(
+    monkeypatch: pytest.MonkeyPatch, limit: int, found: int | None, timed: list[tuple[int, ...]]
+) -> None:
+    seen = wins_up_to(monkeypatch, limit)
+    stacking = loaded(models.add_one((-1, 8)), shape="(-1,-1)", stacking="auto").stacking
+    assert found == (stacking and stacking.elements)
+    assert timed == seen
+
+
+def test_dimensions_that_are_fixed_or_bounded_are_not_scaled_past_their_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = wins_up_to(monkeypatch, 10**9)
+    stacking = loaded(models.convolution(), shape="(-1,3,8,4:20)", stacking="auto").stacking
+    assert Stacking((RowsAlong(0, 1),), 3 * 8 * 16) == stacking
+    assert [(1, 3, 8, 8), (1, 3, 8, 16)] == seen
+    assert stacking.pays_for(((-1, 3, 8, 16),))
+    assert not stacking.pays_for(((-1, 3, 8, 17),))
+
+
+def test_stacking_that_never_pays_is_left_out_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wins_up_to(monkeypatch, 0)
     assert loaded(models.convolution(), stacking="auto").stacking is None
     always = loaded(models.convolution(), stacking="always").stacking
     assert always is not None
@@ -174,8 +211,8 @@ def test_whether_stacking_pays_is_measured_on_one_row_and_on_several(
 
     monkeypatch.setattr(CompiledShape, "infer", counted)
     loaded(models.add_one((4, 6)), stacking="auto")
-    assert 3 * 8 <= rows.count(4)
-    assert 3 * 8 * 4 <= rows.count(1)
+    assert 3 * 4 <= rows.count(4)
+    assert 3 * 4 * 4 <= rows.count(1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,249 @@
+"""The ingress's side of the lanes: where replicas connect, and which lane a batch takes."""
+
+import asyncio
+import contextvars
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from deployments.inference import ShapeKey
+from deployments.ingress.batching import IN_FLIGHT
+from deployments.lanes import TOKEN_BYTES, Wire, listening
+
+logger: Final = logging.getLogger("ray.serve")
+
+_BUSY_S: Final = 1.0
+_IDLE_S: Final = 1.0
+_LIFE_S: Final = 2.0
+_CONNECT_S: Final = 5.0
+_PAUSE_S: Final = 60.0
+_REMEMBERED_KEYS: Final = 1024
+_MOST_LANES: Final = 64
+
+
+class LaneLost(Exception):
+    """Raised when a lane ends over a call: the replica died, or has left."""
+
+
+class Lane:
+    """A connected replica. Takes one call at a time."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._reply: asyncio.Future[Any] | None = None
+        self.opened = self.used = time.monotonic()
+        self._retired = False
+        wire.received, wire.lost = self._received, self._lost
+
+    @property
+    def busy(self) -> bool:
+        return self._reply is not None
+
+    @property
+    def open(self) -> bool:
+        return self._wire.open
+
+    async def call(self, message: Any) -> Any:
+        """The reply. Raises LaneLost. A caller that leaves ends the lane: its reply may come."""
+        assert not self.busy
+        if not self.open:
+            raise LaneLost
+        self._reply = asyncio.get_running_loop().create_future()
+        try:
+            self._wire.send(message)
+            return await self._reply
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            self._reply = None
+            self.used = time.monotonic()
+            if self._retired:
+                self.close()
+
+    def retire(self) -> None:
+        """Closes the lane once its call is over."""
+        self._retired = True
+        if not self.busy:
+            self.close()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _received(self, reply: Any) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(reply)
+
+    def _lost(self) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(LaneLost())
+
+
+class MeetingPoint:
+    """Where the replicas of all models connect to this process. Used on one event loop."""
+
+    def __init__(self) -> None:
+        self.name = f"anyshape-{secrets.token_hex(16)}"
+        self._expected: dict[bytes, asyncio.Future[Lane]] = {}
+        self._server: asyncio.Task[asyncio.AbstractServer] | None = None
+
+    async def expect(self, token: bytes) -> "asyncio.Future[Lane]":
+        """The lane of whoever will connect with this token; cancel it to expect nobody."""
+        loop = asyncio.get_running_loop()
+        if self._server is None:
+            listener = listening(self.name)
+            coroutine = loop.create_unix_server(lambda: Wire(self._greeted), sock=listener)
+            self._server = contextvars.Context().run(loop.create_task, coroutine)
+        await asyncio.shield(self._server)
+        self._expected[token] = lane = loop.create_future()
+        lane.add_done_callback(lambda _: self._expected.pop(token, None))
+        return lane
+
+    async def close(self) -> None:
+        if self._server is not None:
+            (await self._server).close()
+
+    def _greeted(self, token: bytes, wire: Wire) -> bool:
+        lane = self._expected.get(token)
+        if lane is None or lane.done():
+            return False
+        lane.set_result(Lane(wire))
+        return True
+
+
+class Lanes:
+    """The lanes of one model, by shape key: Serve may give every shape other replicas.
+
+    `attend` is the long call through the handle, given the meeting point's name, the token and
+    the key; it returns why the replica cannot connect, or nothing once the lane has ended. A key
+    gets lanes, as many as it has batches under way, when it is asked for twice within a second,
+    and loses those that are idle for as long. A lane lives for two seconds; then its successor
+    asks Serve anew, so that what Serve knows (new replicas, replicas that leave) is followed; where
+    there is none, it is left alone after twice that time.
+    """
+
+    def __init__(
+        self,
+        meeting: MeetingPoint,
+        attend: Callable[[str, bytes, ShapeKey], Awaitable[str | None]],
+    ) -> None:
+        self._meeting = meeting
+        self._attend = attend
+        self._lanes: dict[ShapeKey, list[Lane]] = {}
+        self._opening: dict[ShapeKey, int] = {}
+        self._asked: OrderedDict[ShapeKey, float] = OrderedDict()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._paused_until = 0.0
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def idle(self, key: ShapeKey) -> Lane | None:
+        """A lane for a batch of this shape, None if it has to go through the handle."""
+        now = time.monotonic()
+        lanes = [lane for lane in self._lanes.get(key, ()) if lane.open]
+        young = sum(now - lane.opened < _LIFE_S for lane in lanes)
+        wanted = min(sum(lane.busy for lane in lanes) + 1, IN_FLIGHT)
+        if self._often(key, now) and young + self._opening.get(key, 0) < wanted:
+            self._start_opening(key, now)
+        usable = (lane for lane in lanes if not lane.busy and now - lane.opened < 2 * _LIFE_S)
+        return next(usable, None)
+
+    def drop(self) -> None:
+        """Closes the lanes after their calls: a replica that was lost may have more than one."""
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.retire()
+
+    def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.close()
+        for call in self._calls:
+            call.cancel()
+
+    def _often(self, key: ShapeKey, now: float) -> bool:
+        before = self._asked.get(key, float("-inf"))
+        self._asked[key] = now
+        self._asked.move_to_end(key)
+        if len(self._asked) > _REMEMBERED_KEYS:
+            self._asked.popitem(last=False)
+        return now - before < _BUSY_S
+
+    def _start_opening(self, key: ShapeKey, now: float) -> None:
+        if now < self._paused_until or len(self) + sum(self._opening.values()) >= _MOST_LANES:
+            return
+        self._opening[key] = self._opening.get(key, 0) + 1
+        # A fresh context: it must not end with the request that happens to be first.
+        self._keep(contextvars.Context().run(asyncio.create_task, self._open(key)))
+
+    async def _open(self, key: ShapeKey) -> None:
+        token = secrets.token_bytes(TOKEN_BYTES)
+        try:
+            expected = await self._meeting.expect(token)
+            call = asyncio.ensure_future(self._attend(self._meeting.name, token, key))
+            self._keep(call)
+            either: list[asyncio.Future[Any]] = [expected, call]
+            try:
+                await asyncio.wait(either, timeout=_CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                if not expected.cancel():
+                    expected.result().close()  # it came in the same moment
+                raise
+            if not expected.cancel():
+                self._add(key, expected.result())
+            elif not call.done():
+                call.cancel()  # it waits for a replica: more of its kind would gather
+            elif not call.exception() and (reason := call.result()):
+                self._pause(reason)
+        except OSError as error:
+            self._pause(f"this process cannot listen: {error.strerror}")
+        finally:
+            self._opening[key] -= 1
+            if not self._opening[key]:
+                del self._opening[key]
+
+    def _pause(self, reason: str) -> None:
+        self._paused_until = time.monotonic() + _PAUSE_S
+        logger.warning("no direct connection: %s", reason)
+
+    def _add(self, key: ShapeKey, lane: Lane) -> None:
+        lanes = self._lanes.setdefault(key, [])
+        # It comes in the place of one whose time is over.
+        for old in [old for old in lanes if lane.opened - old.opened >= _LIFE_S][:1]:
+            lanes.remove(old)
+            old.retire()
+        lanes.append(lane)
+        if self._sweeping is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Closes what has been idle, twice in that time; ends when no lane is left."""
+        now = time.monotonic()
+        for key, lanes in list(self._lanes.items()):
+            for lane in lanes:
+                if not lane.busy and now - lane.used > _IDLE_S:
+                    lane.close()
+            self._lanes[key] = [lane for lane in lanes if lane.open or lane.busy]
+            if not self._lanes[key]:
+                del self._lanes[key]
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(_IDLE_S / 2, self._sweep) if self._lanes else None
+
+    def _keep(self, work: "asyncio.Future[Any]") -> None:
+        self._calls.add(work)
+        work.add_done_callback(self._calls.discard)
+        work.add_done_callback(_looked_at)
+
+
+def _looked_at(done: "asyncio.Future[Any]") -> None:
+    """A call that fails because its replica died has nobody else to look at its exception."""
+    with suppress(asyncio.CancelledError):
+        done.exception()

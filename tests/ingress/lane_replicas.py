@@ -1,0 +1,106 @@
+"""A model's replicas that attend, and the time, in the hands of a test."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deployments import lanes as wire_side
+from deployments.inference import ShapeKey
+from deployments.ingress import lanes as module
+from deployments.ingress.lanes import Lane, Lanes, MeetingPoint
+from tests.lane_peers import Answers
+from tests.loops import until
+
+KEY: ShapeKey = ((1, 3, 300, 300),)
+OTHER: ShapeKey = ((1, 3, 640, 480),)
+
+
+class Clock:
+    """Time for the lanes, which stands still until the test lets it pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Replica:
+    """Attends as a replica does, unless `outcome` has something else to return or to raise."""
+
+    def __init__(self) -> None:
+        self.answers = Answers()
+        self.keys: list[ShapeKey] = []
+        self.tokens: list[bytes] = []
+        self.outcome: str | Exception | None = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.attending = 0
+
+    async def attend(self, name: str, token: bytes, key: ShapeKey) -> str | None:
+        self.keys.append(key)
+        self.tokens.append(token)
+        self.attending += 1
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.attending -= 1
+            raise
+        # What Serve has given to a replica goes on there when its caller leaves.
+        return await asyncio.shield(asyncio.ensure_future(self._attend(name, token)))
+
+    async def _attend(self, name: str, token: bytes) -> str | None:
+        try:
+            if isinstance(self.outcome, Exception):
+                raise self.outcome
+            if self.outcome is None:
+                await wire_side.attend(name, token, self.answers)
+            return self.outcome
+        finally:
+            self.attending -= 1
+
+
+class Scene:
+    def __init__(self, meeting: MeetingPoint, lanes: Lanes, replica: Replica) -> None:
+        self.meeting = meeting
+        self.lanes = lanes
+        self.replica = replica
+
+    async def lane(self, key: ShapeKey = KEY) -> Lane:
+        """A lane that has been opened because of the key's need."""
+        for _ in range(2):
+            lane = self.lanes.idle(key)
+        await self.opened()
+        lane = self.lanes.idle(key)
+        assert lane is not None
+        return lane
+
+    async def opened(self) -> None:
+        await until(lambda: not self.lanes._opening)
+
+    async def call(self, lane: Lane, message: Any = "call") -> "asyncio.Task[Any]":
+        """A call that the replica has got and not answered."""
+        task = asyncio.create_task(lane.call(message))
+        assert message == await self.replica.answers.asked.get()
+        return task
+
+    def answer(self, reply: Any = "reply") -> None:
+        self.replica.answers.replies.put_nowait(reply)
+
+    async def attending(self, count: int) -> None:
+        await until(lambda: count == self.replica.attending)
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    meeting, replica = MeetingPoint(), Replica()
+    lanes = Lanes(meeting, replica.attend)
+    yield Scene(meeting, lanes, replica)
+    lanes.close()
+    await meeting.close()
+    await until(lambda: not (replica.attending or lanes._calls or meeting._expected))

@@ -1,0 +1,237 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.arena import ArenaAddress
+from deployments.crossing import BatchCall, BatchReply, Member, Unreachable
+from deployments.errors import InferenceFailed, ModelUnavailable
+from deployments.inference import ModelStatus
+from deployments.ingress import replicas as module
+from deployments.ingress.lanes import MeetingPoint
+from deployments.ingress.models import ReplicaDied
+from deployments.ingress.replicas import RayReplicas
+from deployments.lanes import attend
+from tests.ingress.lane_replicas import KEY, Clock
+from tests.loops import on_both_loops, until
+
+MEMBER = Member((("x", "FP32", (1,), [b"data"]),), 1, ("y",), 1.0)
+CALL = BatchCall("1", KEY, (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
+REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
+LOADING = ModelUnavailable("model", "it is being loaded")
+FAILED = InferenceFailed("model", "no")
+
+
+class Serve:
+    """Stands for a Serve handle and the replica behind it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bool]] = []
+        self.outcomes: dict[str, Any] = {"infer": REPLY, "status": ModelStatus("LOADING", "")}
+        self.over_lane: Any = REPLY
+        self.taken: list[Any] = []
+        self.attending = 0
+
+    def options(self, method_name: str, _by_reference: bool = True) -> "Method":
+        return Method(self, method_name, _by_reference)
+
+    def broadcast(self, method_name: str) -> "Replies":
+        return Replies(self.call(method_name, True))
+
+    async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
+        self.calls.append((name, by_reference))
+        outcome = self.outcomes.get(name)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, asyncio.Future):
+            return await outcome
+        if name == "attend":
+            meeting, token, _ = arguments
+            return await self.attend(meeting, token)
+        return outcome
+
+    async def attend(self, meeting: str, token: bytes) -> None:
+        self.attending += 1
+        try:
+            await attend(meeting, token, self.answer)
+        finally:
+            self.attending -= 1
+
+    async def answer(self, call: Any) -> Any:
+        self.taken.append(call)
+        if isinstance(self.over_lane, Exception):
+            raise self.over_lane
+        return self.over_lane
+
+    @property
+    def infers(self) -> int:
+        return sum(name == "infer" for name, _ in self.calls)
+
+
+class Method:
+    def __init__(self, serve: Serve, name: str, by_reference: bool) -> None:
+        self.remote: Callable[..., Awaitable[Any]] = lambda *arguments: serve.call(
+            name, by_reference, *arguments
+        )
+
+
+class Replies:
+    def __init__(self, reply: Awaitable[Any]) -> None:
+        self._reply = reply
+
+    async def results_async(self) -> Any:
+        return await self._reply
+
+
+def ray_replicas(serve: Serve, meeting: MeetingPoint | None = None) -> RayReplicas:
+    return RayReplicas(cast("DeploymentHandle[Any]", serve), meeting)
+
+
+@asynccontextmanager
+async def with_a_lane(serve: Serve) -> AsyncIterator[RayReplicas]:
+    """Replicas that have a lane for the key, after two calls through the handle."""
+    meeting = MeetingPoint()
+    replicas = ray_replicas(serve, meeting)
+    for _ in range(2):
+        assert REPLY == await replicas.infer(CALL, by_reference=False)
+    assert replicas._lanes is not None
+    lanes = replicas._lanes
+    await until(lambda: 1 == len(lanes))
+    assert [] == serve.taken
+    yield replicas
+    replicas.close()
+    await meeting.close()
+    await until(lambda: 0 == serve.attending)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@on_both_loops
+async def test_without_lanes_all_calls_take_the_handle_by_message_or_by_reference() -> None:
+    serve = Serve()
+    replicas = ray_replicas(serve)
+    for by_reference in (False, False, False, True):
+        assert REPLY == await replicas.infer(CALL, by_reference=by_reference)
+    assert [("infer", False)] * 3 + [("infer", True)] == serve.calls
+    replicas.close()
+
+
+@on_both_loops
+async def test_a_batch_takes_a_lane_where_there_is_one() -> None:
+    serve = Serve()
+    async with with_a_lane(serve) as replicas:
+        for _ in range(5):
+            assert REPLY == await replicas.infer(CALL, by_reference=False)
+        assert 2 == serve.infers
+        assert [CALL] * 5 == serve.taken
+        assert isinstance(serve.taken[0], BatchCall)
+        assert [("attend", False)] == [call for call in serve.calls if call[0] == "attend"]
+
+
+@on_both_loops
+async def test_calls_by_reference_never_take_a_lane() -> None:
+    serve = Serve()
+    async with with_a_lane(serve) as replicas:
+        assert REPLY == await replicas.infer(CALL, by_reference=True)
+        assert [] == serve.taken
+        assert ("infer", True) == serve.calls[-1]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Unreachable("full", lasting=False), BatchReply((FAILED,)), BatchReply((LOADING, FAILED))],
+    ids=["unreachable", "failed", "partly-loading"],
+)
+@on_both_loops
+async def test_other_replies_come_over_the_lane_too_and_leave_it(reply: Any) -> None:
+    serve = Serve()
+    serve.over_lane = reply
+    async with with_a_lane(serve) as replicas:
+        for _ in range(2):
+            got = await replicas.infer(CALL, by_reference=False)
+            assert type(reply) is type(got)
+            assert str(reply) == str(got)
+        assert 2 == len(serve.taken)
+
+
+@on_both_loops
+async def test_after_a_replica_that_is_loading_serve_chooses_who_gets_the_next_try() -> None:
+    serve = Serve()
+    serve.over_lane = BatchReply((LOADING, LOADING))
+    async with with_a_lane(serve) as replicas:
+        reply = await replicas.infer(CALL, by_reference=False)
+        assert isinstance(reply, BatchReply)
+        assert [LOADING.message] * 2 == [cast("Any", member).message for member in reply.members]
+        assert REPLY == await replicas.infer(CALL, by_reference=False)
+        assert 1 == len(serve.taken)
+        assert 3 == serve.infers
+
+
+@on_both_loops
+async def test_a_lane_that_is_lost_is_a_replica_that_died_and_the_next_try_takes_the_handle() -> (
+    None
+):
+    serve = Serve()
+    serve.over_lane = ZeroDivisionError()
+    async with with_a_lane(serve) as replicas:
+        with pytest.raises(ReplicaDied, match="its connection ended"):
+            await replicas.infer(CALL, by_reference=False)
+        assert REPLY == await replicas.infer(CALL, by_reference=False)
+        assert 1 == len(serve.taken)
+
+
+@pytest.mark.parametrize("error", [RayActorError(), RayServeException("no")], ids=str)
+@on_both_loops
+async def test_what_ray_raises_is_a_replica_that_died(error: Exception) -> None:
+    serve = Serve()
+    serve.outcomes = {"infer": error, "status": error}
+    replicas = ray_replicas(serve)
+    for by_reference in (True, False):
+        with pytest.raises(ReplicaDied, match=type(error).__name__):
+            await replicas.infer(CALL, by_reference=by_reference)
+    with pytest.raises(ReplicaDied):
+        await replicas.status()
+
+
+@on_both_loops
+async def test_replicas_that_cannot_attend_are_reached_through_the_handle() -> None:
+    serve = Serve()
+    serve.outcomes["attend"] = RayActorError()
+    meeting = MeetingPoint()
+    replicas = ray_replicas(serve, meeting)
+    for _ in range(5):
+        assert REPLY == await replicas.infer(CALL, by_reference=False)
+    await until(lambda: replicas._lanes is not None and not replicas._lanes._calls)
+    replicas.close()
+    await meeting.close()
+    assert 5 == serve.infers
+
+
+@on_both_loops
+async def test_status_and_statistics_are_the_replicas() -> None:
+    serve = Serve()
+    serve.outcomes["statistics"] = ({"requests": 1}, {"requests": 2})
+    replicas = ray_replicas(serve)
+    assert ModelStatus("LOADING", "") == await replicas.status()
+    assert [{"requests": 1}, {"requests": 2}] == await replicas.statistics()
+
+
+@on_both_loops
+async def test_status_and_statistics_are_not_waited_for_for_long() -> None:
+    serve = Serve()
+    silence = asyncio.get_running_loop().create_future()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CONTROL_S", 0.01)
+        for ask in (ray_replicas(serve).status, ray_replicas(serve).statistics):
+            serve.outcomes = {"status": silence, "statistics": silence}
+            with pytest.raises(asyncio.TimeoutError):
+                await ask()
+            silence = asyncio.get_running_loop().create_future()

@@ -1,0 +1,61 @@
+"""Tests on the event loops that Ray may give us, which have to leave nothing behind on them."""
+
+import asyncio
+import contextlib
+import functools
+import gc
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+PATIENCE_S = 20.0
+
+
+def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on asyncio's event loop and on uvloop, which Ray's replicas use."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+            with contextlib.closing(new_loop()) as loop:
+                loop.run_until_complete(_leaving_nothing(test(**arguments)))
+
+    return run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what has no event to wait for."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.001)
+
+
+async def settled() -> None:
+    """When everything has happened that can happen by itself, but for what the kernel does."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def _leaving_nothing(test: Awaitable[None]) -> None:
+    """No task, no socket, and no exception that nobody has looked at."""
+    loop = asyncio.get_running_loop()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    await asyncio.sleep(0)
+    sockets = _sockets()
+    await test
+    await until(lambda: sockets == _sockets() and 1 == len(asyncio.all_tasks()))
+    gc.collect(1)  # what is old is not of this test, and much
+    assert [] == complaints
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return {target for target in found if target.startswith("socket:")}
