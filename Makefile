@@ -5,13 +5,15 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check bench format clean
+.PHONY: help serve test check bench bench-gate bench-peers format clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
 	@echo "make test    run all tests"
 	@echo "make check   formatting, lint, types"
 	@echo "make bench   compare with other ways to serve a model; needs wrk (apt-get install wrk)"
+	@echo "make bench-gate  a short run that fails where Ray Serve as documented is too close"
+	@echo "make bench-peers  compare with MLServer, LitServe and BentoML; installs them in build/peers"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
 
@@ -48,6 +50,13 @@ check: $(VENV)/.dev
 # BENCH=--help tells what can be chosen.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-gate: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gate
+
+# The peers' environments are made where they are missing. BENCH=--help here too.
+bench-peers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.peers $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -1,32 +1,50 @@
-"""The arms that serve: each starts a server, says where each model is asked, and ends it."""
+"""The arms that serve: each starts a server, says where its model is asked, and ends it."""
 
 import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import httpx
 import psutil
 import yaml
 
-from benchmarks.workloads import DETECTOR, HEADER, body
+from benchmarks.bodies import HEADER, body
+from benchmarks.models import ROOT
+from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, RELOAD, Workload
 from tests.e2e.server import family, free_ports, running, stop
 
-ROOT = Path(__file__).parents[1]
-START_S = 90.0
+START_S: Final = 90.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """A running arm: the URL that takes inferences and the processes that answer them."""
+    """A running arm: where it takes inferences, its statistics and its processes."""
 
     url: str
+    stats_url: str
     processes: Callable[[], list[psutil.Process]]
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """The statistics of every process that holds the model."""
+        reply = httpx.get(self.stats_url, timeout=30).raise_for_status().json()
+        replicas: list[dict[str, Any]] = reply.get("replicas", [reply])
+        return replicas
+
+    def counters(self) -> Counter[str]:
+        """The whole numbers among the statistics, summed over the replicas."""
+        total: Counter[str] = Counter()
+        for replica in self.replicas():
+            total.update({key: n for key, n in replica.items() if type(n) is int})
+        return total
 
     def cpu_seconds(self) -> float:
         total = 0.0
@@ -44,8 +62,12 @@ class Target:
         return total
 
 
-def _wait(url: str, shape: tuple[int, ...]) -> None:
-    content, length = body(shape)
+# A model, the first workload it is for, and a directory for files to a running arm.
+Arm: TypeAlias = Callable[[Path, Workload, Path], AbstractContextManager[Target]]
+
+
+def _wait(url: str, first: Workload) -> None:
+    content, length = body(first.form, first.shapes[0])
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
@@ -58,13 +80,13 @@ def _wait(url: str, shape: tuple[int, ...]) -> None:
 
 @contextlib.contextmanager
 def _answering(
-    started: "subprocess.Popen[bytes]", url: str, shape: tuple[int, ...]
+    started: "subprocess.Popen[bytes]", base: str, path: str, first: Workload
 ) -> Iterator[Target]:
     """The started server once it answers; it and all that it started are ended afterwards."""
     process = psutil.Process(started.pid)
     try:
-        _wait(url, shape)
-        yield Target(url, lambda: family(process))
+        _wait(base + path, first)
+        yield Target(base + path, base + "/stats", lambda: family(process))
     finally:
         stop(process)
         started.wait(10)
@@ -72,54 +94,61 @@ def _answering(
 
 @contextlib.contextmanager
 def one_process(
-    model: Path, shape: tuple[int, ...], directory: Path, *, reload: bool
+    model: Path, first: Workload, directory: Path, *, reload: bool = False
 ) -> Iterator[Target]:
     """Starlette and uvicorn with the model inside."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.one_process", "--model", str(model)]
     command += ["--port", str(port)] + (["--reload"] if reload else [])
-    with _answering(
-        subprocess.Popen(command, cwd=ROOT), f"http://127.0.0.1:{port}/infer", shape
-    ) as target:
+    started = subprocess.Popen(command, cwd=ROOT)
+    with _answering(started, f"http://127.0.0.1:{port}", "/infer", first) as target:
         yield target
 
 
 @contextlib.contextmanager
-def as_documented(model: Path, shape: tuple[int, ...], directory: Path) -> Iterator[Target]:
+def as_documented(model: Path, first: Workload, directory: Path) -> Iterator[Target]:
     """Ray Serve with `@serve.batch` behind its own proxy."""
     (port,) = free_ports(1)
+    application = {
+        "name": "documented",
+        "import_path": "benchmarks.as_documented:build",
+        "args": {"model": str(model)},
+    }
     config = {
         "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"enable_access_log": False},
-        "applications": [
-            {
-                "name": "documented",
-                "import_path": "benchmarks.as_documented:build",
-                "args": {"model": str(model)},
-            }
-        ],
+        "applications": [application],
     }
     path = directory / "documented.yaml"
     path.write_text(yaml.safe_dump(config))
     serve = Path(sys.executable).with_name("serve")
     with (directory / "documented.log").open("wb") as log:
         started = subprocess.Popen(
-            [serve, "run", path],
+            [serve, "run", "--app-dir", ROOT, path],
             cwd=ROOT,
             stdout=log,
             stderr=log,
             env={**os.environ, "RAY_ADDRESS": "local"},
         )
-    with _answering(started, f"http://127.0.0.1:{port}/", shape) as target:
+    with _answering(started, f"http://127.0.0.1:{port}", "/", first) as target:
         yield target
 
 
 @contextlib.contextmanager
-def this_project(models: dict[str, Path], name: str, directory: Path) -> Iterator[Target]:
-    """`serve run` on serve_config.yaml, with the benchmark's models in place of its own."""
+def this_project(model: Path, first: Workload, directory: Path) -> Iterator[Target]:
+    """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    config["applications"][0]["args"] = {"models": [{"name": name, "source": str(models[name])}]}
+    served = {"name": first.model, "source": str(model)}
+    config["applications"][0]["args"] = {"models": [served]}
     with running(config, directory) as server:
-        url = f"{server.url}/v2/models/{name}/infer"
-        _wait(url, (1, 3, 300, 300) if name == DETECTOR else (1, 10))
-        yield Target(url, lambda: family(server.process))
+        base = f"{server.url}/v2/models/{first.model}"
+        _wait(f"{base}/infer", first)
+        yield Target(f"{base}/infer", f"{base}/stats", lambda: family(server.process))
+
+
+SERVING: Final[Mapping[str, Arm]] = {
+    CAREFUL: one_process,
+    RELOAD: partial(one_process, reload=True),
+    DOCUMENTED: as_documented,
+    ANYSHAPE: this_project,
+}

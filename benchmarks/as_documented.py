@@ -1,6 +1,5 @@
 """Arm c: Ray Serve as its documentation teaches it, with `@serve.batch` and one handle call."""
 
-import json
 from typing import Any, cast
 
 import numpy as np
@@ -8,9 +7,9 @@ import openvino as ov
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-HEADER = "inference-header-content-length"
+from benchmarks.received import HEADER, received
 
 
 @serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0})
@@ -20,13 +19,20 @@ class Model:
         model = core.read_model(path)
         model.reshape([-1, *model.input(0).shape[1:]])
         self._compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        self._requests = 0
+        self._batches = 0
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005)
     async def infer(self, inputs: list[Any]) -> list[Any]:
+        self._requests += len(inputs)
+        self._batches += 1
         outputs = self._compiled([np.concatenate(inputs)])[0]
         if outputs.ndim == 4 and outputs.shape[-1] == 7:
             return [outputs[:, :, outputs[0, 0, :, 0] == i] for i in range(len(inputs))]
         return list(np.split(outputs, len(inputs)))
+
+    async def statistics(self) -> dict[str, int]:
+        return {"requests": self._requests, "batches": self._batches}
 
 
 @serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0})
@@ -35,10 +41,9 @@ class Front:
         self._model = model
 
     async def __call__(self, request: Request) -> Response:
-        body = await request.body()
-        length = int(request.headers[HEADER])
-        shape = json.loads(body[:length])["inputs"][0]["shape"]
-        data = np.frombuffer(body, np.float32, offset=length).reshape(shape)
+        if request.url.path == "/stats":
+            return JSONResponse(await self._model.statistics.remote())
+        data = await received(await request.body(), request.headers[HEADER])
         return Response((await self._model.infer.remote(data)).tobytes())
 
 

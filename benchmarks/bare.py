@@ -8,28 +8,37 @@ import argparse
 import json
 import threading
 import time
+from math import prod
 from typing import Any
 
-import numpy as np
 import openvino as ov
+import psutil
+
+from benchmarks.bodies import pixels
+
+WARM_UP_S = 1.0
 
 
-def throughput(path: str, shapes: list[list[int]], seconds: float) -> float:
-    """Inferences per second over `seconds`, after a second of warming up."""
+def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
+    """For every shape two infer requests a stream, each with its input set."""
     core, model = ov.Core(), ov.Core().read_model(path)
-    lanes: list[list[Any]] = []
-    count = 0
+    found = []
     for shape in shapes:
         reshaped = model.clone()
         reshaped.reshape(shape)
         compiled = core.compile_model(reshaped, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
         count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        data = np.random.default_rng(0).random(shape, np.float32) * 255
+        data = pixels(prod(shape), compiled.input(0).element_type.to_dtype()).reshape(shape)
         lane = [compiled.create_infer_request() for _ in range(count)]
         for request in lane:
             request.set_input_tensor(0, ov.Tensor(data, shared_memory=True))
-        lanes.append(lane)
-    done = [0] * count
+        found.append(lane)
+    return found
+
+
+def measured(lanes: list[list[Any]], seconds: float) -> dict[str, float]:
+    """Inferences over `seconds`, after a second of warming up, and what they cost."""
+    done = [0] * min(map(len, lanes))
     end = threading.Event()
 
     def work(worker: int) -> None:
@@ -41,17 +50,23 @@ def throughput(path: str, shapes: list[list[int]], seconds: float) -> float:
             done[worker] += 1
             turn += 1
 
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(count)]
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(len(done))]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
-    before, started = sum(done), time.perf_counter()
+    time.sleep(WARM_UP_S)
+    before, cpu, started = sum(done), time.process_time(), time.perf_counter()
     time.sleep(seconds)
-    rate = (sum(done) - before) / (time.perf_counter() - started)
+    inferences = sum(done) - before
+    cpu_s, took_s = time.process_time() - cpu, time.perf_counter() - started
     end.set()
     for thread in threads:
         thread.join()
-    return rate
+    return {
+        "requests_per_s": inferences / took_s,
+        "cpu_ms_per_request": 1e3 * cpu_s / max(1, inferences),
+        "resident_mb": psutil.Process().memory_info().rss / 1e6,
+        "errors": 0,
+    }
 
 
 def main() -> None:
@@ -60,7 +75,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=json.loads, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
-    print(throughput(arguments.model, arguments.shapes, arguments.seconds))
+    print(json.dumps(measured(lanes(arguments.model, arguments.shapes), arguments.seconds)))
 
 
 if __name__ == "__main__":

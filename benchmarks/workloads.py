@@ -1,75 +1,97 @@
-"""What the load generator sends: requests as wrk's Lua scripts, the same for every arm."""
+"""The workloads: what is sent, in which order, from how many clients, and to which arms."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 from typing import Final
 
-import numpy as np
+from benchmarks.bodies import Form
+from benchmarks.shapes import Shape, new_shapes, zipf_order
 
-HEADER: Final = "Inference-Header-Content-Length"
 DETECTOR: Final = "detector"
+DETECTOR_U8: Final = "detector-u8"
 TINY: Final = "tiny"
+LARGE_OUTPUT: Final = "large-output"
+
+BARE: Final = "bare"
+CAREFUL: Final = "careful"
+RELOAD: Final = "reload"
+DOCUMENTED: Final = "documented"
+ANYSHAPE: Final = "anyshape"
+ARMS: Final = (BARE, CAREFUL, RELOAD, DOCUMENTED, ANYSHAPE)
+
+ZIPF_SHAPES: Final = 50
+ZIPF_DRAWS: Final = 20_000
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests for `model` that take turns through `shapes`, from so many clients at once."""
+    """Requests for `model` from so many clients at once, to these arms.
+
+    Request i has the shape `shapes[order[i]]`; after the last one the order begins anew, unless
+    the shapes have to be `unseen`: then there must not be more requests than shapes.
+    `own_server` keeps it away from an arm that other workloads have left traces in.
+    """
 
     name: str
     model: str
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[Shape, ...]
     clients: int
+    arms: tuple[str, ...]
+    form: Form = "FP32"
+    order: tuple[int, ...] = (0,)
+    own_server: bool = False
+    unseen: bool = False
+
+    @property
+    def server(self) -> str:
+        """Workloads of the same server run one after the other on one start of an arm."""
+        return self.name if self.own_server else f"{self.model} {self.shapes[0]}"
 
 
 ONE: Final = ((1, 3, 300, 300),)
 TWO: Final = (*ONE, (1, 3, 400, 600))
+NEW: Final = tuple(shape for shape in new_shapes() if shape not in ONE)
+
+# `documented` takes one height and width. `bare` has no clients and decodes no pictures.
+# `reload` is `careful` with another rule for new shapes: with one shape it is shown once.
+SERVERS: Final = (CAREFUL, DOCUMENTED, ANYSHAPE)
+ANY_SHAPE: Final = (CAREFUL, RELOAD, ANYSHAPE)
+
+ONE_SHAPE: Final = Workload("one shape, 16 clients", DETECTOR, ONE, 16, ARMS)
 WORKLOADS: Final = (
-    *(Workload(f"one shape, {n} clients", DETECTOR, ONE, n) for n in (1, 4, 16, 64)),
-    Workload("two shapes alternating, 16 clients", DETECTOR, TWO, 16),
-    Workload("tiny model, 64 clients", TINY, ((1, 10),), 64),
+    Workload("one shape, 1 client", DETECTOR, ONE, 1, SERVERS),
+    Workload("one shape, 4 clients", DETECTOR, ONE, 4, SERVERS),
+    ONE_SHAPE,
+    Workload("one shape, 64 clients", DETECTOR, ONE, 64, SERVERS),
+    Workload("JPEG, 16 clients", DETECTOR, ONE, 16, SERVERS, "JPEG"),
+    Workload("u8, 16 clients", DETECTOR_U8, ONE, 16, (BARE, *SERVERS), "UINT8"),
+    Workload(
+        "two shapes alternating, 16 clients",
+        DETECTOR,
+        TWO,
+        16,
+        (BARE, *ANY_SHAPE),
+        order=(0, 1),
+        own_server=True,
+    ),
+    Workload(
+        "Zipf over 50 shapes, 16 clients",
+        DETECTOR,
+        NEW[:ZIPF_SHAPES],
+        16,
+        ANY_SHAPE,
+        order=tuple(zipf_order(ZIPF_SHAPES, ZIPF_DRAWS)),
+        own_server=True,
+    ),
+    Workload(
+        "every request a new shape, 16 clients",
+        DETECTOR,
+        NEW,
+        16,
+        ANY_SHAPE,
+        order=tuple(range(len(NEW))),
+        own_server=True,
+        unseen=True,
+    ),
+    Workload("tiny model, 64 clients", TINY, ((1, 10),), 64, (BARE, *SERVERS)),
+    Workload("4 MB output, 4 clients", LARGE_OUTPUT, ((1, 3, 256, 256),), 4, (BARE, *SERVERS)),
 )
-
-
-def body(shape: Sequence[int], seed: int = 0) -> tuple[bytes, int]:
-    """A binary KServe v2 request of random FP32 data, and the length of its JSON part."""
-    entry = {
-        "name": "data",
-        "datatype": "FP32",
-        "shape": shape,
-        "parameters": {"binary_data_size": 4 * prod(shape)},
-    }
-    head = {"inputs": [entry], "parameters": {"binary_data_output": True}}
-    data = np.random.default_rng(seed).random(shape, np.float32) * 255
-    raw = json.dumps(head).encode()
-    return raw + data.tobytes(), len(raw)
-
-
-def lua_script(workload: Workload, directory: Path) -> Path:
-    """A script for wrk that sends the workload's bodies in turn."""
-    lines = ["bodies = {}", "lengths = {}"]
-    for number, shape in enumerate(workload.shapes, start=1):
-        content, length = body(shape)
-        path = directory / f"body-{'x'.join(map(str, shape))}"
-        path.write_bytes(content)
-        lines.append(f'bodies[{number}] = io.open("{path}", "rb"):read("*a")')
-        lines.append(f'lengths[{number}] = "{length}"')
-    lines += [
-        "turn = 0",
-        "function request()",
-        "  turn = turn % #bodies + 1",
-        '  headers = {["Inference-Header-Content-Length"] = lengths[turn]}',
-        '  return wrk.format("POST", nil, headers, bodies[turn])',
-        "end",
-        "function done(summary, latency, requests)",
-        '  io.write(string.format("RESULT %d %d %d %d %d %d %d\\n", summary.requests,',
-        "    summary.duration, latency:percentile(50), latency:percentile(95),",
-        "    latency:percentile(99), summary.errors.status,",
-        "    summary.errors.connect + summary.errors.read + summary.errors.timeout))",
-        "end",
-    ]
-    script = directory / f"{workload.model}-{len(workload.shapes)}.lua"
-    script.write_text("\n".join(lines) + "\n")
-    return script

@@ -1,0 +1,1 @@
+"""Arm d of the benchmark: other Python servers, each in its own environment."""

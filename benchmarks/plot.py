@@ -1,0 +1,70 @@
+"""The results as bars: `python -m benchmarks.plot results.json results.png`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from benchmarks.measuring import Row
+from benchmarks.workloads import ANYSHAPE, ARMS, BARE, CAREFUL, DOCUMENTED, RELOAD
+
+COLOURS: Final = {
+    BARE: "#9a9a9a",
+    CAREFUL: "#8fb8de",
+    RELOAD: "#e0a458",
+    DOCUMENTED: "#7d5ba6",
+    ANYSHAPE: "#c8553d",
+}
+LABELS: Final = {
+    BARE: "a  OpenVINO alone",
+    CAREFUL: "b  one process, by hand",
+    RELOAD: "e  reload for each change",
+    DOCUMENTED: "c  Ray Serve as documented",
+    ANYSHAPE: "f  anyshape",
+}
+BAR: Final = 0.8  # of the room that a bar has
+
+
+def figure(results: Sequence[Row]) -> Figure:
+    """For each workload a bar for each arm, as long as its part of the best arm's throughput."""
+    workloads = list(dict.fromkeys(row["workload"] for row in results))
+    drawn = Figure(figsize=(10, 0.6 + 0.24 * (len(results) + len(workloads))), layout="constrained")
+    axes = drawn.add_subplot()
+    place, ticks = 0.0, []
+    for workload in workloads:
+        rows = [row for row in results if row["workload"] == workload]
+        best = max(row["requests_per_s"] for row in rows) or 1
+        ticks.append(place + (len(rows) - 1) / 2)
+        for row in rows:
+            rate = row["requests_per_s"]
+            axes.barh(place, rate / best, height=BAR, color=COLOURS[row["arm"]])
+            axes.text(rate / best + 0.01, place, _rate(rate), va="center", fontsize=8)
+            place += 1
+        place += 1
+    axes.set_yticks(ticks, workloads)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("requests per second, as a part of the workload's best arm")
+    axes.spines[["top", "right"]].set_visible(False)
+    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in results)]
+    patches = [matplotlib.patches.Patch(color=COLOURS[arm], label=LABELS[arm]) for arm in arms]
+    drawn.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False)
+    return drawn
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
+
+
+def save(results: Path, picture: Path) -> None:
+    figure(json.loads(results.read_text())["results"]).savefig(picture, dpi=150)
+
+
+if __name__ == "__main__":
+    save(Path(sys.argv[1]), Path(sys.argv[2]))

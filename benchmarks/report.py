@@ -1,0 +1,49 @@
+"""A run's JSON as text: the machine, the table and the verdicts, and the README's block of them."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.measuring import Row
+from benchmarks.results import table
+from benchmarks.verdict import verdicts
+
+README: Final = Path(__file__).with_name("README.md")
+BLOCK: Final = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
+
+
+def report(run: dict[str, Any]) -> str:
+    """All of a run in Markdown."""
+    parts = [_machine(run), table(run["results"])]
+    if run["special"]:
+        parts.append("\n".join(map(_special, run["special"])))
+    parts.append(verdicts(run["repetitions"], run["special"]))
+    return "\n\n".join(parts)
+
+
+def write_readme(run: dict[str, Any], readme: Path = README) -> None:
+    """Puts the report between the README's marks, in place of what is there."""
+    text, found = BLOCK.subn(
+        lambda marks: f"{marks[1]}{report(run)}\n{marks[2]}", readme.read_text()
+    )
+    if not found:
+        raise ValueError(f"{readme.name} has no <!-- results --> block")
+    readme.write_text(text)
+
+
+def _machine(run: dict[str, Any]) -> str:
+    m = run["machine"]
+    return (
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, {m['kernel']}; Python "
+        f"{m['python']}, OpenVINO {m['openvino']}, Ray {m['ray']}. Detector: {run['detector']}. "
+        f"{run['seconds']} s for each measurement, {run['repetitions_done']} repetitions; the "
+        "table has medians, the errors of all repetitions, and as spread the throughput's highest "
+        "less its lowest against the median."
+    )
+
+
+def _special(row: Row) -> str:
+    numbers = [
+        f"{key} {value:.1f}" for key, value in row.items() if key not in ("measurement", "ratio")
+    ]
+    return f"- {row['measurement']}: **{row['ratio']:.2f}** ({', '.join(numbers)})"

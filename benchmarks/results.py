@@ -1,0 +1,61 @@
+"""Medians of the repetitions, and the table of them."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from benchmarks.measuring import Row
+from benchmarks.workloads import ARMS, WORKLOADS
+
+# The head of a column, the key of its value, and how that is written.
+COLUMNS = (
+    ("req/s", "requests_per_s", ".1f"),
+    ("spread", "spread", ".0%"),
+    ("p50 ms", "p50_ms", ".1f"),
+    ("p95 ms", "p95_ms", ".1f"),
+    ("p99 ms", "p99_ms", ".1f"),
+    ("compiles", "compiles", ".0f"),
+    ("mean batch", "mean_batch", ".1f"),
+    ("CPU ms/req", "cpu_ms_per_request", ".2f"),
+    ("MB", "resident_mb", ".0f"),
+    ("errors", "errors", ".0f"),
+)
+
+
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """For each workload and arm the medians, the spread of the throughput, and all errors."""
+    grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row["workload"], row["arm"]].append(row)
+    return [
+        {"workload": workload.name, "arm": arm, **_medians(grouped[workload.name, arm])}
+        for workload in WORKLOADS
+        for arm in ARMS
+        if (workload.name, arm) in grouped
+    ]
+
+
+def _medians(group: Sequence[Row]) -> Row:
+    numbers = [key for key, value in group[0].items() if isinstance(value, (int, float))]
+    shared = [key for key in numbers if all(key in row for row in group)]
+    medians: Row = {key: statistics.median(row[key] for row in group) for key in shared}
+    rates = [row["requests_per_s"] for row in group]
+    medians["spread"] = (max(rates) - min(rates)) / (statistics.median(rates) or 1)
+    medians["errors"] = sum(row["errors"] for row in group)
+    return medians
+
+
+def table(results: Sequence[Row]) -> str:
+    """The medians in Markdown; what an arm does not have or count is left blank."""
+    heads = ["workload", "arm", *(head for head, _, _ in COLUMNS)]
+    lines = []
+    for row in results:
+        cells = [format(row[key], how) if key in row else "" for _, key, how in COLUMNS]
+        lines.append([row["workload"], row["arm"], *cells])
+    return markdown(heads, 2, lines)
+
+
+def markdown(heads: Sequence[str], texts: int, lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the columns after the first `texts` are numbers, to the right."""
+    ruler = ["---"] * texts + ["---:"] * (len(heads) - texts)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, ruler, *lines))

@@ -1,0 +1,108 @@
+"""What the measurements say about the goals: the rows of issue 3's "Done when"."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import sub, truediv
+from typing import Final
+
+from benchmarks.measuring import Row
+from benchmarks.results import markdown
+from benchmarks.special import KNOWN_SHAPE, MEMORY
+from benchmarks.workloads import ANYSHAPE, BARE, CAREFUL, DOCUMENTED, ONE_SHAPE, RELOAD
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number that has to be reached, at least or, where `lower` is better, at most.
+
+    With two arms it is `value` of the first set against the second's, in one workload and one
+    repetition; without arms it is the ratio that a special measurement gives.
+    """
+
+    name: str
+    must: float
+    aim: float
+    workload: str
+    arms: tuple[str, str] | None = None
+    value: str = "requests_per_s"
+    against: Callable[[float, float], float] = truediv
+    lower: bool = False
+
+
+ONE_CLIENT: Final = "one shape, 1 client"
+TWO_SHAPES: Final = "two shapes alternating, 16 clients"
+NEW_SHAPES: Final = "every request a new shape, 16 clients"
+TINY_MODEL: Final = "tiny model, 64 clients"
+F_B: Final = (ANYSHAPE, CAREFUL)
+F_C: Final = (ANYSHAPE, DOCUMENTED)
+F_E: Final = (ANYSHAPE, RELOAD)
+
+GOALS: Final = (
+    Goal("one shape, 16 clients: f / a", 0.70, 0.85, ONE_SHAPE.name, (ANYSHAPE, BARE)),
+    Goal("one shape, 16 clients: f / c", 3.5, 5, ONE_SHAPE.name, F_C),
+    Goal(
+        "one shape, 1 client: p50(f) - p50(b), ms",
+        1.5,
+        0.7,
+        ONE_CLIENT,
+        F_B,
+        "p50_ms",
+        sub,
+        lower=True,
+    ),
+    Goal("two shapes alternating: f / a", 0.70, 0.85, TWO_SHAPES, (ANYSHAPE, BARE)),
+    Goal("two shapes alternating: f / e", 10, 13, TWO_SHAPES, F_E),
+    Goal("every request a new shape: f / e", 8, 12, NEW_SHAPES, F_E),
+    Goal(
+        "known shape's p99 with 20 new shapes a second / without",
+        2.0,
+        1.3,
+        KNOWN_SHAPE,
+        lower=True,
+    ),
+    Goal("tiny model, 64 clients: f / c", 4, 8, TINY_MODEL, F_C),
+    Goal("JPEG, 16 clients: f / b", 0.75, 1.0, "JPEG, 16 clients", F_B),
+    Goal("u8, 16 clients: f / b", 0.75, 1.0, "u8, 16 clients", F_B),
+    Goal("memory after 1,000 shapes / after 100", 1.15, 1.05, MEMORY, lower=True),
+)
+
+
+def reached(goal: Goal, rows: Sequence[Row], special: Sequence[Row]) -> list[float]:
+    """One number for each repetition in which both arms were measured."""
+    if goal.arms is None:
+        return [row["ratio"] for row in special if row["measurement"] == goal.workload]
+    first, second = (
+        {
+            row["repetition"]: row[goal.value]
+            for row in rows
+            if (row["workload"], row["arm"]) == (goal.workload, arm)
+        }
+        for arm in goal.arms
+    )
+    return [goal.against(first[n], second[n]) for n in first if second.get(n)]
+
+
+def judged(goal: Goal, numbers: Sequence[float]) -> str:
+    """The verdict on the median; a missed goal says by how much of what it must be."""
+    if not numbers:
+        return "not measured"
+    median = statistics.median(numbers)
+    if median <= goal.aim if goal.lower else median >= goal.aim:
+        return "met, aim reached"
+    if median <= goal.must if goal.lower else median >= goal.must:
+        return "met"
+    return f"**missed** by {abs(median / goal.must - 1):.0%}"
+
+
+def verdicts(rows: Sequence[Row], special: Sequence[Row]) -> str:
+    """All goals as a Markdown table, with the median and the extremes of the repetitions."""
+    lines = []
+    for goal in GOALS:
+        numbers = reached(goal, rows, special)
+        middle = f"{statistics.median(numbers):.2f}" if numbers else ""
+        ends = f"{min(numbers):.2f} to {max(numbers):.2f}" if numbers else ""
+        limit = "at most" if goal.lower else "at least"
+        must, aim = f"{limit} {goal.must:g}", f"{goal.aim:g}"
+        lines.append([goal.name, judged(goal, numbers), middle, ends, must, aim])
+    return markdown(["goal", "verdict", "median", "min to max", "must be", "aim"], 2, lines)

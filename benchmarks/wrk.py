@@ -1,0 +1,69 @@
+"""The load generator: wrk with load.lua."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.bodies import buffer, data_bytes, head
+from benchmarks.workloads import Workload
+
+SCRIPT: Final = Path(__file__).with_name("load.lua")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What wrk saw: answers of any status, those that were errors, and failures without one."""
+
+    answers: int
+    seconds: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    refused: int
+    broken: int
+
+    @property
+    def per_second(self) -> float:
+        return (self.answers - self.refused) / self.seconds
+
+
+def written(workload: Workload, directory: Path) -> Path:
+    """The directory with what load.lua reads; it is written where it is not there yet."""
+    place = directory / workload.name
+    if place.exists():
+        return place
+    place.mkdir()
+    whole = buffer(workload.form, workload.shapes)
+    (place / "buffer").write_bytes(whole)
+    with (place / "heads").open("wb") as heads:
+        for shape in workload.shapes:
+            nbytes = data_bytes(workload.form, shape, whole)
+            heads.write(b"%d %s\n" % (nbytes, head(workload.form, shape, nbytes)))
+    (place / "order").write_text("".join(f"{index + 1}\n" for index in workload.order))
+    return place
+
+
+def start(
+    url: str, requests: Path, clients: int, seconds: int, offset: int = 0, delay_ms: int = 0
+) -> "subprocess.Popen[str]":
+    """wrk sending what `written` wrote, beginning with request `offset` of the order."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s"]
+    command += ["-s", str(SCRIPT), url, "--", str(requests), str(offset), str(delay_ms)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> Outcome:
+    """Waits until a started wrk has ended, and reads its result."""
+    output, _ = process.communicate()
+    lines = [line for line in output.splitlines() if line.startswith("RESULT")]
+    if process.returncode or len(lines) != 1:
+        raise RuntimeError(f"wrk failed:\n{output}")
+    answers, microseconds, p50, p95, p99, refused, broken = map(int, lines[0].split()[1:])
+    seconds = microseconds / 1e6
+    return Outcome(answers, seconds, p50 / 1e3, p95 / 1e3, p99 / 1e3, refused, broken)
+
+
+def run(url: str, requests: Path, clients: int, seconds: int, offset: int = 0) -> Outcome:
+    """One wrk from its start to its end."""
+    return finish(start(url, requests, clients, seconds, offset))
