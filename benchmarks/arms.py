@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.bodies import HEADER, body
 from benchmarks.models import ROOT
-from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, RELOAD, Workload
+from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD, Workload
 from tests.e2e.server import family, free_ports, running, stop
 
 START_S: Final = 90.0
@@ -94,12 +94,12 @@ def _answering(
 
 @contextlib.contextmanager
 def one_process(
-    model: Path, first: Workload, directory: Path, *, reload: bool = False
+    model: Path, first: Workload, directory: Path, *, rule: str = "keep"
 ) -> Iterator[Target]:
     """Starlette and uvicorn with the model inside."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.one_process", "--model", str(model)]
-    command += ["--port", str(port)] + (["--reload"] if reload else [])
+    command += ["--port", str(port), "--rule", rule]
     started = subprocess.Popen(command, cwd=ROOT)
     with _answering(started, f"http://127.0.0.1:{port}", "/infer", first) as target:
         yield target
@@ -148,7 +148,8 @@ def this_project(model: Path, first: Workload, directory: Path) -> Iterator[Targ
 
 SERVING: Final[Mapping[str, Arm]] = {
     CAREFUL: one_process,
-    RELOAD: partial(one_process, reload=True),
+    RELOAD: partial(one_process, rule="reload"),
+    MODEL_SERVER: partial(one_process, rule="model-server"),
     DOCUMENTED: as_documented,
     ANYSHAPE: this_project,
 }

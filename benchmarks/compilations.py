@@ -84,7 +84,45 @@ class KeepAll(Rule):
 
 
 class ReloadPerChange(Rule):
-    """OpenVINO Model Server's rule for `shape auto`: one compilation, reloaded for each change.
+    """One compilation, a lock, and a reload whenever the next request's shape differs.
+
+    Requests keep their order, so two shapes that take turns cost a compilation for each request.
+    A request of the loaded shape passes at once, which is kinder than OpenVINO Model Server: that
+    compiles for every request that was found to differ, whatever was loaded meanwhile.
+    """
+
+    def __init__(self, model: ov.Model) -> None:
+        super().__init__(model)
+        self._turn = asyncio.Lock()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+
+    async def infer(self, data: NDArray[Any]) -> bytes:
+        async with self._turn:
+            if data.shape != self._shape:
+                await self._reload(data.shape)
+            self._in_flight += 1
+        try:
+            return await self._in_thread(self._compiled.infer, data)
+        finally:
+            self._in_flight -= 1
+            self._idle.set()
+
+    async def _reload(self, shape: Shape) -> None:
+        while self._in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+        self._compiled = await asyncio.to_thread(self._compile, shape)
+        self._shape = shape
+        self.compiles += 1
+
+    def _compile(self, shape: Shape) -> Compiled:
+        self._model.reshape(list(shape))
+        return Compiled(self._model)
+
+
+class ModelServer(Rule):
+    """OpenVINO Model Server's rule for `shape auto`, step by step.
 
     It rests on `src/inference_executor.hpp` and `src/modelinstance.cpp` of OpenVINO Model Server,
     commit 7e4df0c7 (August 2026): `infer`, `waitForLoaded`, `reloadModel`. In that order,
@@ -96,7 +134,8 @@ class ReloadPerChange(Rule):
     flight, and the lock is released. Nothing is looked at again after the lock was taken: of N
     requests that were found to differ, each compiles, also those of one and the same shape.
     There, how many of those that wait for the model get past the check before it loads again is
-    up to the threads; here all do that were woken together.
+    up to the threads; here all do that were woken together, the kindest case: with two shapes that
+    take turns, those of the loaded shape overtake the others.
 
     Unlike there, the throughput hint and the infer requests are those of the other arms, any
     number of requests is handled at once, what follows on a failed reshape is left out, and a

@@ -1,12 +1,13 @@
 """Arms b and e: one process, Starlette and uvicorn, the model inside.
 
 `careful` is what a careful user writes by hand: as many inferences at once as OpenVINO asks for,
-in threads, one compilation for every shape. `reload` is the same server with OpenVINO Model
-Server's rule for `shape auto` in place of that: see `ReloadPerChange`.
+in threads, one compilation for every shape. `reload` is the same server with one compilation that
+is reloaded for each change of shape, `model-server` with OpenVINO Model Server's own steps.
 """
 
 import argparse
 import json
+from typing import Final
 
 import openvino as ov
 import uvicorn
@@ -15,8 +16,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from benchmarks.compilations import KeepAll, NotLoadedYet, ReloadPerChange, Rule
+from benchmarks.compilations import (
+    KeepAll,
+    ModelServer,
+    NotLoadedYet,
+    ReloadPerChange,
+    Rule,
+)
 from benchmarks.received import HEADER, received
+
+RULES: Final[dict[str, type[Rule]]] = {
+    "keep": KeepAll,
+    "reload": ReloadPerChange,
+    "model-server": ModelServer,
+}
 
 
 class Server:
@@ -65,10 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--reload", action="store_true")
+    parser.add_argument("--rule", choices=RULES, default="keep")
     arguments = parser.parse_args()
-    rule = ReloadPerChange if arguments.reload else KeepAll
-    server = Server(rule(ov.Core().read_model(arguments.model)))
+    server = Server(RULES[arguments.rule](ov.Core().read_model(arguments.model)))
     routes = [
         Route("/infer", server.infer, methods=["POST"]),
         Route("/stats", server.statistics),

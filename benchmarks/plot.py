@@ -10,12 +10,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.measuring import Row
-from benchmarks.workloads import ANYSHAPE, ARMS, BARE, CAREFUL, DOCUMENTED, RELOAD
+from benchmarks.workloads import ANYSHAPE, ARMS, BARE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD
 
 COLOURS: Final = {
     BARE: "#9a9a9a",
     CAREFUL: "#8fb8de",
     RELOAD: "#e0a458",
+    MODEL_SERVER: "#c97b4a",
     DOCUMENTED: "#7d5ba6",
     ANYSHAPE: "#c8553d",
 }
@@ -23,6 +24,7 @@ LABELS: Final = {
     BARE: "a  OpenVINO alone",
     CAREFUL: "b  one process, by hand",
     RELOAD: "e  reload for each change",
+    MODEL_SERVER: "e' Model Server's steps",
     DOCUMENTED: "c  Ray Serve as documented",
     ANYSHAPE: "f  anyshape",
 }

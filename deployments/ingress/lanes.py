@@ -23,6 +23,9 @@ _CONNECT_S: Final = 5.0
 _PAUSE_S: Final = 60.0
 _REMEMBERED_KEYS: Final = 1024
 _MOST_LANES: Final = 64
+_SHARED_LANES: Final = 16
+_OTHERS: Final[ShapeKey] = ((-2,),)
+"""No request's key: stands for all that are not asked for often."""
 
 
 class LaneLost(Exception):
@@ -121,9 +124,11 @@ class Lanes:
     `attend` is the long call through the handle, given the meeting point's name, the token and
     the key; it returns why the replica cannot connect, or nothing once the lane has ended. A key
     gets lanes, as many as it has batches under way, when it is asked for twice within a second,
-    and loses those that are idle for as long. A lane lives for two seconds; then its successor
-    asks Serve anew, so that what Serve knows (new replicas, replicas that leave) is followed; where
-    there is none, it is left alone after twice that time.
+    and loses those that are idle for as long. All other keys share some.
+
+    A lane lives for two seconds; then its successor asks Serve anew, so that what Serve knows (new
+    replicas, replicas that leave) is followed; where there is none, it is left alone after twice
+    that time.
     """
 
     def __init__(
@@ -146,11 +151,19 @@ class Lanes:
     def idle(self, key: ShapeKey) -> Lane | None:
         """A lane for a batch of this shape, None if it has to go through the handle."""
         now = time.monotonic()
-        lanes = [lane for lane in self._lanes.get(key, ()) if lane.open]
+        often = self._often(key, now)
+        if (own := self._of(key, key, IN_FLIGHT if often else 0, now)) is not None:
+            return own
+        sharing = not often and self._often(_OTHERS, now)
+        return self._of(_OTHERS, key, _SHARED_LANES if sharing else 0, now)
+
+    def _of(self, group: ShapeKey, key: ShapeKey, most: int, now: float) -> Lane | None:
+        """An idle lane of this group; where all are busy, one more is opened, up to `most`."""
+        lanes = [lane for lane in self._lanes.get(group, ()) if lane.open]
         young = sum(now - lane.opened < _LIFE_S for lane in lanes)
-        wanted = min(sum(lane.busy for lane in lanes) + 1, IN_FLIGHT)
-        if self._often(key, now) and young + self._opening.get(key, 0) < wanted:
-            self._start_opening(key, now)
+        wanted = min(sum(lane.busy for lane in lanes) + 1, most)
+        if young + self._opening.get(group, 0) < wanted:
+            self._start_opening(group, key, now)
         usable = (lane for lane in lanes if not lane.busy and now - lane.opened < 2 * _LIFE_S)
         return next(usable, None)
 
@@ -177,14 +190,14 @@ class Lanes:
             self._asked.popitem(last=False)
         return now - before < _BUSY_S
 
-    def _start_opening(self, key: ShapeKey, now: float) -> None:
+    def _start_opening(self, group: ShapeKey, key: ShapeKey, now: float) -> None:
         if now < self._paused_until or len(self) + sum(self._opening.values()) >= _MOST_LANES:
             return
-        self._opening[key] = self._opening.get(key, 0) + 1
+        self._opening[group] = self._opening.get(group, 0) + 1
         # A fresh context: it must not end with the request that happens to be first.
-        self._keep(contextvars.Context().run(asyncio.create_task, self._open(key)))
+        self._keep(contextvars.Context().run(asyncio.create_task, self._open(group, key)))
 
-    async def _open(self, key: ShapeKey) -> None:
+    async def _open(self, group: ShapeKey, key: ShapeKey) -> None:
         token = secrets.token_bytes(TOKEN_BYTES)
         try:
             expected = await self._meeting.expect(token)
@@ -198,7 +211,7 @@ class Lanes:
                     expected.result().close()  # it came in the same moment
                 raise
             if not expected.cancel():
-                self._add(key, expected.result())
+                self._add(group, expected.result())
             elif not call.done():
                 call.cancel()  # it waits for a replica: more of its kind would gather
             elif not call.exception() and (reason := call.result()):
@@ -206,16 +219,16 @@ class Lanes:
         except OSError as error:
             self._pause(f"this process cannot listen: {error.strerror}")
         finally:
-            self._opening[key] -= 1
-            if not self._opening[key]:
-                del self._opening[key]
+            self._opening[group] -= 1
+            if not self._opening[group]:
+                del self._opening[group]
 
     def _pause(self, reason: str) -> None:
         self._paused_until = time.monotonic() + _PAUSE_S
         logger.warning("no direct connection: %s", reason)
 
-    def _add(self, key: ShapeKey, lane: Lane) -> None:
-        lanes = self._lanes.setdefault(key, [])
+    def _add(self, group: ShapeKey, lane: Lane) -> None:
+        lanes = self._lanes.setdefault(group, [])
         # It comes in the place of one whose time is over.
         for old in [old for old in lanes if lane.opened - old.opened >= _LIFE_S][:1]:
             lanes.remove(old)

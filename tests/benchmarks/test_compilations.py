@@ -7,7 +7,7 @@ import openvino as ov
 import openvino.opset15 as op
 import pytest
 
-from benchmarks.compilations import KeepAll, ReloadPerChange, Rule
+from benchmarks.compilations import KeepAll, ModelServer, ReloadPerChange, Rule
 
 
 def adder() -> ov.Model:
@@ -25,8 +25,8 @@ async def ask(rule: Rule, columns: int) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "compiles"),
-    # A reload is made for each request that was found to differ, also for one shape.
-    [(KeepAll, 2), (ReloadPerChange, 6)],
+    # Model Server reloads for each request that was found to differ, also for one shape.
+    [(KeepAll, 2), (ReloadPerChange, 2), (ModelServer, 6)],
 )
 async def test_five_requests_of_one_new_shape_at_once(rule: type[Rule], compiles: int) -> None:
     asked = rule(adder())
@@ -36,15 +36,24 @@ async def test_five_requests_of_one_new_shape_at_once(rule: type[Rule], compiles
     assert compiles == asked.compiles
 
 
-async def test_a_reload_forgets_the_shape_before() -> None:
-    rule = ReloadPerChange(adder())
+@pytest.mark.parametrize("rule", [ReloadPerChange, ModelServer])
+async def test_a_reload_forgets_the_shape_before(rule: type[Rule]) -> None:
+    asked = rule(adder())
 
     for columns in (4, 7, 7, 4):
-        await ask(rule, columns)
+        await ask(asked, columns)
 
-    assert 3 == rule.compiles
+    assert 3 == asked.compiles
+
+
+async def test_two_shapes_that_take_turns_cost_a_reload_for_each_request() -> None:
+    rule = ReloadPerChange(adder())
+
+    await asyncio.gather(*(ask(rule, 7 + turn % 2) for turn in range(10)))
+
+    assert 1 + 10 == rule.compiles
 
 
 async def test_shapes_that_take_turns_all_get_their_answers() -> None:
-    for rule in (KeepAll(adder()), ReloadPerChange(adder())):
+    for rule in (KeepAll(adder()), ReloadPerChange(adder()), ModelServer(adder())):
         await asyncio.gather(*(ask(rule, 4 + turn % 3) for turn in range(30)))

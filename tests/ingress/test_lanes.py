@@ -15,6 +15,8 @@ from tests.loops import on_both_loops, settled, until
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """And no lanes that keys share: those are in test_lanes_shared."""
+    monkeypatch.setattr(module, "_SHARED_LANES", 0)
     return Clock(monkeypatch)
 
 
