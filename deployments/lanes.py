@@ -20,6 +20,10 @@ TOKEN_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 
 
+class CannotConnect(OSError):
+    """Raised when the ingress of a lane cannot be reached from here."""
+
+
 class Wire(asyncio.Protocol):
     """Pickled messages in both directions, each behind its length in 4 bytes (little endian).
 
@@ -92,14 +96,14 @@ def listening(name: str) -> socket.socket:
 async def attend(name: str, token: bytes, answer: Callable[[Any], Awaitable[Any]]) -> None:
     """Connects to an ingress and answers its calls, until it closes the lane.
 
-    Raises OSError where it cannot be reached. What `answer` raises ends the lane and is raised.
+    Raises CannotConnect. What `answer` raises ends the lane and is raised.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         connection.connect(f"\0{name}")
-    except OSError:
+    except OSError as error:
         connection.close()
-        raise
+        raise CannotConnect(error.errno, error.strerror) from None
     loop = asyncio.get_running_loop()
     wire = Wire()
     over: asyncio.Future[None] = loop.create_future()

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from deployments.lanes import attend
+from deployments.lanes import CannotConnect, attend
 from tests.lane_peers import Answers, Host, echo, hosting
 from tests.loops import on_both_loops, settled
 
@@ -55,7 +55,7 @@ async def test_calls_are_answered_as_their_answers_come() -> None:
 
 @on_both_loops
 async def test_an_ingress_that_is_not_there_is_an_os_error() -> None:
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(CannotConnect, match="Connection refused"):
         await attend(NAME, bytes(16), echo)
 
 
@@ -74,7 +74,7 @@ async def test_an_ingress_that_accepts_nobody_is_an_os_error_and_does_not_block_
         listener.listen(0)
         with pytest.raises(BlockingIOError):
             fill_backlog(NAME, sockets)
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(CannotConnect, match="temporarily unavailable"):
             await attend(NAME, bytes(16), echo)
 
 

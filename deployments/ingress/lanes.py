@@ -214,7 +214,9 @@ class Lanes:
                 self._add(group, expected.result())
             elif not call.done():
                 call.cancel()  # it waits for a replica: more of its kind would gather
-            elif not call.exception() and (reason := call.result()):
+            elif call.exception() is not None:
+                self._paused_until = time.monotonic() + _BUSY_S  # the handle tells of what is wrong
+            elif reason := call.result():
                 self._pause(reason)
         except OSError as error:
             self._pause(f"this process cannot listen: {error.strerror}")

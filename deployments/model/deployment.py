@@ -24,7 +24,7 @@ from deployments.crossing import (
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionNotFound
 from deployments.inference import ModelStatus, ShapeKey
-from deployments.lanes import attend
+from deployments.lanes import CannotConnect, attend
 from deployments.model.download import fetch
 from deployments.model.repository import SourceUnavailable, locate
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
@@ -101,7 +101,7 @@ class OpenVINOModel:
         """
         try:
             await attend(name, token, self.infer)
-        except OSError as error:
+        except CannotConnect as error:
             return f"a replica cannot reach its ingress: {error.strerror}"
         return None
 

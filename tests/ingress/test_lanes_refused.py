@@ -6,7 +6,6 @@ import logging
 import pytest
 
 from deployments.ingress import lanes as module
-from deployments.ingress.batching import IN_FLIGHT
 from deployments.ingress.lanes import MeetingPoint
 from deployments.lanes import attend
 from tests.ingress.lane_replicas import KEY, OTHER, Clock, scene
@@ -37,14 +36,15 @@ async def test_after_a_replica_that_cannot_connect_there_is_a_pause(clock: Clock
 
 
 @on_both_loops
-async def test_a_replica_that_fails_to_attend_is_asked_again_with_the_next_batch() -> None:
+async def test_a_replica_that_fails_to_attend_is_asked_again_after_a_second(clock: Clock) -> None:
     async with scene() as at:
         at.replica.outcome = ValueError()
-        at.lanes.idle(KEY)
-        for count in range(1, 2 * IN_FLIGHT + 2):
-            assert at.lanes.idle(KEY) is None
-            await at.opened()
+        for count in (1, 2, 3):
+            for _ in range(3):
+                assert at.lanes.idle(KEY) is None
+                await at.opened()
             assert count == len(at.replica.keys)
+            clock.passes(1.01)
         at.replica.outcome = None
         await at.lane()
 

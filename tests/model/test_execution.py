@@ -190,7 +190,7 @@ async def test_work_is_forgotten_when_it_is_done() -> None:
     gone = weakref.ref(load)
     await execution.run(0.0, id, load)
     del load
-    await execution.run(0.0, int)  # the thread forgets one work with the next
+    await execution.run(0.0, int)  # a thread may still be on its way out of its last work
     assert gone() is None
     execution.close()
 
