@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
-def measured(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Everything that the run gives, as it goes into the JSON file."""
+def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[str, Any]]:
+    """Everything that the run has given after each repetition, as it goes into the JSON file."""
     chosen = [w for w in WORKLOADS if arguments.workloads in w.name]
     models = build_models(directory, arguments.detector)
     plan = Plan(chosen, arguments.arms, models, arguments.seconds, directory)
@@ -56,23 +57,23 @@ def measured(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         rows += [{**row, "repetition": number} for row in repetition(plan)]
         found = special_rows(plan, arguments.workloads)
         special += [{**row, "repetition": number} for row in found]
-    return {
-        "machine": machine(),
-        "detector": "spots" if arguments.detector is None else arguments.detector.stem,
-        "seconds": arguments.seconds,
-        "repetitions_done": arguments.repetitions,
-        "results": summary(rows),
-        "repetitions": rows,
-        "special": special,
-    }
+        yield {
+            "machine": machine(),
+            "detector": "spots" if arguments.detector is None else arguments.detector.stem,
+            "seconds": arguments.seconds,
+            "repetitions_done": number,
+            "results": summary(rows),
+            "repetitions": rows,
+            "special": special,
+        }
 
 
 def main() -> None:
     arguments = parsed()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
     with tempfile.TemporaryDirectory() as temporary:
-        run = measured(arguments, Path(temporary))
-    arguments.output.write_text(json.dumps(run, indent=1) + "\n")
+        for run in measured(arguments, Path(temporary)):
+            arguments.output.write_text(json.dumps(run, indent=1) + "\n")
     print(report(run))
     if run["results"]:
         plot.save(arguments.output, arguments.output.with_suffix(".png"))
