@@ -171,8 +171,7 @@ async def test_who_leaves_is_waited_for_while_its_tensors_are_read() -> None:
     np.testing.assert_array_equal([ROW_AND_ONE], arrays(answer))
 
 
-async def test_a_promoted_detector_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.model.version.static_wins", lambda *_: True)
+async def test_a_promoted_detector_gives_the_same_batches() -> None:
     version = loaded(spots_model(), stacking="always")
     picture = np.random.default_rng(0).random((1, 3, 64, 64)) * 255
     requests = [[tensor(np.roll(picture, n, 3), name="data")] for n in (0, 20, 40)]
