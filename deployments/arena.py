@@ -4,7 +4,7 @@ An arena is an anonymous file in memory (`memfd_create(2)`), so it has no name t
 process could leave behind: the kernel frees it with the last process that holds or maps it. A
 peer opens it through `/proc/<pid>/fd/<fd>`. What is allocated lives as long as an array on it.
 
-A region sent to a peer whose moment of release the owner cannot see is a *lease*: its first
+A region lent to a peer whose moment of release the owner cannot see is a *lease*: its first
 word is the lease's state, which the peer sets and the owner looks at when it next allocates.
 """
 
@@ -143,6 +143,7 @@ class Arena:
         self._size = size
         self._free = _FreeList([(_PAGE, size)])
         self._returned: list[tuple[int, int]] = []
+        self._lendable: weakref.WeakValueDictionary[int, _Region] = weakref.WeakValueDictionary()
         self._leases: list[_Lease] = []
         self._lock = threading.Lock()
         token = secrets.token_bytes(_TOKEN_BYTES)
@@ -166,6 +167,10 @@ class Arena:
         The memory is as the last user left it. It returns to the arena when the last array
         on it is gone.
         """
+        region = self._allocated(nbytes, lead)
+        return None if region is None else np.asarray(region)
+
+    def _allocated(self, nbytes: int, lead: int) -> _Region | None:
         skip = -lead % ALIGNMENT
         taken = -(-(nbytes + skip) // ALIGNMENT) * ALIGNMENT or ALIGNMENT
         with self._lock:
@@ -175,18 +180,33 @@ class Arena:
         region = _Region(self._mapping, self._start + start + skip, nbytes)
         # A list's append is atomic: the last array may die in any thread.
         weakref.finalize(region, self._returned.append, (start, taken)).atexit = False
-        return np.asarray(region)
+        return region
 
-    def lease(self, nbytes: int, holder_pid: int) -> Array | None:
-        """`nbytes` to be read by a process of this node, returned when that one says so or dies."""
-        whole = self.allocate(ALIGNMENT + nbytes, lead=ALIGNMENT)
-        if whole is None:
+    def lendable(self, nbytes: int) -> Array | None:
+        """Like `allocate`, of memory that can be lent when it is filled."""
+        region = self._allocated(ALIGNMENT + nbytes, lead=ALIGNMENT)
+        if region is None:
             return None
-        state = whole[:8].view(np.uint64)
+        space = np.asarray(region)[ALIGNMENT:]
+        offset = self.offset_of(space)
+        assert offset is not None
+        self._lendable[offset] = region
+        return space
+
+    def lend(self, array: Array, holder_pid: int) -> int | None:
+        """Where a process of this node finds it, None if it is not on `lendable` memory.
+
+        What is lent, once, returns to the arena when that process says so or dies.
+        """
+        offset = self.offset_of(array)
+        region = None if offset is None else self._lendable.pop(offset, None)
+        if region is None:
+            return None
+        state = np.asarray(region)[:8].view(np.uint64)
         state[0] = _SENT
         with self._lock:
             self._leases.append(_Lease(state, holder_pid, _birth(holder_pid)))
-        return whole[ALIGNMENT:]
+        return offset
 
     def withdraw(self, offset: int) -> None:
         """Ends the lease whose bytes begin at `offset`, for an answer that was never sent."""

@@ -94,17 +94,22 @@ def pack(tensor: Tensor, arena: Arena | None) -> PackedTensor:
 def pack_leased(
     tensors: Sequence[Tensor], arena: Arena, holder_pid: int
 ) -> tuple[PackedTensor, ...]:
-    """Packs an answer for a process of this node. Raises DoesNotFit, and leases nothing then."""
+    """Packs an answer for a process of this node. Raises DoesNotFit, and leases nothing then.
+
+    Large tensors are copied into the arena unless they are on its lendable memory already.
+    """
     packed: list[PackedTensor] = []
     for tensor in tensors:
         data: Array | list[bytes] | int = tensor.data
         if not isinstance(data, list | int) and data.nbytes > INLINE_BYTES:
-            if (space := arena.lease(data.nbytes, holder_pid)) is None:
-                if data.nbytes > MESSAGE_BYTES:
-                    withdraw(packed, arena)
-                    raise DoesNotFit(tensor.name)
-            else:
-                data = arena.offset_of(_copy(data, space)) or 0
+            offset = arena.lend(data, holder_pid)
+            if offset is None and (space := arena.lendable(data.nbytes)) is not None:
+                offset = arena.lend(_copy(data, space), holder_pid)
+            if offset is not None:
+                data = offset
+            elif data.nbytes > MESSAGE_BYTES:
+                withdraw(packed, arena)
+                raise DoesNotFit(tensor.name)
         packed.append((tensor.name, tensor.datatype, tensor.shape, data))
     return tuple(packed)
 

@@ -33,10 +33,7 @@ class _Peer:
         return self.arena.address, self.arena.offset_of(space) or 0
 
     def lend(self, content: bytes, holder_pid: int) -> int:
-        space = self.arena.lease(len(content), holder_pid)
-        assert space is not None
-        space[:] = np.frombuffer(content, np.uint8)
-        return self.arena.offset_of(space) or 0
+        return lend(self.arena, content, holder_pid)
 
     def free_bytes(self) -> int:
         return self.arena.free_bytes
@@ -111,8 +108,9 @@ def allocated(arena: Arena, nbytes: int, lead: int = 0) -> Array:
 
 
 def leased(arena: Arena, nbytes: int, holder_pid: int) -> Array:
-    array = arena.lease(nbytes, holder_pid)
+    array = arena.lendable(nbytes)
     assert array is not None
+    assert arena.offset_of(array) == arena.lend(array, holder_pid)
     return array
 
 

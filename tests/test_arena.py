@@ -203,8 +203,9 @@ def test_threads_allocate_and_release_without_meeting(arena: Arena) -> None:
                 foreign, fill = handed_on.get_nowait()
                 assert (foreign == fill).all()
                 del foreign
-            array = arena.lease(10, os.getpid())
+            array = arena.lendable(10)
             if array is not None:
+                assert arena.lend(array, os.getpid()) == place(arena, array)
                 arena.withdraw(place(arena, array))
             assert 0 <= arena.free_bytes <= whole
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from deployments.arena import ALIGNMENT, Arena, ArenaAddress, ArenaUnreachable, PeerArenas
@@ -124,8 +125,28 @@ def test_a_lease_outlasts_the_owner_s_own_arrays_and_they_the_lease(arena: Arena
 def test_a_lease_is_aligned_and_none_when_there_is_no_room(arena: Arena) -> None:
     assert 0 == leased(arena, 100, os.getpid()).ctypes.data % ALIGNMENT
     free = arena.free_bytes
-    assert arena.lease(free, os.getpid()) is None
+    assert arena.lendable(free) is None
     assert free == arena.free_bytes
+
+
+def test_memory_that_is_not_lent_returns_with_its_last_array(arena: Arena) -> None:
+    whole = arena.free_bytes
+    array = arena.lendable(100)
+    assert array is not None
+    assert arena.free_bytes < whole
+    del array
+    assert whole == arena.free_bytes
+
+
+def test_only_the_start_of_lendable_memory_is_lent_and_only_once(arena: Arena) -> None:
+    array, other = arena.lendable(200), arena.allocate(200)
+    assert array is not None
+    assert other is not None
+    assert arena.lend(array[8:], os.getpid()) is None
+    assert arena.lend(other, os.getpid()) is None
+    assert arena.lend(np.zeros(200, np.uint8), os.getpid()) is None
+    assert arena.offset_of(array) == arena.lend(array, os.getpid())
+    assert arena.lend(array, os.getpid()) is None
 
 
 def test_a_withdrawn_lease_returns_and_cannot_be_picked_up(arena: Arena) -> None:

@@ -231,6 +231,19 @@ def test_a_leased_answer_keeps_datatype_and_shape(arena: Arena, datatype: str) -
 
 
 @on_linux
+def test_an_answer_on_lendable_memory_is_not_copied(arena: Arena) -> None:
+    space = arena.lendable(LARGE)
+    assert space is not None
+    answer = Tensor("x", "UINT8", (LARGE, 1), space.reshape(-1, 1))
+    free = arena.free_bytes
+    (first,) = pack_leased([answer], arena, os.getpid())
+    assert arena.offset_of(space) == payload(first)
+    assert free == arena.free_bytes
+    (second,) = pack_leased([answer], arena, os.getpid())
+    assert payload(first) != payload(second), "it was lent, and may be changed or given back"
+
+
+@on_linux
 def test_an_answer_of_another_process_is_its_memory_until_it_is_dropped() -> None:
     with peer_process() as peer:
         address, _ = peer("own", MiB, b"")

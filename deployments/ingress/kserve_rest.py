@@ -277,8 +277,10 @@ def _numbers(name: str, datatype: str, flat: list[Any]) -> Array:
 
 def encode_response(
     response: InferResponse, request: InferRequest
-) -> tuple[int | None, list[bytes]]:
+) -> tuple[int | None, list[bytes | memoryview]]:
     """The JSON part's length where binary data follows it (else None), and the body's parts.
+
+    Numbers are not copied: their part is the tensor's memory.
 
     An output is binary if its own parameter `binary_data` says so, else if the request's
     `binary_data_output` does. Not-a-number and infinities are null in JSON, which has no
@@ -286,7 +288,7 @@ def encode_response(
     """
     by_default = request.parameters.get("binary_data_output") is True
     entries: list[dict[str, Any]] = []
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for tensor in response.tensors:
         wish = request.outputs.get(tensor.name, {}).get("binary_data", by_default)
         entry: dict[str, Any] = {
@@ -295,7 +297,7 @@ def encode_response(
             "shape": tensor.shape,
         }
         if wish is True:
-            raw = bytes(to_bytes(tensor))
+            raw = to_bytes(tensor)
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
         else:

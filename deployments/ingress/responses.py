@@ -1,7 +1,7 @@
 """Responses in parts."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.responses import Response
@@ -15,7 +15,7 @@ class Parts(Response):
     """A response whose body is written part by part, without putting it together
     first unless it is small."""
 
-    def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
+    def __init__(self, parts: Sequence[bytes | memoryview], headers: Mapping[str, str]) -> None:
         small = sum(len(part) for part in parts) <= _TOGETHER_BYTES
         self._parts = [b"".join(parts)] if small else parts
         self.status_code = 200

@@ -169,7 +169,7 @@ class CompiledShapes(Generic[CompiledT]):
         interest = self._interested(key).add(requests, now)
         # Above one less: of requests that came one after the other, a little is forgotten already.
         enough = interest > self._promote_after - 1
-        if not enough or key in self._compiling or self._failure(key) or self._suffices(key):
+        if not enough or key in self._compiling or self._failure(key) or self.suffices(key):
             return
         full = len(self._entries) + len(self._compiling) >= self._bound
         if full and not self._worth_a_place(interest, now):
@@ -216,7 +216,7 @@ class CompiledShapes(Generic[CompiledT]):
             return None
         return error
 
-    def _suffices(self, key: ShapeKey) -> bool:
+    def suffices(self, key: ShapeKey) -> bool:
         """Whether the dynamic compilation was found to be as fast, not long ago."""
         until = self._dynamic_suffices.get(key, 0.0)
         return self._clock() < until

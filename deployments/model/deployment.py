@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from deployments.arena import Arena, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
+    INLINE_BYTES,
     MESSAGE_BYTES,
     BatchCall,
     BatchReply,
@@ -17,6 +18,7 @@ from deployments.crossing import (
     Member,
     PackedTensor,
     Unreachable,
+    inline_bytes,
     pack,
     pack_leased,
     unpack,
@@ -32,7 +34,7 @@ from deployments.model.serving import CacheSettings, ServingVersion, Work
 from deployments.model.shapes import PolicyError
 from deployments.model.version import Version, VersionSettings
 from deployments.settings import Limits, ModelSettings
-from deployments.tensors import Tensor
+from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
@@ -89,7 +91,7 @@ class OpenVINOModel:
         except ArenaUnreachable as unreachable:
             return Unreachable(str(unreachable), lasting=True)
         answers = await serving.run(call.key, works)
-        if _large(answers):
+        if self._copies(answers) > _OFF_LOOP_BYTES:
             return await asyncio.to_thread(self._reply, answers, call)
         return self._reply(answers, call)
 
@@ -118,6 +120,17 @@ class OpenVINOModel:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
         deadline = time.monotonic() + member.time_left_s
         return Work(tensors, member.rows, member.outputs, deadline, member.time_left_s)
+
+    def _copies(self, answers: Sequence[list[Tensor] | ServingError]) -> int:
+        """How many bytes of outputs sending them copies."""
+        outputs = (a for answer in answers if not isinstance(answer, ServingError) for a in answer)
+        return sum(inline_bytes(output, self._arena) for output in outputs)
+
+    def _space(self, nbytes: int) -> Array | None:
+        """Memory for an output that is too large to travel inside an answer."""
+        if self._arena is None or nbytes <= INLINE_BYTES:
+            return None
+        return self._arena.lendable(nbytes)
 
     def _reply(
         self, answers: Sequence[list[Tensor] | ServingError], call: BatchCall
@@ -165,7 +178,9 @@ class OpenVINOModel:
         """Loads the model, or says in words why that failed."""
         try:
             version = await asyncio.to_thread(self._load)
-            serving = ServingVersion(version, self._cache_settings(), self._reshape_lock)
+            serving = ServingVersion(
+                version, self._cache_settings(), self._reshape_lock, self._space
+            )
             await serving.warm_up(self._warm_up(version))
         except (SourceUnavailable, CannotLoad, PolicyError) as error:
             if error.__cause__ is not None:
@@ -233,12 +248,6 @@ class OpenVINOModel:
                 raise PolicyError(f"warm_up names {sorted(by_name)}, the inputs are {names}")
             shapes.append([by_name[name] for name in names])
         return shapes
-
-
-def _large(answers: Sequence[list[Tensor] | ServingError]) -> bool:
-    """Whether copying the outputs would hold the event loop up."""
-    outputs = (a for answer in answers if not isinstance(answer, ServingError) for a in answer)
-    return sum(output.nbytes for output in outputs) > _OFF_LOOP_BYTES
 
 
 def _inline(answer: Sequence[Tensor]) -> tuple[PackedTensor, ...]:

@@ -7,19 +7,19 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _Job(Generic[T]):
     """Work that waits, runs, or is over. All but `work` and `begun` belongs to the event loop."""
 
-    __slots__ = ("answer", "begun", "ended", "loop", "over", "work")
+    __slots__ = ("answer", "begun", "costly", "ended", "loop", "over", "work")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], costly: bool) -> None:
         self.work: Callable[[], T] | None = work
+        self.costly = costly
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[T] = self.loop.create_future()
         self.ended: asyncio.Future[None] | None = None
@@ -56,16 +56,25 @@ class _Job(Generic[T]):
             self.ended.set_result(None)
 
 
+_Entry: TypeAlias = tuple[float, int, _Job[Any]]
+
+
 class Execution:
     """`count` worker threads; of the work that waits, the one with the earliest deadline is next.
+
+    Work that is costly, for which OpenVINO has to build anew what it keeps for known shapes, fills
+    the device's `streams` and no more: other work finds a thread free. And while there is any, it
+    finds a stream free as well.
 
     Not an executor of the standard library: those know no deadlines, and take an answer through
     three more turns of the event loop.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, streams: int) -> None:
         self.count = count
-        self._waiting: list[tuple[float, int, _Job[Any]]] = []
+        self._streams = streams
+        self._waiting: dict[bool, list[_Entry]] = {False: [], True: []}  # whether it is costly
+        self._running = {False: 0, True: 0}
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
@@ -80,28 +89,28 @@ class Execution:
     def waiting(self) -> int:
         """How much work has not begun."""
         with self._changed:
-            return sum(not job.answer.done() for _, _, job in self._waiting)
+            waiting = [*self._waiting[False], *self._waiting[True]]
+            return sum(not job.answer.done() for _, _, job in waiting)
 
-    async def run(
-        self, deadline: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run(self, deadline: float, work: Callable[[], T], *, costly: bool = False) -> T:
         """Runs `work` in a thread; `deadline` only decides whose turn it is.
 
         Work that has begun is waited for even when the caller is cancelled, because it reads
         memory that the caller would give back. Raises RuntimeError after `close`.
         """
-        job = _Job(partial(work, *args, **kwargs))
-        del work, args, kwargs  # they must not outlive their turn
+        job = _Job(work, costly)
+        del work  # it must not outlive its turn
         with self._changed:
             if self._closed:
                 raise RuntimeError("cannot run work after shutdown")
-            heapq.heappush(self._waiting, (deadline, next(self._order), job))
+            heapq.heappush(self._waiting[costly], (deadline, next(self._order), job))
             self._changed.notify()
         try:
             return await job.answer
         except asyncio.CancelledError:
             with self._changed:
                 begun, job.begun = job.begun, True  # so that it does not begin any more
+                self._changed.notify()  # what had to wait for it may begin
             if begun:
                 await job.wait_out()
             raise
@@ -110,7 +119,8 @@ class Execution:
         """Ends after the work that has begun; what has not is cancelled. Not for the event loop."""
         with self._changed:
             self._closed = True
-            waiting, self._waiting = self._waiting, []
+            waiting = [*self._waiting[False], *self._waiting[True]]
+            self._waiting = {False: [], True: []}
             self._changed.notify_all()
         for _, _, job in waiting:
             with suppress(RuntimeError):
@@ -119,20 +129,35 @@ class Execution:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        costly = None
+        while (job := self._next(costly)) is not None:
+            costly = job.costly
             job.run()
             del job
 
-    def _next(self) -> _Job[Any] | None:
+    def _next(self, last_costly: bool | None) -> _Job[Any] | None:
         with self._changed:
+            if last_costly is not None:
+                self._running[last_costly] -= 1
             while not self._closed:
-                while self._waiting:
-                    _, _, job = heapq.heappop(self._waiting)
-                    if not job.begun:
-                        job.begun = True
-                        return job
+                if (queue := self._first()) is not None:
+                    _, _, job = heapq.heappop(queue)
+                    job.begun = True
+                    self._running[job.costly] += 1
+                    return job
                 self._changed.wait()
         return None
+
+    def _first(self) -> "list[_Entry] | None":
+        """The queue whose first may begin, and has the earlier deadline."""
+        for queue in self._waiting.values():
+            while queue and queue[0][2].begun:
+                heapq.heappop(queue)  # its caller has left
+        other, costly = self._waiting[False], self._waiting[True]
+        most = max(1, self._streams - bool(other or self._running[False]))
+        if not costly or self._running[True] >= most:
+            return other or None
+        return min(queue for queue in (other, costly) if queue)
 
 
 async def to_the_end(work: "asyncio.Future[T]") -> T:

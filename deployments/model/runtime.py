@@ -4,10 +4,10 @@ Everything else in the project speaks of models in terms of what this module ret
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import openvino as ov
@@ -16,7 +16,7 @@ from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
 from deployments.model import strings
 from deployments.model.spots import spots_model
-from deployments.tensors import BF16, BYTES, Tensor
+from deployments.tensors import BF16, BYTES, Array, Tensor
 
 BUILT_IN: Final = {"builtin:spots": spots_model}
 
@@ -38,6 +38,14 @@ _DATATYPES: Final = {
 }
 _DYNAMIC_EXECUTORS: Final = 64
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
+
+
+Space: TypeAlias = Callable[[int], Array | None]
+"""Has memory for so many bytes, or has not."""
+
+
+def nowhere(nbytes: int) -> None:
+    """A Space that never has."""
 
 
 class CannotLoad(Exception):
@@ -113,18 +121,28 @@ class CompiledShape:
         self._strings = any(spec.datatype == BYTES for spec in outputs)
         self._idle: list[Any] = []
 
-    def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+    def infer(
+        self,
+        tensors: Sequence[Tensor],
+        wanted: Sequence[str] = (),
+        space: Space = nowhere,
+    ) -> list[Tensor]:
         """The wanted outputs (all when empty), copied out of OpenVINO's memory.
 
-        `tensors` are in the model's order; OpenVINO reads numbers where they lie. Raises
-        CannotInfer.
+        `tensors` are in the model's order; OpenVINO reads numbers where they lie. `space` may have
+        so many bytes for an output. Raises CannotInfer.
         """
         try:
-            return self._infer(tensors, wanted or list(self._positions))
+            return self._infer(tensors, wanted or list(self._positions), space)
         except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
             raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
 
-    def _infer(self, tensors: Sequence[Tensor], wanted: Sequence[str]) -> list[Tensor]:
+    def _infer(
+        self,
+        tensors: Sequence[Tensor],
+        wanted: Sequence[str],
+        space: Space,
+    ) -> list[Tensor]:
         try:
             request = self._idle.pop()
         except IndexError:
@@ -132,7 +150,7 @@ class CompiledShape:
         for position, tensor in enumerate(tensors):
             request.set_input_tensor(position, _to_openvino(tensor))
         self._run(request)
-        outputs = [self._output(request, self._outputs[self._positions[name]]) for name in wanted]
+        outputs = [self._output(request, self._positions[name], space) for name in wanted]
         self._idle.append(request)  # one that failed is not used again
         return outputs
 
@@ -143,15 +161,19 @@ class CompiledShape:
         else:
             request.infer(share_outputs=True)  # else it copies all outputs
 
-    def _output(self, request: Any, spec: OutputSpec) -> Tensor:
-        tensor = request.get_output_tensor(self._positions[spec.name])
+    def _output(self, request: Any, position: int, space: Space) -> Tensor:
+        spec, tensor = self._outputs[position], request.get_output_tensor(position)
         shape = tuple(tensor.shape)
         if spec.datatype == BYTES:
             return Tensor(spec.name, BYTES, shape, strings.from_openvino(tensor))
         data = tensor.data
         if spec.datatype == BF16:
             data = data.view(np.uint16)
-        return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
+        if (place := space(data.nbytes)) is None:
+            return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
+        copy = place.view(data.dtype).reshape(shape)
+        copy[...] = data.reshape(shape)
+        return Tensor(spec.name, spec.datatype, shape, copy)
 
 
 def _to_openvino(tensor: Tensor) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from deployments.errors import (
@@ -20,7 +21,7 @@ from deployments.errors import (
 from deployments.inference import ShapeKey
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import Execution
-from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape
+from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape, Space, nowhere
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
@@ -55,9 +56,17 @@ class CacheSettings:
 class ServingVersion:
     """Runs batches of one version. Reshapes under the deployment's lock, in a worker thread."""
 
-    def __init__(self, version: Version, settings: CacheSettings, lock: asyncio.Lock) -> None:
+    def __init__(
+        self,
+        version: Version,
+        settings: CacheSettings,
+        lock: asyncio.Lock,
+        space: Space = nowhere,
+    ) -> None:
+        """`space` is where large outputs go, if it has any."""
         self.version = version
-        self._execution = Execution(version.slots)
+        self._space = space
+        self._execution = Execution(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.batches = 0
         self.stacked_batches = 0
@@ -86,7 +95,8 @@ class ServingVersion:
         for shape in shapes:
             async with self._shapes.use(trial_key(specs, shape), static=True) as compiled:
                 with suppress(CannotInfer):  # what random data leads to is no verdict
-                    await self._execution.run(0.0, compiled.infer, random_rows(specs, shape, 0))
+                    work = partial(compiled.infer, random_rows(specs, shape, 0))
+                    await self._execution.run(0.0, work)
 
     async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""
@@ -128,17 +138,18 @@ class ServingVersion:
     async def _answers(
         self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
     ) -> Sequence[Answer | CannotInfer]:
+        costly = compiled is self.version.dynamic and not self._shapes.suffices(key)
         if self._stacks(key, members):
             try:
-                return await self._together(compiled, members)
+                return await self._together(compiled, members, costly)
             except RowsLost as error:
                 logger.warning("%s: requests of this shape are not stacked any more", error)
                 _remember(self._unstackable, key)
             except CannotInfer as error:
                 logger.warning("a stacked batch failed, its members run alone: %s", error)
         if len(members) == 1:
-            return [await self._alone(compiled, members[0])]
-        return await asyncio.gather(*(self._alone(compiled, work) for work in members))
+            return [await self._alone(compiled, members[0], costly)]
+        return await asyncio.gather(*(self._alone(compiled, work, costly) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
         stacking = self.version.stacking
@@ -153,7 +164,9 @@ class ServingVersion:
             and all(spec.dims[0].accepts(rows) for spec in self.version.info.inputs)
         )
 
-    async def _together(self, compiled: CompiledShape, members: Sequence[Work]) -> list[Answer]:
+    async def _together(
+        self, compiled: CompiledShape, members: Sequence[Work], costly: bool
+    ) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
 
@@ -172,16 +185,19 @@ class ServingVersion:
             ]
 
         self.stacked_batches += 1
-        return await self._execution.run(min(work.deadline for work in members), work)
+        deadline = min(work.deadline for work in members)
+        return await self._execution.run(deadline, work, costly=costly)
 
-    async def _alone(self, compiled: CompiledShape, member: Work) -> Answer | CannotInfer:
+    async def _alone(
+        self, compiled: CompiledShape, member: Work, costly: bool
+    ) -> Answer | CannotInfer:
         def work() -> Answer:
             if time.monotonic() >= member.deadline:
                 return self._late(member)
-            return compiled.infer(member.tensors, member.outputs)
+            return compiled.infer(member.tensors, member.outputs, self._space)
 
         try:
-            return await self._execution.run(member.deadline, work)
+            return await self._execution.run(member.deadline, work, costly=costly)
         except CannotInfer as error:
             return error
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deployments.inference import ShapeKey
-from deployments.model.runtime import CannotInfer, CompiledShape
+from deployments.model.runtime import CannotInfer, CompiledShape, Space, nowhere
 from deployments.model.serving import Answer, CacheSettings, ServingVersion, Work
 from deployments.model.version import Version
 from deployments.tensors import Tensor
@@ -77,7 +77,12 @@ class Tampered(CompiledShape):
         self.slow_s = 0.0
         self.began = threading.Event()
 
-    def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+    def infer(
+        self,
+        tensors: Sequence[Tensor],
+        wanted: Sequence[str] = (),
+        space: Space = nowhere,
+    ) -> list[Tensor]:
         self.rows.append(tensors[0].shape[0])
         self.began.set()
         time.sleep(self.slow_s)
@@ -85,7 +90,7 @@ class Tampered(CompiledShape):
             assert self.held.wait(PATIENCE_S)
         if self.fails(tensors):
             raise CannotInfer("OpenVINO reports an error at node 'n'")
-        return super().infer(tensors, wanted)
+        return super().infer(tensors, wanted, space)
 
 
 def tampered(version: Version) -> Tampered:

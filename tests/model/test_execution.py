@@ -40,7 +40,7 @@ class Work:
 
 @pytest.fixture
 async def execution() -> AsyncIterator[Execution]:
-    execution = Execution(2)
+    execution = Execution(2, 2)
     yield execution
     execution.close()
 
@@ -51,8 +51,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-async def test_work_gets_its_arguments_and_gives_its_result(execution: Execution) -> None:
-    assert 8 == await execution.run(0.0, pow, 2, exp=3)
+async def test_the_result_of_work_is_given(execution: Execution) -> None:
+    assert 8 == await execution.run(0.0, lambda: 8)
 
 
 async def test_what_work_raises_is_raised_and_the_thread_is_free_again(
@@ -60,8 +60,8 @@ async def test_what_work_raises_is_raised_and_the_thread_is_free_again(
 ) -> None:
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            await execution.run(0.0, divmod, 1, 0)
-    assert 2 == await execution.run(0.0, max, 1, 2)
+            await execution.run(0.0, lambda: 1 // 0)
+    assert 2 == await execution.run(0.0, lambda: 2)
 
 
 async def test_as_much_work_runs_at_once_as_there_are_slots(execution: Execution) -> None:
@@ -80,11 +80,11 @@ async def test_as_much_work_runs_at_once_as_there_are_slots(execution: Execution
 
 
 async def test_of_the_work_that_waits_the_earliest_deadline_begins_first() -> None:
-    execution, first, order = Execution(1), Work(), list[float]()
+    execution, first, order = Execution(1, 1), Work(), list[float]()
     running = asyncio.create_task(execution.run(0.0, first))
     await first.has_begun()
     waiting = [
-        asyncio.create_task(execution.run(deadline, order.append, deadline))
+        asyncio.create_task(execution.run(deadline, partial(order.append, deadline)))
         for deadline in (5.0, 3.0, 4.0)
     ]
     await settled()
@@ -94,8 +94,61 @@ async def test_of_the_work_that_waits_the_earliest_deadline_begins_first() -> No
     execution.close()
 
 
+async def test_costly_work_fills_the_streams_and_leaves_one_to_other_work() -> None:
+    execution, works, other = Execution(4, 2), [Work() for _ in range(4)], [Work(), Work()]
+    running = [asyncio.create_task(execution.run(0.0, w, costly=True)) for w in works]
+    await works[0].has_begun()
+    await works[1].has_begun()
+    running += [asyncio.create_task(execution.run(9.0, work)) for work in other]
+    await other[0].has_begun()
+    await other[1].has_begun()
+    assert not works[2].began.is_set(), "both streams have costly work"
+    works[0].end.set()
+    await asyncio.wait(running[:1])
+    await settled()
+    assert not works[2].began.is_set(), "other work has one of the streams"
+    other[0].end.set()
+    await asyncio.wait(running[4:5])
+    await settled()
+    assert not works[2].began.is_set()
+    other[1].end.set()
+    await works[2].has_begun()
+    assert not works[3].began.is_set()
+    for work in works:
+        work.end.set()
+    assert ["done"] * 6 == await asyncio.gather(*running)
+    execution.close()
+
+
+async def test_costly_work_begins_beside_other_work_where_there_is_one_stream() -> None:
+    execution, first, second = Execution(2, 1), Work(), Work()
+    running = [asyncio.create_task(execution.run(0.0, first))]
+    await first.has_begun()
+    running.append(asyncio.create_task(execution.run(9.0, second, costly=True)))
+    await second.has_begun()
+    first.end.set()
+    second.end.set()
+    assert ["done"] * 2 == await asyncio.gather(*running)
+    execution.close()
+
+
+async def test_costly_work_begins_when_the_work_it_waited_for_is_cancelled() -> None:
+    execution, first, other, second = Execution(2, 2), Work(), Work(), Work()
+    busy = [asyncio.create_task(execution.run(0.0, w)) for w in (first, other)]
+    await first.has_begun()
+    await other.has_begun()
+    waiting = asyncio.create_task(execution.run(1.0, Work()))
+    costly = [asyncio.create_task(execution.run(2.0, w, costly=True)) for w in (second, int)]
+    await settled()
+    waiting.cancel()
+    for work in (first, other, second):
+        work.end.set()
+    await asyncio.wait_for(asyncio.gather(*busy, *costly), PATIENCE_S)
+    execution.close()
+
+
 async def test_work_that_waits_never_begins_when_its_caller_leaves() -> None:
-    execution, first, second = Execution(1), Work(), Work()
+    execution, first, second = Execution(1, 1), Work(), Work()
     running = asyncio.create_task(execution.run(0.0, first))
     await first.has_begun()
     waiting = asyncio.create_task(execution.run(1.0, second))
@@ -113,7 +166,7 @@ async def test_work_that_waits_never_begins_when_its_caller_leaves() -> None:
 async def test_work_that_has_begun_is_waited_for_however_often_its_caller_is_cancelled(
     times: int,
 ) -> None:
-    execution, work, following = Execution(1), Work(), Work()
+    execution, work, following = Execution(1, 1), Work(), Work()
     running = asyncio.create_task(execution.run(0.0, work))
     await work.has_begun()
     next_one = asyncio.create_task(execution.run(1.0, following))
@@ -160,7 +213,7 @@ async def test_work_to_the_end_gives_its_result(threads: ThreadPoolExecutor) -> 
 
 
 async def test_closing_ends_the_threads() -> None:
-    execution = Execution(2)
+    execution = Execution(2, 2)
     await execution.run(0.0, int)
     execution.close()
     for _ in range(2):
@@ -170,7 +223,7 @@ async def test_closing_ends_the_threads() -> None:
 
 
 async def test_closing_cancels_what_waits_and_ends_after_what_has_begun() -> None:
-    execution, first, second = Execution(1), Work(), Work()
+    execution, first, second = Execution(1, 1), Work(), Work()
     running = asyncio.create_task(execution.run(0.0, first))
     await first.has_begun()
     waiting = asyncio.create_task(execution.run(1.0, second))
@@ -186,9 +239,9 @@ async def test_closing_cancels_what_waits_and_ends_after_what_has_begun() -> Non
 
 
 async def test_work_is_forgotten_when_it_is_done() -> None:
-    execution, load = Execution(1), Load()
+    execution, load = Execution(1, 1), Load()
     gone = weakref.ref(load)
-    await execution.run(0.0, id, load)
+    await execution.run(0.0, partial(id, load))
     del load
     await execution.run(0.0, int)  # a thread may still be on its way out of its last work
     assert gone() is None
@@ -202,23 +255,32 @@ class Load:
 @settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 3),
-    st.lists(st.tuples(st.floats(0, 9), st.sampled_from(["run", "cancel", "fail"])), max_size=20),
+    st.integers(1, 3),
+    st.lists(
+        st.tuples(
+            st.floats(0, 9), st.booleans(), st.sampled_from(["run", "cancel", "fail", "late"])
+        ),
+        max_size=20,
+    ),
 )
 def test_every_schedule_ends_and_leaves_nothing_waiting(
-    count: int, works: list[tuple[float, str]]
+    count: int, streams: int, works: list[tuple[float, bool, str]]
 ) -> None:
     async def play() -> None:
-        execution = Execution(count)
+        execution = Execution(count, streams)
         callers = []
-        for deadline, fate in works:
+        for deadline, costly, fate in works:
             work = partial(divmod, 7, 0 if fate == "fail" else 2)
-            callers.append(asyncio.create_task(execution.run(deadline, work)))
+            callers.append(asyncio.create_task(execution.run(deadline, work, costly=costly)))
+            if fate == "late":
+                await asyncio.sleep(0.001)
             await asyncio.sleep(0)
             if fate == "cancel":
                 callers[-1].cancel()
         answers = await asyncio.gather(*callers, return_exceptions=True)
         expected = {"run": tuple, "fail": ZeroDivisionError, "cancel": asyncio.CancelledError}
-        for (_, fate), answer in zip(works, answers, strict=True):
+        expected["late"] = tuple
+        for (*_, fate), answer in zip(works, answers, strict=True):
             assert isinstance(answer, expected[fate])
         assert 0 == execution.waiting
         execution.close()

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ class Timed(CompiledShape):
         super().__init__(compiled._compiled, compiled._outputs)
         self.call_s, self.row_s = call_s, row_s
 
-    def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+    def infer(self, tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
         time.sleep(self.call_s + self.row_s * tensors[0].shape[0] ** 1.5)
-        return super().infer(tensors, wanted)
+        return super().infer(tensors)
 
 
 def timed(call_s: float, row_s: float) -> Timed:

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -129,10 +130,8 @@ async def test_a_stacked_batch_that_fails_is_run_one_by_one(
 ) -> None:
     model, infer = models.add_one(), CompiledShape.infer
 
-    def loses_a_row(
-        self: CompiledShape, tensors: Sequence[Tensor], wanted: Sequence[str] = ()
-    ) -> list[Tensor]:
-        outputs = infer(self, tensors, wanted)
+    def loses_a_row(self: CompiledShape, tensors: Sequence[Tensor], *others: Any) -> list[Tensor]:
+        outputs = infer(self, tensors, *others)
         rows = tensors[0].shape[0]
         return [output.rows(0, rows - 1) for output in outputs] if rows > 1 else outputs
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,12 +99,10 @@ async def test_closing_lets_what_is_under_way_finish_and_takes_no_more(
 ) -> None:
     began, held, infer = threading.Event(), threading.Event(), CompiledShape.infer
 
-    def slow(
-        self: CompiledShape, tensors: Sequence[Tensor], wanted: Sequence[str] = ()
-    ) -> list[Tensor]:
+    def slow(self: CompiledShape, *arguments: Any) -> list[Tensor]:
         began.set()
         assert held.wait(PATIENCE_S)
-        return infer(self, tensors, wanted)
+        return infer(self, *arguments)
 
     async with serving(loaded(models.add_one()), blocking=blocking) as served:
         monkeypatch.setattr(CompiledShape, "infer", slow)

@@ -124,7 +124,7 @@ def test_a_compilation_for_all_shapes_that_does_not_run_is_not_used(
     compile_model = Runtime.compile
 
     class Broken(CompiledShape):
-        def infer(self, tensors: Sequence[Tensor], wanted: Sequence[str] = ()) -> list[Tensor]:
+        def infer(self, tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
             raise CannotInfer("it does not run")
 
     def broken_when_open(runtime: Runtime, model: ov.Model) -> CompiledShape:
