@@ -5,7 +5,7 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check bench bench-gate bench-peers format clean
+.PHONY: help serve test check bench bench-gate bench-peers bench-clients format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
@@ -14,6 +14,8 @@ help:
 	@echo "make bench   compare with other ways to serve a model; needs wrk (apt-get install wrk)"
 	@echo "make bench-gate  a short run that fails where Ray Serve as documented is too close"
 	@echo "make bench-peers  compare with MLServer, LitServe and BentoML; installs them in build/peers"
+	@echo "make bench-clients  Triton's perf_analyzer over HTTP and gRPC; fetches it into build/"
+	@echo "make protos  generate the gRPC messages anew from the .proto files"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
 
@@ -58,9 +60,19 @@ bench-gate: $(VENV)/.dev
 bench-peers: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.peers $(BENCH)
 
+bench-clients: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.perf_analyzer $(BENCH)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# With an old compiler: what it generates runs with every protobuf since.
+PROTOS := deployments/ingress/protos
+protos:
+	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
+	@build/protoc/bin/pip install --quiet "grpcio-tools==1.62.3" "setuptools<81"
+	build/protoc/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS)/*.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

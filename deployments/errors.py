@@ -194,6 +194,19 @@ class VersionNotFound(ServingError):
         )
 
 
+class LabelNotFound(ServingError):
+    """Raised when no version of the model has that label."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+    def __init__(self, model: str, label: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"model '{model}' has no version label '{label[:100]}', "
+            f"known: {', '.join(known) or 'none'}"
+        )
+
+
 class PathNotFound(ServingError):
     """Raised when a URL is not one of the API's."""
 

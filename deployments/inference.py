@@ -59,7 +59,10 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model version takes and gives. Does not change with traffic."""
+    """What a loaded model version takes and gives. Does not change with traffic.
+
+    `labels` are names for versions.
+    """
 
     name: str
     version: str
@@ -67,6 +70,7 @@ class ModelInfo:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     max_batch_rows: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def arrange(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tensors in the model's order, each checked against its input."""

@@ -156,6 +156,11 @@ class ModelSettings(Group):
         "their first request is slow: `(1,3,300,300)`, or a mapping for several inputs. Each one "
         "makes the start longer.",
     )
+    version_labels: dict[str, AtLeastOne] = Field(
+        default_factory=dict,
+        description="Names for versions, such as `stable: 1`, by which clients of TensorFlow "
+        "Serving's API may ask for them.",
+    )
     batching: Batching = Field(
         default_factory=Batching, description="How requests of one shape are run together."
     )
@@ -214,6 +219,16 @@ class ModelSettings(Group):
     def _readable_shape(cls, shape: str | dict[str, str]) -> str | dict[str, str]:
         _check(shape, dimensions.parse_shape_rule)
         return shape
+
+    @field_validator("version_labels")
+    @classmethod
+    def _usable_labels(cls, labels: dict[str, int]) -> dict[str, int]:
+        for label in labels:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", label):
+                raise ValueError(
+                    f"{label[:80]!r} has to be 1 to 64 letters, digits, '_', '.' or '-'"
+                )
+        return labels
 
     @field_validator("warm_up")
     @classmethod

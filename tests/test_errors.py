@@ -115,6 +115,12 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "NOT_FOUND",
         "model 'faces' has no version '4', known: 2, 3",
     ),
+    (
+        errors.LabelNotFound("faces", "stable", []),
+        GONE,
+        "NOT_FOUND",
+        "model 'faces' has no version label 'stable', known: none",
+    ),
     (errors.PathNotFound("/v3"), GONE, "UNIMPLEMENTED", "no such path: /v3"),
     (
         errors.MethodNotAllowed("PUT", "/v2", ["GET", "HEAD"]),
@@ -207,6 +213,7 @@ LONG = "x" * 100_000
     [
         errors.ModelNotFound(LONG, ["faces"]),
         errors.VersionNotFound("faces", LONG, ["1"]),
+        errors.LabelNotFound("faces", LONG, ["stable"]),
         errors.PathNotFound(LONG),
         errors.MethodNotAllowed("GET", LONG, ["POST"]),
         errors.InvalidShape("data", LONG),

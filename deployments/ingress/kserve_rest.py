@@ -9,40 +9,22 @@ from itertools import chain
 from math import prod
 from typing import Any, Final
 
-import numpy as np
 import orjson
 
 from deployments.dimensions import Dim
-from deployments.errors import (
-    DuplicateName,
-    LimitExceeded,
-    MalformedBody,
-    UnknownDatatype,
-    ValueOutOfRange,
-    WrongElementCount,
-)
+from deployments.errors import DuplicateName, LimitExceeded, MalformedBody
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
-from deployments.settings import Limits
-from deployments.tensors import (
-    BF16,
-    BYTES,
-    DATATYPES,
-    NUMPY_DTYPES,
-    Array,
-    Tensor,
-    bf16_to_float32,
-    checked_shape,
-    float32_to_bf16,
-    from_bytes,
-    to_bytes,
+from deployments.ingress.values import (
+    declared,
+    from_binary,
+    from_json,
+    json_object,
+    numbers_for_json,
 )
+from deployments.settings import Limits
+from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
-_NUMBER_TYPES: Final[dict[str, set[type]]] = {
-    "BOOL": {bool},
-    "FP": {int, float},
-    "BF": {int, float},
-}
 
 
 # Requests ---------------------------------------------------------------------------------------
@@ -57,9 +39,8 @@ def parse_request(body: Array, header_length: int | None, limits: Limits) -> Inf
     json_length = body.size if header_length is None else header_length
     if not 0 <= json_length <= body.size:
         raise MalformedBody(f"{HEADER_LENGTH} is {json_length}, the body has {body.size} bytes")
-    if json_length > limits.json_bytes:
-        raise LimitExceeded("JSON part", json_length, "json_bytes", limits.json_bytes)
-    message = _json_object(body[:json_length], limits)
+    message = json_object(body[:json_length], limits)
+    _check_depth(message, limits.json_depth)
     binary = _Binary(body[json_length:])
     entries = _objects(message, "inputs", required=True)
     if len(entries) > limits.inputs:
@@ -73,6 +54,14 @@ def parse_request(body: Array, header_length: int | None, limits: Limits) -> Inf
         parameters=_parameters(message),
         input_parameters={str(entry["name"]): _parameters(entry) for entry in entries},
     )
+
+
+def parse_index_request(body: Array, limits: Limits) -> bool:
+    """Whether only models that are ready are asked for (Triton's model repository extension)."""
+    ready = json_object(body, limits).get("ready", False) if body.size else False
+    if not isinstance(ready, bool):
+        raise MalformedBody("'ready' is neither true nor false")
+    return ready
 
 
 class _Binary:
@@ -97,18 +86,6 @@ class _Binary:
     def expect_end(self) -> None:
         if self.rest:
             raise MalformedBody(f"{self.rest} bytes of binary data belong to no input")
-
-
-def _json_object(raw: Array, limits: Limits) -> dict[str, Any]:
-    try:
-        message = orjson.loads(raw.data)
-    except orjson.JSONDecodeError as error:
-        # orjson's own text, without the excerpt: position and what was expected.
-        raise MalformedBody(f"invalid JSON, {error.msg} at byte {error.pos}") from None
-    if not isinstance(message, dict):
-        raise MalformedBody("the JSON is not an object")
-    _check_depth(message, limits.json_depth)
-    return message
 
 
 def _check_depth(message: dict[str, Any], limit: int) -> None:
@@ -169,26 +146,19 @@ def _wanted_outputs(message: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _input(entry: dict[str, Any], binary: _Binary, limits: Limits, *, last: bool) -> Tensor:
-    name, datatype = entry["name"], entry.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise UnknownDatatype(name, str(datatype)[:40])
-    shape = checked_shape(name, entry.get("shape"), rank=limits.rank, elements=limits.elements)
-    if datatype == BYTES and (count := prod(shape)) > limits.strings:
-        raise LimitExceeded(f"element count of input '{name}'", count, "strings", limits.strings)
+    name = entry["name"]
+    datatype, shape = declared(name, entry.get("datatype"), entry.get("shape"), limits)
     size = _parameters(entry).get("binary_data_size")
     if "data" in entry:
         if size is not None:
             raise MalformedBody(f"input '{name}' has both 'data' and 'binary_data_size'")
-        return _from_json(name, datatype, shape, entry["data"])
+        return from_json(name, datatype, shape, _flattened(name, shape, entry["data"]))
     if size is None:
         size = _implied_size(name, datatype, shape, binary, last=last)
     if type(size) is not int or size < 0:
         shown = str(size)[:40]
         raise MalformedBody(f"input '{name}' has binary_data_size {shown}, not an integer >= 0")
-    raw = binary.take(name, size)
-    if datatype == BYTES and prod(shape) == 1 and (picture := _bare_picture(raw)) is not None:
-        return Tensor(name, BYTES, shape, [picture])
-    return from_bytes(name, datatype, shape, raw)
+    return from_binary(name, datatype, shape, binary.take(name, size))
 
 
 def _implied_size(
@@ -203,36 +173,6 @@ def _implied_size(
     if not last:
         raise MalformedBody(f"input '{name}' is BYTES and lacks binary_data_size")
     return binary.rest
-
-
-def _bare_picture(raw: Array) -> bytes | None:
-    """A single picture that was sent without the length that BYTES elements start with."""
-    head = bytes(raw[:8])
-    if int.from_bytes(head[:4], "little") == raw.size - 4:  # a length that looks like a JPEG
-        return None
-    return bytes(raw) if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) else None
-
-
-def _from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Tensor:
-    flat = _flattened(name, shape, data)
-    if len(flat) != (expected := prod(shape)):
-        raise WrongElementCount(name, len(flat), shape, expected)
-    kinds: set[type] = set(map(type, flat))
-    if datatype == BYTES:
-        if kinds - {str}:
-            raise ValueOutOfRange(name, BYTES, "JSON data of BYTES are strings")
-        return Tensor(name, BYTES, shape, [item.encode() for item in flat])
-    allowed = _NUMBER_TYPES.get(datatype.rstrip("0123456789"), {int})
-    if kinds - allowed:
-        odd = next(item for item in flat if type(item) not in allowed)
-        raise ValueOutOfRange(name, datatype, _shown(odd))
-    return Tensor(name, datatype, shape, _numbers(name, datatype, flat).reshape(shape))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "an object"
-    return orjson.dumps(value).decode()[:40]
 
 
 def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
@@ -251,25 +191,6 @@ def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
             raise MalformedBody(f"'data' of input '{name}' is not nested as its shape")
         level = list(chain.from_iterable(level))
     return level
-
-
-def _numbers(name: str, datatype: str, flat: list[Any]) -> Array:
-    if datatype in ("FP16", "FP32", BF16):
-        wide = np.array(flat, np.float64)
-        narrow_dtype = np.float32 if datatype == BF16 else NUMPY_DTYPES[datatype]
-        with np.errstate(over="ignore"):
-            narrow = wide.astype(narrow_dtype)
-        bits = float32_to_bf16(narrow) if datatype == BF16 else narrow
-        finite = np.isfinite(bf16_to_float32(bits) if datatype == BF16 else narrow)
-        if not finite.all():
-            raise ValueOutOfRange(name, datatype, f"{wide[~finite][0]:g}")
-        return bits
-    try:
-        return np.array(flat, NUMPY_DTYPES[datatype])
-    except OverflowError:
-        limits = np.iinfo(NUMPY_DTYPES[datatype])
-        odd = next(item for item in flat if not limits.min <= item <= limits.max)
-        raise ValueOutOfRange(name, datatype, str(odd)[:40]) from None
 
 
 # Responses --------------------------------------------------------------------------------------
@@ -317,8 +238,7 @@ def encode_response(
 def _json_data(tensor: Tensor) -> Any:
     if isinstance(tensor.data, list):
         return [item.decode(errors="replace") for item in tensor.data]
-    flat = np.ascontiguousarray(tensor.data).reshape(-1)
-    return bf16_to_float32(flat) if tensor.datatype == BF16 else flat
+    return numbers_for_json(tensor).reshape(-1)
 
 
 def encode_metadata(info: ModelInfo) -> bytes:
@@ -332,6 +252,29 @@ def encode_metadata(info: ModelInfo) -> bytes:
             "outputs": [_described(spec) for spec in info.outputs],
         }
     )
+
+
+def model_config(info: ModelInfo) -> dict[str, Any]:
+    """The model configuration of Triton's extension, as far as its clients need it.
+
+    Shapes include the batch, which is what a `max_batch_size` of 0 says.
+    """
+    return {
+        "name": info.name,
+        "platform": "openvino",
+        "max_batch_size": 0,
+        "input": [_configured(spec) for spec in info.inputs],
+        "output": [_configured(spec) for spec in info.outputs],
+    }
+
+
+def _configured(spec: InputSpec | OutputSpec) -> dict[str, Any]:
+    kind = "STRING" if spec.datatype == BYTES else spec.datatype
+    return {
+        "name": spec.name,
+        "data_type": f"TYPE_{kind}",
+        "dims": [_size(dim) for dim in spec.dims],
+    }
 
 
 def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _REFUSALS: Final = 4
 _START_S: Final = 120.0
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _GRACE_S: Final = 5.0
-_OFF_LOOP_BYTES: Final = 1 << 20
+_OFF_LOOP_BYTES: Final = 4 << 20
 
 
 class ReplicaDied(Exception):

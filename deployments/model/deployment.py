@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -192,7 +193,8 @@ class OpenVINOModel:
             logger.exception("loading model '%s' failed", self._settings.name)
             return "loading it failed, the server's log has the reason"
         self._serving = serving
-        self._status = ModelStatus("AVAILABLE", "", version.info)
+        labels = {label: str(n) for label, n in self._settings.version_labels.items()}
+        self._status = ModelStatus("AVAILABLE", "", replace(version.info, labels=labels))
         logger.info("model '%s' is available: %s", self._settings.name, serving.statistics())
         return None
 

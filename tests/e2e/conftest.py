@@ -97,7 +97,12 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "max_compiled_shapes": 4,
         },
         {"name": "slow", "source": "slow", "reshape": "blocking", "warm_up": ["(1,1,4)"]},
-        {"name": "add-one", "source": "add-one", "shape": "(1:64,10)"},
+        {
+            "name": "add-one",
+            "source": "add-one",
+            "shape": "(1:64,10)",
+            "version_labels": {"stable": 1},
+        },
         {"name": "echo", "source": "echo"},
         {
             "name": "missing",

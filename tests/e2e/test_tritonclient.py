@@ -36,6 +36,8 @@ def test_live_ready_and_metadata(client: Any) -> None:
     assert not client.is_model_ready("missing")
     assert "anyshape" == client.get_server_metadata()["name"]
     assert [-1, 10] == client.get_model_metadata("add-one")["inputs"][0]["shape"]
+    assert "TYPE_FP32" == client.get_model_config("add-one")["input"][0]["data_type"]
+    assert "READY" in {model["state"] for model in client.get_model_repository_index()}
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

@@ -1,0 +1,300 @@
+"""The gRPC methods and what they answer: KServe v2, TensorFlow Serving and gRPC's health check.
+
+A message arrives as bytes. What is answered is a message, or a status that says what is wrong;
+Serve drops the empty message that goes with it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from importlib.metadata import version as installed_version
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+
+from deployments.errors import (
+    LimitExceeded,
+    MalformedBody,
+    ModelNotFound,
+    ModelUnavailable,
+    ServingError,
+)
+from deployments.ingress import kserve_grpc, tfs, tfs_grpc
+from deployments.ingress.grpc_services import SERVICES
+from deployments.ingress.protos import kserve_v2_pb2 as kserve
+from deployments.ingress.protos import tensorflow_serving_pb2 as serving
+from deployments.ingress.served import ServedModels, off_loop, total_bytes
+
+logger: Final = logging.getLogger("ray.serve")
+T = TypeVar("T")
+_Inference: TypeAlias = tuple[kserve.ModelInferRequest, list[bytes | memoryview]]
+
+_INTERNAL: Final = "internal error, the server's log has the reason"
+_STREAM_AHEAD: Final = 64
+_WATCH_S: Final = 1.0
+_FINAL_ASKED: Final = "triton_enable_empty_final_response"
+_FINAL: Final = "triton_final_response"
+
+
+class Context(Protocol):
+    """What is used of Serve's gRPC context."""
+
+    def set_code(self, code: grpc.StatusCode) -> None: ...
+
+    def set_details(self, details: str) -> None: ...
+
+
+def _answers(
+    read: Callable[[bytes], T],
+) -> Callable[
+    [Callable[["GrpcMethods", T], Awaitable[Message]]],
+    Callable[["GrpcMethods", bytes, Context], Awaitable[Message]],
+]:
+    """Makes a method of what `read` gives one of bytes, whose errors become the call's status."""
+
+    def decorate(
+        method: Callable[["GrpcMethods", T], Awaitable[Message]],
+    ) -> Callable[["GrpcMethods", bytes, Context], Awaitable[Message]]:
+        # No functools.wraps: Serve looks for `grpc_context` in the signature.
+        async def answered(self: "GrpcMethods", message: bytes, grpc_context: Context) -> Message:
+            try:
+                return await method(self, self._read(read, message))
+            except ServingError as error:
+                _refuse(grpc_context, error)
+            except Exception:
+                logger.exception("%s failed", method.__name__)
+                _refuse(grpc_context, ServingError(_INTERNAL))
+            return kserve.ServerLiveRequest()  # any message
+
+        return answered
+
+    return decorate
+
+
+class GrpcMethods:
+    """Named as the services name them. Serve calls the method that ends a call's path."""
+
+    def __init__(self, models: ServedModels) -> None:
+        self.models = models
+
+    # inference.GRPCInferenceService ---------------------------------------------------------------
+
+    @_answers(kserve.ServerLiveRequest.FromString)
+    async def ServerLive(self, request: kserve.ServerLiveRequest) -> Message:
+        return kserve.ServerLiveResponse(live=True)
+
+    @_answers(kserve.ServerReadyRequest.FromString)
+    async def ServerReady(self, request: kserve.ServerReadyRequest) -> Message:
+        return kserve.ServerReadyResponse(ready=await self._is_ready())
+
+    @_answers(kserve.ModelReadyRequest.FromString)
+    async def ModelReady(self, request: kserve.ModelReadyRequest) -> Message:
+        status = await self.models.named(request.name).status()
+        if status.info is not None:
+            await self.models.addressed(request.name, request.version or None)
+        return kserve.ModelReadyResponse(ready=status.state == "AVAILABLE")
+
+    @_answers(kserve.ServerMetadataRequest.FromString)
+    async def ServerMetadata(self, request: kserve.ServerMetadataRequest) -> Message:
+        return kserve.ServerMetadataResponse(
+            name="anyshape",
+            version=installed_version("anyshape"),
+            extensions=["model_configuration", "model_repository"],
+        )
+
+    @_answers(kserve.ModelMetadataRequest.FromString)
+    async def ModelMetadata(self, request: kserve.ModelMetadataRequest) -> Message:
+        _, info = await self.models.addressed(request.name, request.version or None)
+        return kserve_grpc.encode_metadata(info)
+
+    @_answers(kserve.ModelConfigRequest.FromString)
+    async def ModelConfig(self, request: kserve.ModelConfigRequest) -> Message:
+        _, info = await self.models.addressed(request.name, request.version or None)
+        return kserve_grpc.encode_config(info)
+
+    @_answers(kserve.RepositoryIndexRequest.FromString)
+    async def RepositoryIndex(self, request: kserve.RepositoryIndexRequest) -> Message:
+        index = await self.models.index(only_ready=request.ready)
+        return kserve.RepositoryIndexResponse(
+            models=[kserve.RepositoryIndexResponse.ModelIndex(**e._asdict()) for e in index]
+        )
+
+    @_answers(kserve_grpc.read_request)
+    async def ModelInfer(self, request: _Inference) -> Message:
+        return await self._inferred(*request)
+
+    async def ModelStreamInfer(
+        self, messages: AsyncIterator[bytes], grpc_context: Context
+    ) -> AsyncIterator[Message]:
+        """Inferences that have nothing to do with each other, answered in the order they came."""
+        async for answer in _in_order(messages, self._streamed):
+            yield answer
+
+    async def _streamed(self, message: bytes) -> Message:
+        """What fails is told in the stream, which goes on."""
+        request = kserve.ModelInferRequest()
+        try:
+            request, contents = self._read(kserve_grpc.read_request, message)
+            response = await self._inferred(request, contents)
+            asked = request.parameters.get(_FINAL_ASKED)
+            if asked is not None and asked.bool_param:
+                response.parameters[_FINAL].bool_param = True
+            return kserve.ModelStreamInferResponse(infer_response=response)
+        except ServingError as error:
+            reason = error.message
+        except Exception:
+            logger.exception("ModelStreamInfer failed")
+            reason = _INTERNAL
+        told = kserve.ModelInferResponse(
+            model_name=request.model_name, model_version=request.model_version, id=request.id
+        )
+        return kserve.ModelStreamInferResponse(error_message=reason, infer_response=told)
+
+    async def _inferred(
+        self, request: kserve.ModelInferRequest, contents: list[bytes | memoryview]
+    ) -> kserve.ModelInferResponse:
+        started = time.monotonic()
+        model, info = await self.models.addressed(request.model_name, request.model_version or None)
+        model.check_queue()
+        parsed = await off_loop(
+            request.ByteSize(), kserve_grpc.parse_request, request, contents, self.models.limits
+        )
+        response = await self.models.infer(model, info, parsed, started)
+        return await off_loop(total_bytes(response.tensors), kserve_grpc.encode_response, response)
+
+    # tensorflow.serving.PredictionService, ModelService -------------------------------------------
+
+    @_answers(serving.PredictRequest.FromString)
+    async def Predict(self, request: serving.PredictRequest) -> Message:
+        started = time.monotonic()
+        spec = request.model_spec
+        model, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
+        model.check_queue()
+        parsed = await off_loop(
+            request.ByteSize(), tfs_grpc.parse_request, request, self.models.limits
+        )
+        response = await self.models.infer(model, info, parsed, started)
+        return await off_loop(total_bytes(response.tensors), tfs_grpc.encode_response, response)
+
+    @_answers(serving.GetModelMetadataRequest.FromString)
+    async def GetModelMetadata(self, request: serving.GetModelMetadataRequest) -> Message:
+        spec = request.model_spec
+        _, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
+        return tfs_grpc.encode_metadata(info, request.metadata_field)
+
+    @_answers(serving.GetModelStatusRequest.FromString)
+    async def GetModelStatus(self, request: serving.GetModelStatusRequest) -> Message:
+        spec = request.model_spec
+        version, label = tfs_grpc.version_and_label(spec)
+        if label is not None:
+            _, info = await self.models.addressed(spec.name, label=label)
+            version = info.version
+        status = await self.models.named(spec.name).status()
+        return tfs_grpc.encode_status(tfs.version_statuses(spec.name, status, version))
+
+    # grpc.health.v1.Health ------------------------------------------------------------------------
+
+    @_answers(health_pb2.HealthCheckRequest.FromString)
+    async def Check(self, request: health_pb2.HealthCheckRequest) -> Message:
+        """The server's health, or a model's where the service is named as it."""
+        answer: Message = health_pb2.HealthCheckResponse(status=await self._health(request.service))
+        return answer
+
+    @_answers(health_pb2.HealthListRequest.FromString)
+    async def List(self, request: health_pb2.HealthListRequest) -> Message:
+        """The health of the server, of its services and of its models."""
+        names = ["", *SERVICES, *await self.models.statuses()]
+        response = health_pb2.HealthCheckResponse
+        answer: Message = health_pb2.HealthListResponse(
+            statuses={name: response(status=await self._health(name)) for name in names}
+        )
+        return answer
+
+    async def Watch(self, message: bytes, grpc_context: Context) -> AsyncIterator[Message]:
+        """The health now and whenever it has changed."""
+        try:
+            service = self._read(health_pb2.HealthCheckRequest.FromString, message).service
+        except ServingError as error:
+            _refuse(grpc_context, error)
+            return
+        last = None
+        while True:
+            try:
+                status = await self._health(service)
+            except ModelNotFound:
+                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            if status != last:
+                yield health_pb2.HealthCheckResponse(status=status)
+            last = status
+            await asyncio.sleep(_WATCH_S)
+
+    async def _health(self, service: str) -> Any:
+        """Raises ModelNotFound."""
+        if not service or service in SERVICES:
+            healthy = await self._is_ready()
+        else:
+            healthy = (await self.models.named(service).status()).state == "AVAILABLE"
+        response = health_pb2.HealthCheckResponse
+        return response.SERVING if healthy else response.NOT_SERVING
+
+    async def _is_ready(self) -> bool:
+        try:
+            await self.models.check_ready()
+        except ModelUnavailable:
+            return False
+        return True
+
+    def _read(self, read: Callable[[bytes], T], message: bytes) -> T:
+        limit = self.models.limits.body_bytes
+        if len(message) > limit:
+            raise LimitExceeded("request message", len(message), "body_bytes", limit)
+        try:
+            return read(message)
+        except DecodeError:
+            raise MalformedBody("the message is not one of this method") from None
+
+
+def _refuse(context: Context, error: ServingError) -> None:
+    context.set_code(grpc.StatusCode[error.grpc_code])
+    context.set_details(error.message)
+
+
+async def _in_order(
+    messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Message]]
+) -> AsyncIterator[Message]:
+    """The answers in the order of the messages, of which some are answered at once."""
+    under_way: deque[asyncio.Future[Any]] = deque()
+    arrived, room = asyncio.Event(), asyncio.Semaphore(_STREAM_AHEAD)
+
+    async def read() -> None:
+        try:
+            async for message in messages:
+                await room.acquire()
+                under_way.append(asyncio.ensure_future(answer(message)))
+                arrived.set()
+        finally:
+            arrived.set()
+
+    reader = asyncio.ensure_future(read())
+    try:
+        while True:
+            await arrived.wait()
+            while under_way:
+                yield await under_way[0]
+                under_way.popleft()
+                room.release()
+            if reader.done():
+                reader.result()
+                return
+            arrived.clear()
+    finally:
+        left: list[asyncio.Future[Any]] = [reader, *under_way]
+        for task in left:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*left, return_exceptions=True)

@@ -1,0 +1,313 @@
+"""The HTTP routes and what they answer: KServe v2 and TensorFlow Serving's REST API."""
+
+import asyncio
+import logging
+import math
+import time
+from importlib.metadata import version as installed_version
+from typing import Any, Final
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.arena import Arena
+from deployments.crossing import INLINE_BYTES
+from deployments.errors import (
+    DeadlineExceeded,
+    MalformedBody,
+    MethodNotAllowed,
+    ModelUnavailable,
+    PathNotFound,
+    ServingError,
+)
+from deployments.inference import ModelInfo
+from deployments.ingress import kserve_rest, tfs, tfs_rest
+from deployments.ingress.application import Application, Handler
+from deployments.ingress.bodies import read_body
+from deployments.ingress.kserve_rest import HEADER_LENGTH
+from deployments.ingress.models import ServedModel
+from deployments.ingress.responses import Parts
+from deployments.ingress.served import ServedModels, off_loop, total_bytes
+from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
+from deployments.tensors import Array
+
+logger: Final = logging.getLogger("ray.serve")
+
+_WHOLLY_PARSED_BYTES: Final = 256 * 1024
+_JSON: Final = "application/json"
+_CLIENT_LEFT: Final = 499
+_DEFAULT_VERSION: Final = "0"  # in TensorFlow Serving's clients
+
+
+class Http:
+    """Answers HTTP requests with what the served models say."""
+
+    def __init__(self, models: ServedModels, arena: Arena | None) -> None:
+        self._models = models
+        self._limits = models.limits
+        self._arena = arena
+        self._largest_placed = models.limits.shared_memory_bytes // 4
+        if arena is not None:
+            install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", INLINE_BYTES))
+
+    def application(self) -> Application:
+        model, tfs_model = "/v2/models/{model}", "/v1/models/{model}"
+        version = model + "/versions/{version}"
+        answers: list[tuple[str, str, Handler]] = [
+            ("POST", model + "/infer", self._infer),  # first: Serve goes through them in order
+            ("POST", version + "/infer", self._infer),
+            ("GET", "/v2", self._server),
+            ("GET", "/v2/health/live", self._live),
+            ("GET", "/v2/health/ready", self._ready),
+            ("GET", "/v2/models", self._index),
+            ("POST", "/v2/repository/index", self._repository_index),
+            ("GET", model, self._metadata),
+            ("GET", version, self._metadata),
+            ("GET", model + "/ready", self._model_ready),
+            ("GET", version + "/ready", self._model_ready),
+            ("GET", model + "/config", self._config),
+            ("GET", version + "/config", self._config),
+            ("GET", model + "/stats", self._statistics),
+        ]
+        for path in (tfs_model + "/versions/{version}", tfs_model + "/labels/{label}", tfs_model):
+            answers += [
+                ("POST", path + ":predict", self._predict),
+                ("GET", path + "/metadata", self._tfs_metadata),
+                ("GET", path, self._tfs_status),
+            ]
+        routes = [Route(path, _answering(to), methods=[verb]) for verb, path, to in answers]
+        handlers: dict[Any, Any] = {ServingError: _failed, HTTPException: _not_routed}
+        return Application(
+            _answering(self._infer), _failed, routes=routes, exception_handlers=handlers
+        )
+
+    # Server -------------------------------------------------------------------------------------
+
+    async def _server(self, request: Request) -> Response:
+        return _json(
+            {
+                "name": "anyshape",
+                "version": installed_version("anyshape"),
+                "extensions": ["binary_tensor_data", "model_configuration", "model_repository"],
+            }
+        )
+
+    async def _live(self, request: Request) -> Response:
+        return Response()
+
+    async def _ready(self, request: Request) -> Response:
+        """200 once every model is available or has said why not, and one at least is."""
+        await self._models.check_ready()
+        return Response()
+
+    async def _index(self, request: Request) -> Response:
+        statuses = await self._models.statuses()
+        return _json(
+            {
+                "models": [
+                    {"name": name, "state": status.state, "reason": status.reason}
+                    for name, status in statuses.items()
+                ]
+            }
+        )
+
+    async def _repository_index(self, request: Request) -> Response:
+        """Triton's model repository extension, of which only this is there."""
+        body = await self._body(request, "", 0)
+        only_ready = kserve_rest.parse_index_request(body, self._limits)
+        index = await self._models.index(only_ready=only_ready)
+        return _json([entry._asdict() for entry in index])
+
+    # Models -------------------------------------------------------------------------------------
+
+    async def _metadata(self, request: Request) -> Response:
+        _, info = await self._addressed(request)
+        return Response(kserve_rest.encode_metadata(info), media_type=_JSON)
+
+    async def _config(self, request: Request) -> Response:
+        _, info = await self._addressed(request)
+        return _json(kserve_rest.model_config(info))
+
+    async def _model_ready(self, request: Request) -> Response:
+        model, _ = await self._addressed(request)
+        status = await model.status()
+        if status.state != "AVAILABLE":
+            raise ModelUnavailable(model.name, status.reason)
+        return Response()
+
+    async def _statistics(self, request: Request) -> Response:
+        model, info = await self._addressed(request)
+        return _json(
+            {
+                "model_name": info.name,
+                "model_version": info.version,
+                "replicas": await model.statistics(),
+            }
+        )
+
+    async def _infer(self, request: Request) -> Response:
+        started = time.monotonic()
+        model, info = await self._addressed(request)
+        model.check_queue()
+        header_length = _header_length(request)
+        body = await self._body(request, model.name, header_length or 0)
+        json_bytes = body.size if header_length is None else header_length
+        parsed = await off_loop(
+            _parsing_bytes(body, json_bytes),
+            kserve_rest.parse_request,
+            body,
+            header_length,
+            self._limits,
+        )
+        response = await self._models.infer(model, info, parsed, started, _timeout_s(request))
+        json_length, parts = await off_loop(
+            total_bytes(response.tensors), kserve_rest.encode_response, response, parsed
+        )
+        if json_length is None:
+            return Parts(parts, {"content-type": _JSON})
+        headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
+        return Parts(parts, headers)
+
+    async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
+        return await self._models.addressed(
+            request.path_params["model"], request.path_params.get("version")
+        )
+
+    # TensorFlow Serving -------------------------------------------------------------------------
+
+    async def _predict(self, request: Request) -> Response:
+        started = time.monotonic()
+        model, info = await self._tfs_addressed(request)
+        model.check_queue()
+        body = await self._body(request, model.name, 0)
+        parsed, by_row = await off_loop(body.size, tfs_rest.parse_request, body, info, self._limits)
+        response = await self._models.infer(model, info, parsed, started, _timeout_s(request))
+        content = await off_loop(
+            total_bytes(response.tensors), tfs_rest.encode_response, response, by_row
+        )
+        return Parts([content], {"content-type": _JSON})
+
+    async def _tfs_metadata(self, request: Request) -> Response:
+        _, info = await self._tfs_addressed(request)
+        return _json(tfs_rest.encode_metadata(info))
+
+    async def _tfs_status(self, request: Request) -> Response:
+        name, version, label = _tfs_path(request)
+        if label is not None:
+            _, info = await self._models.addressed(name, label=label)
+            version = info.version
+        status = await self._models.named(name).status()
+        return _json(tfs_rest.encode_status(tfs.version_statuses(name, status, version)))
+
+    async def _tfs_addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
+        name, version, label = _tfs_path(request)
+        return await self._models.addressed(name, version, label)
+
+    # Bodies -------------------------------------------------------------------------------------
+
+    async def _body(self, request: Request, model: str, json_length: int) -> Array:
+        """The whole body. A client that takes longer than any request may is given up."""
+        placed: PlacedBody | None = request.scope.get(BODY)
+        if placed is not None and placed.complete:
+            return placed.memory
+        timeout_s = self._limits.timeout_s
+        try:
+            return await asyncio.wait_for(self._received(request, json_length), timeout_s)
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(model, timeout_s) from None
+
+    async def _received(self, request: Request, json_length: int) -> Array:
+        placed: PlacedBody | None = request.scope.get(BODY)
+        if placed is None:
+            return await read_body(
+                request.stream(),
+                request.headers,
+                self._limits.body_bytes,
+                self._arena,
+                json_length,
+            )
+        async for _ in request.stream():
+            pass  # empty, and over when the body is complete
+        return placed.memory
+
+    def _place(self, nbytes: int, lead: int) -> Array | None:
+        """Memory for a body that is being received, but not for one over the limit.
+
+        Nor for one that would take a large part of the arena on a mere announcement.
+        """
+        if self._arena is None or nbytes > min(self._limits.body_bytes, self._largest_placed):
+            return None
+        return self._arena.allocate(nbytes, lead)
+
+
+def _answering(handler: Handler) -> Handler:
+    """The handler, whose unforeseen errors are logged and answered as the protocol says."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (ServingError, HTTPException):
+            raise
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)  # nobody reads it, but the log counts it
+        except Exception:
+            logger.exception("%s failed", handler.__name__)
+            return _json({"error": "internal error, the server's log has the reason"}, 500)
+
+    return guarded
+
+
+def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:
+    """The model's name, and the version or the label that the path asks for."""
+    parameters = request.path_params
+    version = parameters.get("version")
+    version = None if version == _DEFAULT_VERSION else version
+    return parameters["model"], version, parameters.get("label")
+
+
+def _timeout_s(request: Request) -> float:
+    """Serve itself answers 408 when its header's time is over: ours runs out just before."""
+    try:
+        header = float(request.headers.get("x-request-timeout-seconds", "inf"))
+    except ValueError:
+        return math.inf
+    return 0.95 * header if header > 0 else math.inf
+
+
+def _parsing_bytes(body: Array, json_bytes: int) -> int:
+    """How much of the body is gone through in Python: the JSON, and all of it with strings."""
+    if json_bytes > _WHOLLY_PARSED_BYTES or b"BYTES" not in bytes(body[:json_bytes]):
+        return json_bytes
+    return int(body.size)
+
+
+def _header_length(request: Request) -> int | None:
+    value = request.headers.get(HEADER_LENGTH)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise MalformedBody(f"{HEADER_LENGTH} is {value[:40]!r}, not a length")
+    return int(value)
+
+
+def _json(content: Any, status_code: int = 200) -> Response:
+    return Response(orjson.dumps(content), status_code, media_type=_JSON)
+
+
+async def _failed(request: Request, error: ServingError) -> Response:
+    headers = {"retry-after": "1"} if error.http_status == 503 else {}
+    body = orjson.dumps({"error": error.message})
+    return Response(body, error.http_status, headers, _JSON)
+
+
+async def _not_routed(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        response = await _failed(request, MethodNotAllowed(request.method, path, sorted(allowed)))
+        response.headers["allow"] = ", ".join(sorted(allowed))
+        return response
+    return await _failed(request, PathNotFound(path))

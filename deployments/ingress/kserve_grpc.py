@@ -1,0 +1,202 @@
+"""The Open Inference Protocol over gRPC (KServe v2).
+
+Pure functions between messages and requests.
+https://github.com/kserve/open-inference-protocol, specification/protocol/inference_grpc.md
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from deployments.errors import (
+    DuplicateName,
+    LimitExceeded,
+    MalformedBody,
+    WrongElementCount,
+)
+from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
+from deployments.ingress import kserve_rest
+from deployments.ingress.protos import kserve_v2_pb2 as pb
+from deployments.ingress.values import declared, from_binary, integers
+from deployments.settings import Limits
+from deployments.tensors import BYTES, NUMPY_DTYPES, Tensor, to_bytes
+
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where the values of a datatype stand; FP16 and BF16 travel in raw_input_contents only."""
+
+
+_RAW: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+_SPLIT_FIELDS: Final = 1024
+_BYTES: Final = 2  # the wire type of everything that has a length, as all fields here have
+
+
+# Requests ---------------------------------------------------------------------------------------
+
+
+def read_request(message: bytes) -> tuple[pb.ModelInferRequest, list[bytes | memoryview]]:
+    """The message without its raw_input_contents, and those as parts of it.
+
+    protobuf would copy them twice. What is not as expected is left to it. Raises DecodeError.
+    https://protobuf.dev/programming-guides/encoding
+    """
+    view, position, others = memoryview(message), 0, list[memoryview]()
+    contents: list[bytes | memoryview] = []
+    for _ in range(_SPLIT_FIELDS):
+        key, start = _varint(view, position)
+        length, start = _varint(view, start) if key & 7 == _BYTES else (0, start)
+        end = start + length
+        if key & 7 != _BYTES or end > len(view):
+            break
+        if key >> 3 == _RAW:
+            contents.append(view[start:end])
+        else:
+            others.append(view[position:end])
+        position = end
+    others.append(view[position:])
+    request = pb.ModelInferRequest.FromString(b"".join(others))
+    return request, [*contents, *request.raw_input_contents]
+
+
+def _varint(view: memoryview, position: int) -> tuple[int, int]:
+    """The number that begins there and where it ends: behind everything if it does not."""
+    value = 0
+    for place, byte in enumerate(view[position : position + 10]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, position + place + 1
+    return 0, len(view) + 1
+
+
+def parse_request(
+    message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview], limits: Limits
+) -> InferRequest:
+    """The request in a message and its raw_input_contents, which are not copied.
+
+    Raises the ServingErrors that say what is wrong with it.
+    """
+    if len(message.inputs) > limits.inputs:
+        raise LimitExceeded("number of inputs", len(message.inputs), "inputs", limits.inputs)
+    if contents:
+        tensors = _raw(message, contents, limits)
+    else:
+        tensors = tuple(_typed(entry, limits) for entry in message.inputs)
+    return InferRequest(
+        tensors=tensors,
+        outputs=_wanted_outputs(message),
+        id=message.id or None,
+        parameters=_parameters(message.parameters),
+        input_parameters={entry.name: _parameters(entry.parameters) for entry in message.inputs},
+    )
+
+
+def _raw(
+    message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview], limits: Limits
+) -> tuple[Tensor, ...]:
+    entries = message.inputs
+    if len(entries) != len(contents):
+        raise MalformedBody(f"{len(contents)} raw_input_contents for {len(entries)} inputs")
+    for entry in entries:
+        if entry.HasField("contents"):
+            raise MalformedBody(f"input '{entry.name}' has contents beside raw_input_contents")
+    return tuple(
+        from_binary(
+            entry.name,
+            *declared(entry.name, entry.datatype, list(entry.shape), limits),
+            np.frombuffer(raw, np.uint8),
+        )
+        for entry, raw in zip(entries, contents, strict=True)
+    )
+
+
+def _typed(entry: pb.ModelInferRequest.InferInputTensor, limits: Limits) -> Tensor:
+    name = entry.name
+    datatype, shape = declared(name, entry.datatype, list(entry.shape), limits)
+    field = _CONTENTS.get(datatype)
+    if field is None:
+        raise MalformedBody(f"input '{name}' is {datatype}, which has raw_input_contents only")
+    for given, _ in entry.contents.ListFields():
+        if given.name != field:
+            raise MalformedBody(f"input '{name}' is {datatype} and has {given.name}, not {field}")
+    values = getattr(entry.contents, field)
+    expected = prod(shape)
+    if len(values) != expected:
+        raise WrongElementCount(name, len(values), shape, expected)
+    if datatype == BYTES:
+        return Tensor(name, BYTES, shape, list(values))
+    if NUMPY_DTYPES[datatype].kind in "iu":
+        array = integers(name, datatype, list(values))
+    else:
+        array = np.array(values, NUMPY_DTYPES[datatype])
+    return Tensor(name, datatype, shape, array.reshape(shape))
+
+
+def _wanted_outputs(message: pb.ModelInferRequest) -> dict[str, Mapping[str, Any]]:
+    wanted: dict[str, Mapping[str, Any]] = {}
+    for entry in message.outputs:
+        if entry.name in wanted:
+            raise DuplicateName("output", entry.name)
+        wanted[entry.name] = _parameters(entry.parameters)
+    return wanted
+
+
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {
+        name: None if choice is None else getattr(parameters[name], choice)
+        for name, choice in choices.items()
+    }
+
+
+# Responses --------------------------------------------------------------------------------------
+
+
+def encode_response(response: InferResponse) -> pb.ModelInferResponse:
+    """The response with all outputs in raw_output_contents."""
+    message = pb.ModelInferResponse(
+        model_name=response.model, model_version=response.version, id=response.id or ""
+    )
+    for tensor in response.tensors:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_output_contents.append(bytes(to_bytes(tensor)))
+    return message
+
+
+def encode_metadata(info: ModelInfo) -> pb.ModelMetadataResponse:
+    """The model metadata response; open dimensions are -1."""
+    return pb.ModelMetadataResponse(
+        name=info.name,
+        versions=info.versions,
+        platform="openvino",
+        inputs=_described(info.inputs),
+        outputs=_described(info.outputs),
+    )
+
+
+def encode_config(info: ModelInfo) -> pb.ModelConfigResponse:
+    """What Triton's clients want to know beyond the metadata: shapes include the batch."""
+    return pb.ModelConfigResponse(config=kserve_rest.model_config(info))
+
+
+def _described(
+    specs: Sequence[InputSpec | OutputSpec],
+) -> Iterable[pb.ModelMetadataResponse.TensorMetadata]:
+    for spec in specs:
+        shape = [-1 if dim.fixed is None else dim.fixed for dim in spec.dims]
+        yield pb.ModelMetadataResponse.TensorMetadata(
+            name=spec.name, datatype=spec.datatype, shape=shape
+        )

@@ -1,0 +1,144 @@
+"""All served models, and the one path that the requests of every protocol take."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import numpy as np
+
+from deployments.arena import Arena
+from deployments.errors import LabelNotFound, MalformedBody, ModelNotFound, ModelUnavailable
+from deployments.inference import InferRequest, InferResponse, ModelInfo, ModelStatus
+from deployments.ingress.images import decode_pictures, is_picture_input
+from deployments.ingress.models import ServedModel
+from deployments.settings import Limits
+from deployments.tensors import Array, Tensor
+
+T = TypeVar("T")
+
+_OFF_LOOP_BYTES: Final = 256 * 1024
+
+
+_INDEX_STATES: Final = {"AVAILABLE": "READY", "LOADING": "LOADING", "UNAVAILABLE": "UNAVAILABLE"}
+
+
+class IndexEntry(NamedTuple):
+    """A version in Triton's model repository extension."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class ServedModels:
+    def __init__(
+        self, models: Mapping[str, ServedModel], limits: Limits, arena: Arena | None
+    ) -> None:
+        self.limits = limits
+        self._models = models
+        self._arena = arena
+        self._settled = False
+
+    async def addressed(
+        self, name: str, version: str | None = None, label: str | None = None
+    ) -> tuple[ServedModel, ModelInfo]:
+        """Raises ModelNotFound, ModelUnavailable, VersionNotFound, LabelNotFound."""
+        model = self.named(name)
+        info = await model.info(version)
+        if label is not None:
+            if label not in info.labels:
+                raise LabelNotFound(name, label, list(info.labels))
+            info = await model.info(info.labels[label])
+        return model, info
+
+    def named(self, name: str) -> ServedModel:
+        """Raises ModelNotFound."""
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(name, list(self._models))
+        return model
+
+    async def check_ready(self) -> None:
+        """Raises ModelUnavailable until every model is available or has said why not, and one
+        at least is."""
+        if self._settled:
+            return
+        statuses = await self.statuses()
+        for name, status in statuses.items():
+            if status.state == "LOADING":
+                raise ModelUnavailable(name, status.reason)
+        if all(status.info is None for status in statuses.values()):
+            name, status = next(iter(statuses.items()))
+            raise ModelUnavailable(name, status.reason)
+        self._settled = True
+
+    async def statuses(self) -> dict[str, ModelStatus]:
+        statuses = await asyncio.gather(*(model.status() for model in self._models.values()))
+        return dict(zip(self._models, statuses, strict=True))
+
+    async def index(self, *, only_ready: bool) -> list[IndexEntry]:
+        """Every version of every model; the version is empty as long as it is not known."""
+        index = [
+            IndexEntry(name, version, _INDEX_STATES[status.state], status.reason)
+            for name, status in (await self.statuses()).items()
+            for version in (status.info.versions if status.info else ("",))
+        ]
+        return [entry for entry in index if entry.state == "READY" or not only_ready]
+
+    async def infer(
+        self,
+        model: ServedModel,
+        info: ModelInfo,
+        request: InferRequest,
+        started: float,
+        timeout_s: float = math.inf,
+    ) -> InferResponse:
+        """Answers a request that began to arrive at `started` (monotonic clock).
+
+        It has the least of `timeout_s`, the limit, and its parameter `timeout` (microseconds, as
+        Triton has it). Raises the ServingErrors a client can cause.
+        """
+        tensors = [await self._decoded(info, request, tensor) for tensor in request.tensors]
+        timeout_s = min(timeout_s, self._timeout_s(request.parameters))
+        spent_s = time.monotonic() - started
+        outputs = await model.infer(info, tensors, tuple(request.outputs), timeout_s, spent_s)
+        return InferResponse(info.name, info.version, tuple(outputs), request.id)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+    def _timeout_s(self, parameters: Mapping[str, Any]) -> float:
+        microseconds = parameters.get("timeout")
+        if microseconds is None:
+            return self.limits.timeout_s
+        if type(microseconds) is not int or microseconds < 0:
+            raise MalformedBody(f"parameter 'timeout' is {microseconds!r}, not microseconds")
+        return min(self.limits.timeout_s, microseconds / 1e6 or math.inf)
+
+    async def _decoded(self, info: ModelInfo, request: InferRequest, tensor: Tensor) -> Tensor:
+        """The tensor; encoded pictures become pixels, in a worker thread."""
+        spec = next((spec for spec in info.inputs if spec.name == tensor.name), None)
+        if spec is None or not is_picture_input(spec, tensor):
+            return tensor
+        parameters = request.input_parameters.get(tensor.name, {})
+        return await asyncio.to_thread(
+            decode_pictures, spec, tensor, parameters, self.limits, self._space
+        )
+
+    def _space(self, nbytes: int) -> Array:
+        space = self._arena.allocate(nbytes) if self._arena is not None else None
+        return np.empty(nbytes, np.uint8) if space is None else space
+
+
+async def off_loop(nbytes: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Large conversions go to a thread, small ones are quicker done here."""
+    if nbytes > _OFF_LOOP_BYTES:
+        return await asyncio.to_thread(work, *arguments)
+    return work(*arguments)
+
+
+def total_bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
