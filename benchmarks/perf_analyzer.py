@@ -96,7 +96,7 @@ def analyze(
             *("--shape", f"data:{','.join(map(str, shape))}", "-b", "1"),
             *("--concurrency-range", str(clients), "-f", table),
             *("--measurement-interval", str(int(1000 * seconds))),
-            *("--max-trials", "3", "--stability-percentage", "50"),
+            *("--max-trials", "3", "--stability-percentage", "999"),
         ]
         ran = subprocess.run(
             command, env=environment(), capture_output=True, text=True, check=False, timeout=300

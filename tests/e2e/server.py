@@ -21,6 +21,10 @@ STOP_S = 40.0
 _SERVE = Path(sys.executable).with_name("serve")
 
 
+class NotStarted(RuntimeError):
+    """Raised when a server does not get ready; with the end of its log."""
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, all different."""
     with contextlib.ExitStack() as stack:
@@ -70,7 +74,23 @@ class Server:
 def running(
     config: dict[str, Any], directory: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """The server of this configuration, ready; nothing of it is left afterwards."""
+    """The server of this configuration, ready; nothing of it is left afterwards.
+
+    One that does not start gets a second try: a free port may be taken before HAProxy is there.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(_started(config, directory, environment))
+        except NotStarted as error:
+            print(f"starting the server again: {error}", file=sys.stderr)
+            server = stack.enter_context(_started(config, directory, environment))
+        yield server
+
+
+@contextlib.contextmanager
+def _started(
+    config: dict[str, Any], directory: Path, environment: Mapping[str, str] | None
+) -> Iterator[Server]:
     config, ports = with_free_ports(config)
     path, log = directory / "serve_config.yaml", directory / "serve.log"
     path.write_text(yaml.safe_dump(config))
@@ -123,4 +143,4 @@ def _wait_until_ready(server: Server, process: "subprocess.Popen[bytes]") -> Non
             if httpx.get(f"{server.url}/v2/health/ready", timeout=5).status_code == 200:
                 return
         time.sleep(0.2)  # nothing to wait on: the port belongs to a process two away
-    raise RuntimeError("the server did not start:\n" + server.log.read_text()[-4000:])
+    raise NotStarted("the server did not start:\n" + server.log.read_text()[-4000:])
