@@ -8,10 +8,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from importlib.metadata import version as installed_version
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -29,14 +29,17 @@ from deployments.ingress.grpc_services import SERVICES
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
 from deployments.ingress.protos import tensorflow_serving_pb2 as serving
 from deployments.ingress.served import ServedModels, off_loop, total_bytes
+from deployments.settings import Limits
 
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
-_Inference: TypeAlias = tuple[kserve.ModelInferRequest, list[bytes | memoryview]]
+M = TypeVar("M", bound=Message)
 
 _INTERNAL: Final = "internal error, the server's log has the reason"
 _STREAM_AHEAD: Final = 64
+_ASCII_DETAILS, _OTHER_DETAILS = 2000, 400
 _WATCH_S: Final = 1.0
+_WATCHES: Final = 10
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = "triton_final_response"
 
@@ -49,8 +52,15 @@ class Context(Protocol):
     def set_details(self, details: str) -> None: ...
 
 
+def _as(request_type: type[M]) -> Callable[[bytes, Limits], M]:
+    def read(message: bytes, limits: Limits) -> M:
+        return request_type.FromString(message)
+
+    return read
+
+
 def _answers(
-    read: Callable[[bytes], T],
+    read: Callable[[bytes, Limits], T],
 ) -> Callable[
     [Callable[["GrpcMethods", T], Awaitable[Message]]],
     Callable[["GrpcMethods", bytes, Context], Awaitable[Message]],
@@ -84,22 +94,22 @@ class GrpcMethods:
 
     # inference.GRPCInferenceService ---------------------------------------------------------------
 
-    @_answers(kserve.ServerLiveRequest.FromString)
+    @_answers(_as(kserve.ServerLiveRequest))
     async def ServerLive(self, request: kserve.ServerLiveRequest) -> Message:
         return kserve.ServerLiveResponse(live=True)
 
-    @_answers(kserve.ServerReadyRequest.FromString)
+    @_answers(_as(kserve.ServerReadyRequest))
     async def ServerReady(self, request: kserve.ServerReadyRequest) -> Message:
         return kserve.ServerReadyResponse(ready=await self._is_ready())
 
-    @_answers(kserve.ModelReadyRequest.FromString)
+    @_answers(_as(kserve.ModelReadyRequest))
     async def ModelReady(self, request: kserve.ModelReadyRequest) -> Message:
         status = await self.models.named(request.name).status()
         if status.info is not None:
             await self.models.addressed(request.name, request.version or None)
         return kserve.ModelReadyResponse(ready=status.state == "AVAILABLE")
 
-    @_answers(kserve.ServerMetadataRequest.FromString)
+    @_answers(_as(kserve.ServerMetadataRequest))
     async def ServerMetadata(self, request: kserve.ServerMetadataRequest) -> Message:
         return kserve.ServerMetadataResponse(
             name="anyshape",
@@ -107,17 +117,17 @@ class GrpcMethods:
             extensions=["model_configuration", "model_repository"],
         )
 
-    @_answers(kserve.ModelMetadataRequest.FromString)
+    @_answers(_as(kserve.ModelMetadataRequest))
     async def ModelMetadata(self, request: kserve.ModelMetadataRequest) -> Message:
         _, info = await self.models.addressed(request.name, request.version or None)
         return kserve_grpc.encode_metadata(info)
 
-    @_answers(kserve.ModelConfigRequest.FromString)
+    @_answers(_as(kserve.ModelConfigRequest))
     async def ModelConfig(self, request: kserve.ModelConfigRequest) -> Message:
         _, info = await self.models.addressed(request.name, request.version or None)
         return kserve_grpc.encode_config(info)
 
-    @_answers(kserve.RepositoryIndexRequest.FromString)
+    @_answers(_as(kserve.RepositoryIndexRequest))
     async def RepositoryIndex(self, request: kserve.RepositoryIndexRequest) -> Message:
         index = await self.models.index(only_ready=request.ready)
         return kserve.RepositoryIndexResponse(
@@ -125,15 +135,16 @@ class GrpcMethods:
         )
 
     @_answers(kserve_grpc.read_request)
-    async def ModelInfer(self, request: _Inference) -> Message:
+    async def ModelInfer(self, request: kserve_grpc.Inference) -> Message:
         return await self._inferred(*request)
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], grpc_context: Context
     ) -> AsyncIterator[Message]:
         """Inferences that have nothing to do with each other, answered in the order they came."""
-        async for answer in _in_order(messages, self._streamed):
-            yield answer
+        async with aclosing(_in_order(messages, self._streamed)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def _streamed(self, message: bytes) -> Message:
         """What fails is told in the stream, which goes on."""
@@ -162,32 +173,37 @@ class GrpcMethods:
         model, info = await self.models.addressed(request.model_name, request.model_version or None)
         model.check_queue()
         parsed = await off_loop(
-            request.ByteSize(), kserve_grpc.parse_request, request, contents, self.models.limits
+            kserve_grpc.parsing_bytes(request, contents),
+            kserve_grpc.parse_request,
+            request,
+            contents,
+            self.models.limits,
+            self.models.space,
         )
         response = await self.models.infer(model, info, parsed, started)
         return await off_loop(total_bytes(response.tensors), kserve_grpc.encode_response, response)
 
     # tensorflow.serving.PredictionService, ModelService -------------------------------------------
 
-    @_answers(serving.PredictRequest.FromString)
+    @_answers(tfs_grpc.read_request)
     async def Predict(self, request: serving.PredictRequest) -> Message:
         started = time.monotonic()
         spec = request.model_spec
         model, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
         model.check_queue()
         parsed = await off_loop(
-            request.ByteSize(), tfs_grpc.parse_request, request, self.models.limits
+            tfs_grpc.parsing_bytes(request), tfs_grpc.parse_request, request, self.models.limits
         )
         response = await self.models.infer(model, info, parsed, started)
         return await off_loop(total_bytes(response.tensors), tfs_grpc.encode_response, response)
 
-    @_answers(serving.GetModelMetadataRequest.FromString)
+    @_answers(_as(serving.GetModelMetadataRequest))
     async def GetModelMetadata(self, request: serving.GetModelMetadataRequest) -> Message:
         spec = request.model_spec
         _, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
         return tfs_grpc.encode_metadata(info, request.metadata_field)
 
-    @_answers(serving.GetModelStatusRequest.FromString)
+    @_answers(_as(serving.GetModelStatusRequest))
     async def GetModelStatus(self, request: serving.GetModelStatusRequest) -> Message:
         spec = request.model_spec
         version, label = tfs_grpc.version_and_label(spec)
@@ -199,13 +215,13 @@ class GrpcMethods:
 
     # grpc.health.v1.Health ------------------------------------------------------------------------
 
-    @_answers(health_pb2.HealthCheckRequest.FromString)
+    @_answers(_as(health_pb2.HealthCheckRequest))
     async def Check(self, request: health_pb2.HealthCheckRequest) -> Message:
         """The server's health, or a model's where the service is named as it."""
         answer: Message = health_pb2.HealthCheckResponse(status=await self._health(request.service))
         return answer
 
-    @_answers(health_pb2.HealthListRequest.FromString)
+    @_answers(_as(health_pb2.HealthListRequest))
     async def List(self, request: health_pb2.HealthListRequest) -> Message:
         """The health of the server, of its services and of its models."""
         names = ["", *SERVICES, *await self.models.statuses()]
@@ -216,14 +232,17 @@ class GrpcMethods:
         return answer
 
     async def Watch(self, message: bytes, grpc_context: Context) -> AsyncIterator[Message]:
-        """The health now and whenever it has changed."""
+        """The health now and whenever it has changed.
+
+        It ends after a while, and clients watch anew: a replica that is to stop waits for it.
+        """
         try:
-            service = self._read(health_pb2.HealthCheckRequest.FromString, message).service
+            service = self._read(_as(health_pb2.HealthCheckRequest), message).service
         except ServingError as error:
             _refuse(grpc_context, error)
             return
         last = None
-        while True:
+        for _ in range(_WATCHES):
             try:
                 status = await self._health(service)
             except ModelNotFound:
@@ -249,24 +268,27 @@ class GrpcMethods:
             return False
         return True
 
-    def _read(self, read: Callable[[bytes], T], message: bytes) -> T:
+    def _read(self, read: Callable[[bytes, Limits], T], message: bytes) -> T:
         limit = self.models.limits.body_bytes
         if len(message) > limit:
             raise LimitExceeded("request message", len(message), "body_bytes", limit)
         try:
-            return read(message)
+            return read(message, self.models.limits)
         except DecodeError:
             raise MalformedBody("the message is not one of this method") from None
 
 
 def _refuse(context: Context, error: ServingError) -> None:
+    """Details travel in a trailer of 8 KiB at most, where other than ASCII takes up to 12 bytes."""
+    words = error.message
+    most = _ASCII_DETAILS if words.isascii() else _OTHER_DETAILS
     context.set_code(grpc.StatusCode[error.grpc_code])
-    context.set_details(error.message)
+    context.set_details(words if len(words) <= most else words[:most] + "...")
 
 
 async def _in_order(
     messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Message]]
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """The answers in the order of the messages, of which some are answered at once."""
     under_way: deque[asyncio.Future[Any]] = deque()
     arrived, room = asyncio.Event(), asyncio.Semaphore(_STREAM_AHEAD)

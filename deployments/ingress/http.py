@@ -29,7 +29,7 @@ from deployments.ingress.application import Application, Handler
 from deployments.ingress.bodies import read_body
 from deployments.ingress.kserve_rest import HEADER_LENGTH
 from deployments.ingress.models import ServedModel
-from deployments.ingress.responses import Parts
+from deployments.ingress.responses import InPlace, Parts
 from deployments.ingress.served import ServedModels, off_loop, total_bytes
 from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
 from deployments.tensors import Array
@@ -49,6 +49,7 @@ class Http:
         self._models = models
         self._limits = models.limits
         self._arena = arena
+        self._in_place = InPlace(models.limits.shared_memory_bytes // 4)
         self._largest_placed = models.limits.shared_memory_bytes // 4
         if arena is not None:
             install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", INLINE_BYTES))
@@ -167,9 +168,9 @@ class Http:
             total_bytes(response.tensors), kserve_rest.encode_response, response, parsed
         )
         if json_length is None:
-            return Parts(parts, {"content-type": _JSON})
+            return Parts(parts, {"content-type": _JSON}, self._in_place)
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
-        return Parts(parts, headers)
+        return Parts(parts, headers, self._in_place)
 
     async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
         return await self._models.addressed(
@@ -188,7 +189,7 @@ class Http:
         content = await off_loop(
             total_bytes(response.tensors), tfs_rest.encode_response, response, by_row
         )
-        return Parts([content], {"content-type": _JSON})
+        return Parts([content], {"content-type": _JSON}, self._in_place)
 
     async def _tfs_metadata(self, request: Request) -> Response:
         _, info = await self._tfs_addressed(request)

@@ -4,12 +4,13 @@ Pure functions between messages and requests.
 https://github.com/kserve/open-inference-protocol, specification/protocol/inference_grpc.md
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from deployments.crossing import INLINE_BYTES
 from deployments.errors import (
     DuplicateName,
     LimitExceeded,
@@ -20,8 +21,10 @@ from deployments.inference import InferRequest, InferResponse, InputSpec, ModelI
 from deployments.ingress import kserve_rest
 from deployments.ingress.protos import kserve_v2_pb2 as pb
 from deployments.ingress.values import declared, from_binary, integers
+from deployments.ingress.wire import BYTES as LENGTH_DELIMITED
+from deployments.ingress.wire import fields
 from deployments.settings import Limits
-from deployments.tensors import BYTES, NUMPY_DTYPES, Tensor, to_bytes
+from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
 
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -41,58 +44,57 @@ _CONTENTS: Final = {
 
 
 _RAW: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
-_SPLIT_FIELDS: Final = 1024
-_BYTES: Final = 2  # the wire type of everything that has a length, as all fields here have
+_QUICKLY_COPIED_BYTES: Final = 4 * 2**20
+
+Inference: TypeAlias = tuple[pb.ModelInferRequest, list[bytes | memoryview]]
 
 
 # Requests ---------------------------------------------------------------------------------------
 
 
-def read_request(message: bytes) -> tuple[pb.ModelInferRequest, list[bytes | memoryview]]:
+def read_request(message: bytes, limits: Limits) -> Inference:
     """The message without its raw_input_contents, and those as parts of it.
 
-    protobuf would copy them twice. What is not as expected is left to it. Raises DecodeError.
-    https://protobuf.dev/programming-guides/encoding
+    protobuf would copy them twice. What is not as expected is left to it; `limits.json_bytes`
+    bounds what it reads. Raises DecodeError, LimitExceeded.
     """
     view, position, others = memoryview(message), 0, list[memoryview]()
     contents: list[bytes | memoryview] = []
-    for _ in range(_SPLIT_FIELDS):
-        key, start = _varint(view, position)
-        length, start = _varint(view, start) if key & 7 == _BYTES else (0, start)
-        end = start + length
-        if key & 7 != _BYTES or end > len(view):
-            break
-        if key >> 3 == _RAW:
-            contents.append(view[start:end])
+    for field in fields(view):
+        if field.number == _RAW and field.kind == LENGTH_DELIMITED:
+            contents.append(view[field.start : field.end])
         else:
-            others.append(view[position:end])
-        position = end
+            others.append(view[field.begin : field.end])
+        position = field.end
     others.append(view[position:])
+    if (size := sum(map(len, others))) > limits.json_bytes:
+        what = "message without its raw_input_contents"
+        raise LimitExceeded(what, size, "json_bytes", limits.json_bytes)
     request = pb.ModelInferRequest.FromString(b"".join(others))
     return request, [*contents, *request.raw_input_contents]
 
 
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """The number that begins there and where it ends: behind everything if it does not."""
-    value = 0
-    for place, byte in enumerate(view[position : position + 10]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, position + place + 1
-    return 0, len(view) + 1
+def parsing_bytes(message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview]) -> int:
+    """How much of a request is gone through in Python, or takes long to copy."""
+    raw = sum(map(len, contents))
+    strings = any(entry.datatype == BYTES for entry in message.inputs)
+    return message.ByteSize() + (raw if strings or raw > _QUICKLY_COPIED_BYTES else 0)
 
 
 def parse_request(
-    message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview], limits: Limits
+    message: pb.ModelInferRequest,
+    contents: Sequence[bytes | memoryview],
+    limits: Limits,
+    space: Callable[[int], Array],
 ) -> InferRequest:
-    """The request in a message and its raw_input_contents, which are not copied.
+    """The request in a message and its raw_input_contents, of which large ones go to `space`.
 
     Raises the ServingErrors that say what is wrong with it.
     """
     if len(message.inputs) > limits.inputs:
         raise LimitExceeded("number of inputs", len(message.inputs), "inputs", limits.inputs)
     if contents:
-        tensors = _raw(message, contents, limits)
+        tensors = _raw(message, contents, limits, space)
     else:
         tensors = tuple(_typed(entry, limits) for entry in message.inputs)
     return InferRequest(
@@ -105,7 +107,10 @@ def parse_request(
 
 
 def _raw(
-    message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview], limits: Limits
+    message: pb.ModelInferRequest,
+    contents: Sequence[bytes | memoryview],
+    limits: Limits,
+    space: Callable[[int], Array],
 ) -> tuple[Tensor, ...]:
     entries = message.inputs
     if len(entries) != len(contents):
@@ -113,19 +118,20 @@ def _raw(
     for entry in entries:
         if entry.HasField("contents"):
             raise MalformedBody(f"input '{entry.name}' has contents beside raw_input_contents")
-    return tuple(
-        from_binary(
-            entry.name,
-            *declared(entry.name, entry.datatype, list(entry.shape), limits),
-            np.frombuffer(raw, np.uint8),
-        )
-        for entry, raw in zip(entries, contents, strict=True)
-    )
+    tensors = []
+    for entry, content in zip(entries, contents, strict=True):
+        datatype, shape = declared(entry.name, entry.datatype, entry.shape, limits)
+        raw = np.frombuffer(content, np.uint8)
+        if datatype != BYTES and raw.size > INLINE_BYTES:
+            raw = space(raw.size)
+            raw[:] = np.frombuffer(content, np.uint8)
+        tensors.append(from_binary(entry.name, datatype, shape, raw))
+    return tuple(tensors)
 
 
 def _typed(entry: pb.ModelInferRequest.InferInputTensor, limits: Limits) -> Tensor:
     name = entry.name
-    datatype, shape = declared(name, entry.datatype, list(entry.shape), limits)
+    datatype, shape = declared(name, entry.datatype, entry.shape, limits)
     field = _CONTENTS.get(datatype)
     if field is None:
         raise MalformedBody(f"input '{name}' is {datatype}, which has raw_input_contents only")

@@ -125,10 +125,11 @@ class ServedModels:
             return tensor
         parameters = request.input_parameters.get(tensor.name, {})
         return await asyncio.to_thread(
-            decode_pictures, spec, tensor, parameters, self.limits, self._space
+            decode_pictures, spec, tensor, parameters, self.limits, self.space
         )
 
-    def _space(self, nbytes: int) -> Array:
+    def space(self, nbytes: int) -> Array:
+        """Memory that the models can map, while there is room."""
         space = self._arena.allocate(nbytes) if self._arena is not None else None
         return np.empty(nbytes, np.uint8) if space is None else space
 

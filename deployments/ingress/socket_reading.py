@@ -20,6 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from deployments.tensors import Array
 
 BODY: Final = "anyshape.body"
+DIRECT: Final = "anyshape.direct"
+"""In the scope of a request that this process itself read from the socket. What answers it is
+written there, while Ray's own proxy has to pickle it."""
 
 _SCRATCH_BYTES: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 18
@@ -72,6 +75,7 @@ class _Http(HttpToolsProtocol):
         in_line = before is not None and not before.response_complete
         super().on_headers_complete()
         scope = cast("dict[str, Any]", self.scope)
+        scope[DIRECT] = True
         space = None if in_line else self._placement.space(scope, dict(self.headers))
         if space is not None:
             scope[BODY] = PlacedBody(space)

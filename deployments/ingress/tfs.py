@@ -40,8 +40,10 @@ class VersionStatus:
 
 def check_signature(name: object) -> None:
     """Every model has the one signature that TensorFlow Serving calls by default."""
+    if name is not None and not isinstance(name, str):
+        raise MalformedBody("signature_name is not a string")
     if name not in (None, "", SIGNATURE):
-        raise MalformedBody(f"signature_name is {str(name)[:100]!r}, models have '{SIGNATURE}'")
+        raise MalformedBody(f"signature_name is {name[:100]!r}, models have '{SIGNATURE}'")
 
 
 def version_statuses(

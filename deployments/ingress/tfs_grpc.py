@@ -3,7 +3,7 @@
 https://github.com/tensorflow/serving, tensorflow_serving/apis
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Final, cast
 
@@ -21,6 +21,8 @@ from deployments.inference import InferRequest, InferResponse, InputSpec, ModelI
 from deployments.ingress.protos import tensorflow_serving_pb2 as pb
 from deployments.ingress.tfs import DATATYPES, METHOD, SIGNATURE, VersionStatus, check_signature
 from deployments.ingress.values import declared, integers
+from deployments.ingress.wire import BYTES as LENGTH_DELIMITED
+from deployments.ingress.wire import fields
 from deployments.settings import Limits
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, from_bytes, to_bytes
 
@@ -44,6 +46,12 @@ _VALUES: Final = {
     "UINT64": "uint64_val",
 }
 """Where a datatype's values stand (tensorflow/core/framework/tensor.proto)."""
+_INPUTS: Final = pb.PredictRequest.DESCRIPTOR.fields_by_name["inputs"].number
+_MAP_VALUE: Final = 2
+_CONTENTS: Final = [
+    pb.TensorProto.DESCRIPTOR.fields_by_name[name].number
+    for name in ("tensor_content", "string_val")
+]
 _ERROR_CODES: Final = {"OK": 0, "UNAVAILABLE": 14}  # google.rpc.Code
 
 
@@ -57,6 +65,37 @@ def version_and_label(spec: pb.ModelSpec) -> tuple[str | None, str | None]:
 # Requests ---------------------------------------------------------------------------------------
 
 
+def read_request(message: bytes, limits: Limits) -> pb.PredictRequest:
+    """`limits.json_bytes` bounds what is neither tensor_content nor string_val.
+
+    Raises DecodeError, LimitExceeded.
+    """
+    if len(message) > limits.json_bytes:
+        size = len(message) - sum(_content_bytes(memoryview(message)))
+        if size > limits.json_bytes:
+            what = "message without its tensor_content and string_val"
+            raise LimitExceeded(what, size, "json_bytes", limits.json_bytes)
+    return pb.PredictRequest.FromString(message)
+
+
+def _content_bytes(message: memoryview) -> Iterator[int]:
+    for entry in _within(message, _INPUTS):
+        for tensor in _within(entry, _MAP_VALUE):
+            yield from (len(content) for content in _within(tensor, *_CONTENTS))
+
+
+def _within(message: memoryview, *numbers: int) -> Iterator[memoryview]:
+    for field in fields(message):
+        if field.number in numbers and field.kind == LENGTH_DELIMITED:
+            yield message[field.start : field.end]
+
+
+def parsing_bytes(message: pb.PredictRequest) -> int:
+    """How much of a request is gone through in Python, or has to be filled in."""
+    claimed = sum(prod(d.size for d in t.tensor_shape.dim) for t in message.inputs.values())
+    return max(message.ByteSize(), claimed)
+
+
 def parse_request(message: pb.PredictRequest, limits: Limits) -> InferRequest:
     """The request in a message. Raises the ServingErrors that say what is wrong with it."""
     check_signature(message.model_spec.signature_name)
@@ -67,11 +106,16 @@ def parse_request(message: pb.PredictRequest, limits: Limits) -> InferRequest:
         if name in wanted:
             raise DuplicateName("output", name)
         wanted[name] = {}
-    tensors = (_tensor(name, tensor, limits) for name, tensor in message.inputs.items())
+    tensors: list[Tensor] = []
+    left = limits.body_bytes
+    for name, tensor in message.inputs.items():
+        tensors.append(_tensor(name, tensor, limits, left))
+        left -= tensors[-1].nbytes
     return InferRequest(tuple(tensors), wanted)
 
 
-def _tensor(name: str, tensor: pb.TensorProto, limits: Limits) -> Tensor:
+def _tensor(name: str, tensor: pb.TensorProto, limits: Limits, left: int) -> Tensor:
+    """`left` is how many bytes it may have: a value may stand for many."""
     known = _NUMBERS.get(tensor.dtype)
     if known is None:
         raise UnknownDatatype(name, f"number {tensor.dtype}")
@@ -81,18 +125,22 @@ def _tensor(name: str, tensor: pb.TensorProto, limits: Limits) -> Tensor:
     datatype, shape = declared(name, known, sizes, limits)
     if tensor.tensor_content and datatype != BYTES:
         return from_bytes(name, datatype, shape, np.frombuffer(tensor.tensor_content, np.uint8))
-    values = _repeated(name, list(getattr(tensor, _VALUES[datatype])), shape)
-    if datatype == BYTES:
-        return Tensor(name, BYTES, shape, values)
-    return Tensor(name, datatype, shape, _array(name, datatype, values).reshape(shape))
-
-
-def _repeated(name: str, values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """Where there are fewer values than elements, the last one stands for the rest."""
-    expected = prod(shape)
+    values, expected = list(getattr(tensor, _VALUES[datatype])), prod(shape)
     if len(values) > expected or (expected and not values):
         raise WrongElementCount(name, len(values), shape, expected)
-    return values + values[-1:] * (expected - len(values))
+    each = len(values[-1]) if datatype == BYTES and values else 0
+    nbytes = expected * (each if datatype == BYTES else NUMPY_DTYPES[datatype].itemsize)
+    if len(values) < expected and nbytes > left:
+        what = f"input '{name}', whose last value stands for the rest, with those before it,"
+        raise LimitExceeded(
+            what, limits.body_bytes - left + nbytes, "body_bytes", limits.body_bytes
+        )
+    if datatype == BYTES:
+        return Tensor(name, BYTES, shape, values + values[-1:] * (expected - len(values)))
+    array = np.empty(expected, NUMPY_DTYPES[datatype])
+    array[: len(values)] = _array(name, datatype, values)
+    array[len(values) :] = array[len(values) - 1 : len(values)]
+    return Tensor(name, datatype, shape, array.reshape(shape))
 
 
 def _array(name: str, datatype: str, values: list[Any]) -> Array:

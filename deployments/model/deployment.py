@@ -30,7 +30,7 @@ from deployments.inference import ModelStatus, ShapeKey
 from deployments.lanes import CannotConnect, attend
 from deployments.model.download import fetch
 from deployments.model.repository import SourceUnavailable, locate
-from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
+from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape, nowhere
 from deployments.model.serving import CacheSettings, ServingVersion, Work
 from deployments.model.shapes import PolicyError
 from deployments.model.version import Version, VersionSettings
@@ -120,7 +120,8 @@ class OpenVINOModel:
     def _work(self, member: Member, call: BatchCall) -> Work:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
         deadline = time.monotonic() + member.time_left_s
-        return Work(tensors, member.rows, member.outputs, deadline, member.time_left_s)
+        space = nowhere if call.arena is None else self._space
+        return Work(tensors, member.rows, member.outputs, deadline, member.time_left_s, space)
 
     def _copies(self, answers: Sequence[list[Tensor] | ServingError]) -> int:
         """How many bytes of outputs sending them copies."""
@@ -179,9 +180,7 @@ class OpenVINOModel:
         """Loads the model, or says in words why that failed."""
         try:
             version = await asyncio.to_thread(self._load)
-            serving = ServingVersion(
-                version, self._cache_settings(), self._reshape_lock, self._space
-            )
+            serving = ServingVersion(version, self._cache_settings(), self._reshape_lock)
             await serving.warm_up(self._warm_up(version))
         except (SourceUnavailable, CannotLoad, PolicyError) as error:
             if error.__cause__ is not None:

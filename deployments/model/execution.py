@@ -63,8 +63,8 @@ class Execution:
     """`count` worker threads; of the work that waits, the one with the earliest deadline is next.
 
     Work that is costly, for which OpenVINO has to build anew what it keeps for known shapes, fills
-    the device's `streams` and no more: other work finds a thread free. And while there is any, it
-    finds a stream free as well.
+    the device's `streams` and no more: other work finds a thread free. And while there is other
+    work, no more of it begins than leaves a stream free, where there are two.
 
     Not an executor of the standard library: those know no deadlines, and take an answer through
     three more turns of the event loop.
@@ -113,6 +113,8 @@ class Execution:
                 self._changed.notify()  # what had to wait for it may begin
             if begun:
                 await job.wait_out()
+            else:
+                job.work = None  # nobody will run it, and it holds tensors
             raise
 
     def close(self) -> None:

@@ -36,13 +36,17 @@ Answer: TypeAlias = list[Tensor] | ServingError
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One request of a batch; `deadline` is a time of the monotonic clock."""
+    """One request of a batch; `deadline` is a time of the monotonic clock.
+
+    Its outputs go to `space`, if it has any.
+    """
 
     tensors: Sequence[Tensor]
     rows: int
     outputs: tuple[str, ...]
     deadline: float
     timeout_s: float
+    space: Space = nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,8 @@ class ServingVersion:
         version: Version,
         settings: CacheSettings,
         lock: asyncio.Lock,
-        space: Space = nowhere,
     ) -> None:
-        """`space` is where large outputs go, if it has any."""
         self.version = version
-        self._space = space
         self._execution = Execution(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.batches = 0
@@ -194,7 +195,7 @@ class ServingVersion:
         def work() -> Answer:
             if time.monotonic() >= member.deadline:
                 return self._late(member)
-            return compiled.infer(member.tensors, member.outputs, self._space)
+            return compiled.infer(member.tensors, member.outputs, member.space)
 
         try:
             return await self._execution.run(member.deadline, work, costly=costly)

@@ -26,6 +26,9 @@ SLOW_LAYERS = 1500
 def config(models: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
     return {
         "controller_options": {"runtime_env": {"env_vars": dict(FAST_PATH)}},
+        "grpc_options": {
+            "grpc_servicer_functions": ["deployments.ingress.grpc_services.add_services"],
+        },
         "logging_config": {"enable_access_log": False},
         "applications": [
             {

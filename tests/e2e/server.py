@@ -44,10 +44,7 @@ def with_free_ports(config: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         variables = part["runtime_env"]["env_vars"]
         part["runtime_env"] = {"env_vars": {**variables, **moved}}
     config["http_options"] = {"host": "0.0.0.0", "port": ports[0]}
-    config["grpc_options"] = {
-        "port": ports[1],
-        "grpc_servicer_functions": ["deployments.ingress.grpc_services.add_services"],
-    }
+    config["grpc_options"] = {**config.get("grpc_options", {}), "port": ports[1]}
     return config, ports
 
 

@@ -24,6 +24,7 @@ from deployments.check import without_haproxy
 from deployments.model.spots import spots_model
 from examples.spots_picture import random_spots, spots_picture
 from tests.e2e.client import infer
+from tests.e2e.clients import call
 from tests.e2e.conftest import config, save
 from tests.e2e.server import Server, family, running, stop
 
@@ -68,6 +69,7 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         assert "cannot be downloaded" in reply.json()["error"]
         expected, found = spots_found(server)
         assert expected == found
+        call("sends_pictures", server)
 
         members = family(server.process)
         assert any("haproxy" in member.name() for member in members), "not the fast path"

@@ -1,14 +1,15 @@
 """`tritonclient.grpc` as its users have it, through HAProxy and through Ray's own proxy."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.check import without_haproxy
+from tests.e2e.client import infer
+from tests.e2e.clients import call
 from tests.e2e.conftest import config
 from tests.e2e.server import Server, running
 
@@ -31,18 +32,6 @@ CALLS = [
     "is_reflected",
     "leaves",
 ]
-
-
-def call(name: str, server: Server) -> None:
-    address = f"127.0.0.1:{server.ports[1]}"
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.clients.triton_grpc", name, address],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert not run.returncode, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -68,6 +57,13 @@ def proxied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     plain = without_haproxy(config(models, **settings))
     with running(plain, directory, {"ANYSHAPE_MODELS": str(repository)}) as server:
         yield server
+
+
+def test_a_large_answer_over_http_through_rays_own_proxy(proxied: Server) -> None:
+    pictures = np.zeros((32, 3, 32, 32), np.float32)
+    answer = infer(proxied.url, "spots", {"data": pictures})["detection_out"]
+    assert (1, 1, 32 * 200, 7) == answer.shape
+    assert answer.nbytes > 2**17
 
 
 @pytest.mark.parametrize("name", CALLS)

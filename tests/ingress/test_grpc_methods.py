@@ -152,6 +152,15 @@ async def test_a_message_over_the_limit_is_not_read() -> None:
     assert "request message of 101 exceeds limits.body_bytes (100)" == context.details
 
 
+@pytest.mark.parametrize(("letter", "most"), [("x", 2100), ("ä", 500)])
+async def test_details_fit_into_a_trailer(letter: str, most: int) -> None:
+    request = infer_request(1)
+    request.inputs[0].name = letter * 20_000
+    _, context = await asked(methods().ModelInfer, request)
+    assert INVALID == context.code
+    assert 400 < len(context.details) < most
+
+
 async def test_what_fails_in_the_model_has_its_code_and_words() -> None:
     replicas = Replicas()
     replicas.outcomes.append([InferenceFailed("doubler", "it broke")])
@@ -224,6 +233,27 @@ async def test_the_inferences_of_a_stream_run_together() -> None:
     answers = [answer async for answer in grpc_methods.ModelStreamInfer(given(requests), Context())]
     assert [[2.0 * n] for n in range(20)] == [doubled(a.infer_response) for a in answers]  # type: ignore[attr-defined]
     assert max(replicas.batch_sizes) > 1
+
+
+async def test_a_stream_is_read_ahead_so_far_and_no_farther() -> None:
+    replicas, read = Replicas(), list[int]()
+    grpc_methods = methods(replicas)
+    await grpc_methods.models.addressed("doubler")
+    replicas.open.clear()
+
+    async def counted() -> AsyncIterator[bytes]:
+        for number in range(100):
+            read.append(number)
+            yield infer_request(float(number)).SerializeToString()
+
+    stream = grpc_methods.ModelStreamInfer(counted(), Context())
+    first = asyncio.ensure_future(anext(stream))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert 65 == len(read), "64 under way and one that waits"
+    replicas.open.set()
+    answers: list[Any] = [await first, *[answer async for answer in stream]]
+    assert [[2.0 * n] for n in range(100)] == [doubled(a.infer_response) for a in answers]
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

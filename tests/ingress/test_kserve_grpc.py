@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -22,8 +23,9 @@ from deployments.ingress.kserve_grpc import (
     read_request,
 )
 from deployments.ingress.protos import kserve_v2_pb2 as pb
+from deployments.ingress.wire import fields
 from deployments.settings import Limits
-from deployments.tensors import BYTES, Tensor, to_bytes
+from deployments.tensors import BYTES, Array, Tensor, to_bytes
 from tests.strategies import contents, tensors
 
 LIMITS = Limits()
@@ -63,7 +65,12 @@ def numbers(*values: float) -> Tensor:
 
 
 def parsed(message: pb.ModelInferRequest, **limits: Any) -> InferRequest:
-    return parse_request(*read_request(message.SerializeToString()), Limits(**limits))
+    bounds = Limits(**limits)
+    return parse_request(*read_request(message.SerializeToString(), bounds), bounds, memory)
+
+
+def memory(nbytes: int) -> Array:
+    return np.empty(nbytes, np.uint8)
 
 
 # Understood -------------------------------------------------------------------------------------
@@ -101,10 +108,10 @@ def test_a_message_is_read_as_protobuf_reads_it(
             expected = pb.ModelInferRequest.FromString(content)
         except DecodeError:
             with pytest.raises(DecodeError):
-                read_request(content)
+                read_request(content, LIMITS)
             continue
-        with patch("deployments.ingress.kserve_grpc._SPLIT_FIELDS", split):
-            request, contents = read_request(content)
+        with patch("deployments.ingress.kserve_grpc.fields", partial(fields, most=split)):
+            request, contents = read_request(content, LIMITS)
         assert list(expected.raw_input_contents) == list(map(bytes, contents))
         request.raw_input_contents[:] = expected.raw_input_contents
         assert expected == request
@@ -179,6 +186,29 @@ def test_what_is_wrong_is_told(message: pb.ModelInferRequest, why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         parsed(message)
     assert refused.value.grpc_code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
+
+
+def test_large_numbers_are_copied_once_to_where_models_can_map_them() -> None:
+    asked: list[int] = []
+
+    def space(nbytes: int) -> Array:
+        asked.append(nbytes)
+        return memory(nbytes)
+
+    large = Tensor("x", "FP32", (100, 100), np.arange(10_000, dtype=np.float32).reshape(100, 100))
+    message = raw(large, Tensor("s", BYTES, (1,), [bytes(50_000)]), numbers(1.0))
+    content = message.SerializeToString()
+    request = parse_request(*read_request(content, LIMITS), LIMITS, space)
+    assert [40_000] == asked
+    assert contents(large) == contents(request.tensors[0])
+
+
+def test_what_is_not_raw_is_bounded_as_json_is() -> None:
+    message = typed("FP32", [100], fp32_contents=[1.0] * 100)
+    assert parsed(message, json_bytes=500).tensors
+    with pytest.raises(ServingError, match=r"without its raw_input_contents of 4\d\d exceeds"):
+        parsed(message, json_bytes=400)
+    assert parsed(raw(numbers(*[1.0] * 500)), json_bytes=400).tensors
 
 
 def test_more_inputs_than_the_limit_are_refused() -> None:

@@ -18,6 +18,7 @@ from deployments.ingress.tfs_grpc import (
     encode_response,
     encode_status,
     parse_request,
+    read_request,
     version_and_label,
 )
 from deployments.settings import Limits
@@ -55,8 +56,8 @@ def of_type(number: Any) -> pb.TensorProto:
 
 def parsed(limits: Limits | None = None, /, **inputs: pb.TensorProto) -> InferRequest:
     message = pb.PredictRequest(inputs=inputs)
-    again = pb.PredictRequest.FromString(message.SerializeToString())
-    return parse_request(again, limits or Limits())
+    bounds = limits or Limits()
+    return parse_request(read_request(message.SerializeToString(), bounds), bounds)
 
 
 def only(tensor: pb.TensorProto) -> Tensor:
@@ -163,6 +164,38 @@ def test_signatures_filters_and_inputs_that_cannot_be() -> None:
         parse_request(pb.PredictRequest(output_filter=["y", "y"]), Limits())
     with pytest.raises(ServingError, match=r"limits.inputs \(1\)"):
         parsed(Limits(inputs=1), x=proto("FP32", 0), y=proto("FP32", 0))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "nbytes"),
+    [
+        (proto("FP32", 2**28, float_val=[1]), 2**30),
+        (proto("INT8", 2**28, 2, int_val=[1]), 2**29),
+        (proto("BYTES", 2**12, string_val=[bytes(2**18)]), 2**30),
+    ],
+)
+def test_a_value_does_not_stand_for_more_than_a_body_may_have(
+    tensor: pb.TensorProto, nbytes: int
+) -> None:
+    with pytest.raises(ServingError, match=f"of {nbytes} exceeds limits.body_bytes") as refused:
+        parsed(Limits(elements=2**30), x=tensor)
+    assert "RESOURCE_EXHAUSTED" == refused.value.grpc_code
+
+
+def test_nor_do_the_values_of_all_inputs() -> None:
+    inputs = {f"x{n}": proto("FP32", 100, float_val=[1]) for n in range(3)}
+    assert 3 == len(parsed(Limits(body_bytes=1200), **inputs).tensors)
+    with pytest.raises(ServingError, match=r"exceeds limits.body_bytes \(1199\)"):
+        parsed(Limits(body_bytes=1199), **inputs)
+
+
+def test_what_is_neither_content_nor_string_is_bounded_as_json_is() -> None:
+    bounds = Limits(json_bytes=1000)
+    content, strings = bytes(4 * 500), [bytes(100)] * 20
+    assert parsed(bounds, x=proto("FP32", 500, tensor_content=content)).tensors
+    assert parsed(bounds, x=proto("BYTES", 20, string_val=strings)).tensors
+    with pytest.raises(ServingError, match=r"of 2\d\d\d exceeds limits.json_bytes \(1000\)"):
+        parsed(bounds, x=proto("FP32", 500, float_val=[1] * 500))
 
 
 protos = st.builds(

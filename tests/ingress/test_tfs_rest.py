@@ -115,6 +115,7 @@ REFUSED = [
     ({"inputs": [{"b64": "a", "x": 1}]}, [WORDS], "no string"),
     ({"inputs": [{"b64": "a"}]}, [WORDS], "not base64"),
     ({"inputs": [{"b64": "ä==="}]}, [WORDS], "not base64"),
+    ({"inputs": [[1]], "signature_name": [[1]]}, [NUMBERS], "signature_name is not a string"),
     ({"inputs": [[1]], "signature_name": "other"}, [NUMBERS], "signature_name is 'other'"),
     ({"inputs": [[[[[[[[[1]]]]]]]]]}, [NUMBERS], r"limits.rank \(8\)"),
 ]
