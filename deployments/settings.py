@@ -59,8 +59,9 @@ class Limits(Group):
 
     body_bytes: AtLeastOne = Field(
         default=256 * MiB,
-        description="Largest request body, before and after gunzip, and most bytes that the "
-        "pictures of a request may decode to. All of them are held in memory.",
+        description="Largest request body, before and after gunzip, or gRPC message, and most "
+        "bytes that the pictures of a request may decode to. All of them are held in memory. For more "
+        "over gRPC, raise `RAY_SERVE_GRPC_MAX_MESSAGE_SIZE` in `serve_config.yaml` too.",
     )
     elements: AtLeastOne = Field(
         default=2**28,
@@ -82,9 +83,10 @@ class Limits(Group):
     )
     json_bytes: AtLeastOne = Field(
         default=16 * MiB,
-        description="Largest JSON part of a request. Parsing JSON holds up everything else in the "
-        "ingress replica for some 20 ms a MiB and takes several times its size in memory, so send "
-        "large tensors by the binary extension, which this does not bound.",
+        description="Largest JSON part of a request, and most of a gRPC message that is not raw "
+        "tensor data. Parsing JSON holds up everything else in the ingress replica for some 20 ms "
+        "a MiB and takes several times its size in memory, so send large tensors by the binary "
+        "extension or in `raw_input_contents`, which this does not bound.",
     )
     batch_rows: AtLeastOne = Field(
         default=4096,
@@ -107,7 +109,8 @@ class Limits(Group):
         default=512 * MiB,
         description="Shared memory in which each ingress replica hands tensors to the models on "
         "its node, and each model replica its outputs back. Only what is in use takes memory; a "
-        "body of more than a quarter of it, or one that finds it full, crosses in a slower way.",
+        "body of more than a quarter of it, or one that finds it full, crosses in a slower way. "
+        "Large outputs stay there until clients have read them, as long as those are a quarter of it.",
     )
 
 
