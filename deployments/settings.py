@@ -60,8 +60,8 @@ class Limits(Group):
     body_bytes: AtLeastOne = Field(
         default=256 * MiB,
         description="Largest request body, before and after gunzip, or gRPC message, and most "
-        "bytes that the pictures of a request may decode to. All of them are held in memory. For more "
-        "over gRPC, raise `RAY_SERVE_GRPC_MAX_MESSAGE_SIZE` in `serve_config.yaml` too.",
+        "bytes that the pictures of a request may decode to. All of them are held in memory. For "
+        "more over gRPC, raise `RAY_SERVE_GRPC_MAX_MESSAGE_SIZE` in `serve_config.yaml` too.",
     )
     elements: AtLeastOne = Field(
         default=2**28,
@@ -110,7 +110,8 @@ class Limits(Group):
         description="Shared memory in which each ingress replica hands tensors to the models on "
         "its node, and each model replica its outputs back. Only what is in use takes memory; a "
         "body of more than a quarter of it, or one that finds it full, crosses in a slower way. "
-        "Large outputs stay there until clients have read them, as long as those are a quarter of it.",
+        "Large outputs stay there until clients have read them, as long as those are a quarter of "
+        "it.",
     )
 
 
