@@ -70,7 +70,7 @@ class ModelInfo:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     max_batch_rows: int
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def arrange(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tensors in the model's order, each checked against its input."""

@@ -17,7 +17,8 @@ import psutil
 import yaml
 
 START_S = 120.0
-STOP_S = 40.0
+STOP_S = 60.0  # Serve gives the ingress 20 s to drain, and then the models 20 s
+GRPC_PORTS = 10
 _SERVE = Path(sys.executable).with_name("serve")
 
 
@@ -40,6 +41,11 @@ def with_free_ports(config: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     names += ["FALLBACK_PROXY_HTTP_PORT", "FALLBACK_PROXY_GRPC_PORT"]
     ports = free_ports(2 + len(names))
     moved = dict(zip((f"RAY_SERVE_{name}" for name in names), map(str, ports[2:]), strict=True))
+    # Ray's gRPC servers share ports without an error (SO_REUSEPORT), so those of two servers
+    # that run side by side would answer for one another.
+    (first,) = free_ports(1)
+    moved["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"] = str(first)
+    moved["RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT"] = str(first + GRPC_PORTS)
     for part in (config["controller_options"], config["applications"][0]):
         variables = part["runtime_env"]["env_vars"]
         part["runtime_env"] = {"env_vars": {**variables, **moved}}
