@@ -134,13 +134,17 @@ def as_documented(model: Path, first: Workload, directory: Path) -> Iterator[Tar
         yield target
 
 
+def serving(name: str, model: Path) -> dict[str, Any]:
+    """serve_config.yaml with this model in place of its own."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    config["applications"][0]["args"] = {"models": [{"name": name, "source": str(model)}]}
+    return config
+
+
 @contextlib.contextmanager
 def this_project(model: Path, first: Workload, directory: Path) -> Iterator[Target]:
     """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    served = {"name": first.model, "source": str(model)}
-    config["applications"][0]["args"] = {"models": [served]}
-    with running(config, directory) as server:
+    with running(serving(first.model, model), directory) as server:
         base = f"{server.url}/v2/models/{first.model}"
         _wait(f"{base}/infer", first)
         yield Target(f"{base}/infer", f"{base}/stats", lambda: family(server.process))

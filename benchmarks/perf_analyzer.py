@@ -14,10 +14,9 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
+from benchmarks.arms import serving
 from benchmarks.models import ROOT, build_models, default_detector
 from benchmarks.workloads import DETECTOR
 from tests.e2e.server import Server, running
@@ -111,14 +110,6 @@ def analyze(
     )
 
 
-def config(model: Path) -> dict[str, Any]:
-    """serve_config.yaml with the benchmark's model in place of its own."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    served = {"name": DETECTOR, "source": str(model)}
-    config["applications"][0]["args"] = {"models": [served]}
-    return config
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.perf_analyzer")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
@@ -132,7 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         model = build_models(directory, default_detector())[DETECTOR]
-        with running(config(model), directory) as server:
+        with running(serving(DETECTOR, model), directory) as server:
             print("| shape | clients | protocol | req/s | p50 ms | p99 ms | gRPC / HTTP |")
             print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
             for shape in (ONE, OTHER):

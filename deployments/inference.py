@@ -5,7 +5,7 @@ place of the batch dimension. Requests with equal keys can run in one compiled m
 together in one batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -38,6 +38,11 @@ class InputSpec:
     batch_axis: int | None = None
     pictures: Literal["NCHW", "NHWC"] | None = None
 
+    @property
+    def sizes(self) -> list[int]:
+        """The dimensions as clients are told them: -1 for open ones."""
+        return told_sizes(self.dims)
+
     def check(self, tensor: Tensor) -> None:
         """Raises the InvalidRequest that says why the model does not take this tensor."""
         if tensor.datatype != self.datatype:
@@ -55,6 +60,27 @@ class OutputSpec:
     name: str
     datatype: str
     dims: tuple[Dim, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The dimensions as clients are told them: -1 for open ones."""
+        return told_sizes(self.dims)
+
+
+def told_sizes(dims: Sequence[Dim]) -> list[int]:
+    return [-1 if dim.fixed is None else dim.fixed for dim in dims]
+
+
+def wanted_outputs(
+    entries: Iterable[tuple[str, Mapping[str, Any]]],
+) -> dict[str, Mapping[str, Any]]:
+    """The outputs that a request names, with their parameters. Raises DuplicateName."""
+    wanted: dict[str, Mapping[str, Any]] = {}
+    for name, parameters in entries:
+        if name in wanted:
+            raise DuplicateName("output", name)
+        wanted[name] = parameters
+    return wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,12 +206,8 @@ class GrpcMethods:
     @_answers(_as(serving.GetModelStatusRequest))
     async def GetModelStatus(self, request: serving.GetModelStatusRequest) -> Message:
         spec = request.model_spec
-        version, label = tfs_grpc.version_and_label(spec)
-        if label is not None:
-            _, info = await self.models.addressed(spec.name, label=label)
-            version = info.version
-        status = await self.models.named(spec.name).status()
-        return tfs_grpc.encode_status(tfs.version_statuses(spec.name, status, version))
+        asked = tfs_grpc.version_and_label(spec)
+        return tfs_grpc.encode_status(await tfs.asked_statuses(self.models, spec.name, *asked))
 
     # grpc.health.v1.Health ------------------------------------------------------------------------
 

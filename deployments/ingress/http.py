@@ -196,12 +196,8 @@ class Http:
         return _json(tfs_rest.encode_metadata(info))
 
     async def _tfs_status(self, request: Request) -> Response:
-        name, version, label = _tfs_path(request)
-        if label is not None:
-            _, info = await self._models.addressed(name, label=label)
-            version = info.version
-        status = await self._models.named(name).status()
-        return _json(tfs_rest.encode_status(tfs.version_statuses(name, status, version)))
+        statuses = await tfs.asked_statuses(self._models, *_tfs_path(request))
+        return _json(tfs_rest.encode_status(statuses))
 
     async def _tfs_addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
         name, version, label = _tfs_path(request)

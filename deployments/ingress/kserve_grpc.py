@@ -12,15 +12,21 @@ import numpy as np
 
 from deployments.crossing import INLINE_BYTES
 from deployments.errors import (
-    DuplicateName,
     LimitExceeded,
     MalformedBody,
     WrongElementCount,
 )
-from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
+from deployments.inference import (
+    InferRequest,
+    InferResponse,
+    InputSpec,
+    ModelInfo,
+    OutputSpec,
+    wanted_outputs,
+)
 from deployments.ingress import kserve_rest
 from deployments.ingress.protos import kserve_v2_pb2 as pb
-from deployments.ingress.values import declared, from_binary, integers
+from deployments.ingress.values import check_inputs, declared, from_binary, integers
 from deployments.ingress.wire import BYTES as LENGTH_DELIMITED
 from deployments.ingress.wire import fields
 from deployments.settings import Limits
@@ -91,15 +97,16 @@ def parse_request(
 
     Raises the ServingErrors that say what is wrong with it.
     """
-    if len(message.inputs) > limits.inputs:
-        raise LimitExceeded("number of inputs", len(message.inputs), "inputs", limits.inputs)
+    check_inputs(len(message.inputs), limits)
     if contents:
         tensors = _raw(message, contents, limits, space)
     else:
         tensors = tuple(_typed(entry, limits) for entry in message.inputs)
     return InferRequest(
         tensors=tensors,
-        outputs=_wanted_outputs(message),
+        outputs=wanted_outputs(
+            (entry.name, _parameters(entry.parameters)) for entry in message.outputs
+        ),
         id=message.id or None,
         parameters=_parameters(message.parameters),
         input_parameters={entry.name: _parameters(entry.parameters) for entry in message.inputs},
@@ -151,15 +158,6 @@ def _typed(entry: pb.ModelInferRequest.InferInputTensor, limits: Limits) -> Tens
     return Tensor(name, datatype, shape, array.reshape(shape))
 
 
-def _wanted_outputs(message: pb.ModelInferRequest) -> dict[str, Mapping[str, Any]]:
-    wanted: dict[str, Mapping[str, Any]] = {}
-    for entry in message.outputs:
-        if entry.name in wanted:
-            raise DuplicateName("output", entry.name)
-        wanted[entry.name] = _parameters(entry.parameters)
-    return wanted
-
-
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
     choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
     return {
@@ -202,7 +200,6 @@ def _described(
     specs: Sequence[InputSpec | OutputSpec],
 ) -> Iterable[pb.ModelMetadataResponse.TensorMetadata]:
     for spec in specs:
-        shape = [-1 if dim.fixed is None else dim.fixed for dim in spec.dims]
         yield pb.ModelMetadataResponse.TensorMetadata(
-            name=spec.name, datatype=spec.datatype, shape=shape
+            name=spec.name, datatype=spec.datatype, shape=spec.sizes
         )

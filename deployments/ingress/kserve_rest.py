@@ -11,10 +11,17 @@ from typing import Any, Final
 
 import orjson
 
-from deployments.dimensions import Dim
-from deployments.errors import DuplicateName, LimitExceeded, MalformedBody
-from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
+from deployments.errors import LimitExceeded, MalformedBody
+from deployments.inference import (
+    InferRequest,
+    InferResponse,
+    InputSpec,
+    ModelInfo,
+    OutputSpec,
+    wanted_outputs,
+)
 from deployments.ingress.values import (
+    check_inputs,
     declared,
     from_binary,
     from_json,
@@ -43,8 +50,7 @@ def parse_request(body: Array, header_length: int | None, limits: Limits) -> Inf
     _check_depth(message, limits.json_depth)
     binary = _Binary(body[json_length:])
     entries = _objects(message, "inputs", required=True)
-    if len(entries) > limits.inputs:
-        raise LimitExceeded("number of inputs", len(entries), "inputs", limits.inputs)
+    check_inputs(len(entries), limits)
     tensors = tuple(_input(entry, binary, limits, last=entry is entries[-1]) for entry in entries)
     binary.expect_end()
     return InferRequest(
@@ -137,12 +143,8 @@ def _optional_string(message: dict[str, Any], key: str) -> str | None:
 
 
 def _wanted_outputs(message: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
-    wanted: dict[str, Mapping[str, Any]] = {}
-    for entry in _objects(message, "outputs", required=False):
-        if entry["name"] in wanted:
-            raise DuplicateName("output", entry["name"])
-        wanted[entry["name"]] = _parameters(entry)
-    return wanted
+    entries = _objects(message, "outputs", required=False)
+    return wanted_outputs((entry["name"], _parameters(entry)) for entry in entries)
 
 
 def _input(entry: dict[str, Any], binary: _Binary, limits: Limits, *, last: bool) -> Tensor:
@@ -273,7 +275,7 @@ def _configured(spec: InputSpec | OutputSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "data_type": f"TYPE_{kind}",
-        "dims": [_size(dim) for dim in spec.dims],
+        "dims": spec.sizes,
     }
 
 
@@ -281,9 +283,5 @@ def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "datatype": spec.datatype,
-        "shape": [_size(dim) for dim in spec.dims],
+        "shape": spec.sizes,
     }
-
-
-def _size(dim: Dim) -> int:
-    return -1 if dim.fixed is None else dim.fixed

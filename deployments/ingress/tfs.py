@@ -5,9 +5,11 @@ from typing import Final
 
 from deployments.errors import MalformedBody, ModelUnavailable, VersionNotFound
 from deployments.inference import ModelStatus
+from deployments.ingress.served import ServedModels
 
 SIGNATURE: Final = "serving_default"
 METHOD: Final = "tensorflow/serving/predict"
+MAP_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 DATATYPES: Final = {
     "FP32": "DT_FLOAT",
@@ -44,6 +46,16 @@ def check_signature(name: object) -> None:
         raise MalformedBody("signature_name is not a string")
     if name not in (None, "", SIGNATURE):
         raise MalformedBody(f"signature_name is {name[:100]!r}, models have '{SIGNATURE}'")
+
+
+async def asked_statuses(
+    models: ServedModels, name: str, version: str | None, label: str | None
+) -> list[VersionStatus]:
+    """Raises ModelNotFound, VersionNotFound, LabelNotFound, ModelUnavailable."""
+    if label is not None:
+        _, info = await models.addressed(name, label=label)
+        version = info.version
+    return version_statuses(name, await models.named(name).status(), version)
 
 
 def version_statuses(

@@ -3,7 +3,7 @@
 https://github.com/tensorflow/serving, tensorflow_serving/apis
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, Final, cast
 
@@ -11,23 +11,35 @@ import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from deployments.errors import (
-    DuplicateName,
     LimitExceeded,
     MalformedBody,
     UnknownDatatype,
     WrongElementCount,
 )
-from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
+from deployments.inference import (
+    InferRequest,
+    InferResponse,
+    InputSpec,
+    ModelInfo,
+    OutputSpec,
+    wanted_outputs,
+)
 from deployments.ingress.protos import tensorflow_serving_pb2 as pb
-from deployments.ingress.tfs import DATATYPES, METHOD, SIGNATURE, VersionStatus, check_signature
-from deployments.ingress.values import declared, integers
+from deployments.ingress.tfs import (
+    DATATYPES,
+    MAP_TYPE,
+    METHOD,
+    SIGNATURE,
+    VersionStatus,
+    check_signature,
+)
+from deployments.ingress.values import check_inputs, declared, integers
 from deployments.ingress.wire import BYTES as LENGTH_DELIMITED
 from deployments.ingress.wire import fields
 from deployments.settings import Limits
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, from_bytes, to_bytes
 
 _SIGNATURE_DEF: Final = "signature_def"
-_MAP_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _NUMBERS: Final = {pb.DataType.Value(theirs): ours for ours, theirs in DATATYPES.items()}
 _VALUES: Final = {
     "FP32": "float_val",
@@ -99,13 +111,8 @@ def parsing_bytes(message: pb.PredictRequest) -> int:
 def parse_request(message: pb.PredictRequest, limits: Limits) -> InferRequest:
     """The request in a message. Raises the ServingErrors that say what is wrong with it."""
     check_signature(message.model_spec.signature_name)
-    if len(message.inputs) > limits.inputs:
-        raise LimitExceeded("number of inputs", len(message.inputs), "inputs", limits.inputs)
-    wanted: dict[str, Mapping[str, Any]] = {}
-    for name in message.output_filter:
-        if name in wanted:
-            raise DuplicateName("output", name)
-        wanted[name] = {}
+    check_inputs(len(message.inputs), limits)
+    wanted = wanted_outputs((name, {}) for name in message.output_filter)
     tensors: list[Tensor] = []
     left = limits.body_bytes
     for name, tensor in message.inputs.items():
@@ -190,15 +197,16 @@ def encode_metadata(info: ModelInfo, fields: Sequence[str]) -> pb.GetModelMetada
         method_name=METHOD,
     )
     signatures = pb.SignatureDefMap(signature_def={SIGNATURE: signature})
-    packed = AnyMessage(type_url=_MAP_TYPE, value=signatures.SerializeToString())
+    packed = AnyMessage(type_url=MAP_TYPE, value=signatures.SerializeToString())
     return pb.GetModelMetadataResponse(
         model_spec=_model_spec(info.name, info.version), metadata={_SIGNATURE_DEF: packed}
     )
 
 
 def _described(spec: InputSpec | OutputSpec) -> pb.TensorInfo:
-    sizes = [-1 if dim.fixed is None else dim.fixed for dim in spec.dims]
-    return pb.TensorInfo(name=spec.name, dtype=_dtype(spec.datatype), tensor_shape=_shape(sizes))
+    return pb.TensorInfo(
+        name=spec.name, dtype=_dtype(spec.datatype), tensor_shape=_shape(spec.sizes)
+    )
 
 
 def _dtype(datatype: str) -> pb.DataType:

@@ -7,21 +7,30 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import orjson
 
-from deployments.dimensions import Dim
 from deployments.errors import LimitExceeded, MalformedBody, UnknownInput
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
-from deployments.ingress.tfs import DATATYPES, METHOD, SIGNATURE, VersionStatus, check_signature
-from deployments.ingress.values import declared, from_json, json_object, numbers_for_json
+from deployments.ingress.tfs import (
+    DATATYPES,
+    MAP_TYPE,
+    METHOD,
+    SIGNATURE,
+    VersionStatus,
+    check_signature,
+)
+from deployments.ingress.values import (
+    check_inputs,
+    declared,
+    from_json,
+    json_object,
+    numbers_for_json,
+)
 from deployments.settings import Limits
 from deployments.tensors import BYTES, Array, Tensor
-
-_MAP_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
-
 
 # Requests ---------------------------------------------------------------------------------------
 
@@ -38,8 +47,7 @@ def parse_request(body: Array, info: ModelInfo, limits: Limits) -> tuple[InferRe
     if by_row == ("inputs" in message):
         raise MalformedBody("it takes either 'instances' (rows) or 'inputs' (columns)")
     columns = _from_rows(message["instances"], info) if by_row else _named(message["inputs"], info)
-    if len(columns) > limits.inputs:
-        raise LimitExceeded("number of inputs", len(columns), "inputs", limits.inputs)
+    check_inputs(len(columns), limits)
     specs = {spec.name: spec for spec in info.inputs}
     for name in columns:
         if name not in specs:
@@ -181,7 +189,7 @@ def encode_metadata(info: ModelInfo) -> dict[str, Any]:
     }
     return {
         "modelSpec": {"name": info.name, "signatureName": "", "version": info.version},
-        "metadata": {"signature_def": {"@type": _MAP_TYPE, "signatureDef": {SIGNATURE: signature}}},
+        "metadata": {"signature_def": {"@type": MAP_TYPE, "signatureDef": {SIGNATURE: signature}}},
     }
 
 
@@ -189,9 +197,5 @@ def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "dtype": DATATYPES[spec.datatype],
-        "tensorShape": {"dim": [{"size": _size(dim), "name": ""} for dim in spec.dims]},
+        "tensorShape": {"dim": [{"size": str(size), "name": ""} for size in spec.sizes]},
     }
-
-
-def _size(dim: Dim) -> str:
-    return "-1" if dim.fixed is None else str(dim.fixed)

@@ -48,6 +48,12 @@ def json_object(raw: Array, limits: Limits) -> dict[str, Any]:
     return message
 
 
+def check_inputs(count: int, limits: Limits) -> None:
+    """Raises LimitExceeded."""
+    if count > limits.inputs:
+        raise LimitExceeded("number of inputs", count, "inputs", limits.inputs)
+
+
 def declared(
     name: str, datatype: object, shape: object, limits: Limits
 ) -> tuple[str, tuple[int, ...]]:

@@ -60,12 +60,7 @@ class CacheSettings:
 class ServingVersion:
     """Runs batches of one version. Reshapes under the deployment's lock, in a worker thread."""
 
-    def __init__(
-        self,
-        version: Version,
-        settings: CacheSettings,
-        lock: asyncio.Lock,
-    ) -> None:
+    def __init__(self, version: Version, settings: CacheSettings, lock: asyncio.Lock) -> None:
         self.version = version
         self._execution = Execution(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
