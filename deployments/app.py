@@ -7,6 +7,7 @@ from ray.serve import Application
 
 from deployments.ingress.deployment import Ingress
 from deployments.model.deployment import OpenVINOModel
+from deployments.redeploy import with_own_version
 from deployments.settings import INGRESS_NAME, settings_from
 
 _MAX_ONGOING_REQUESTS = 16_384
@@ -26,15 +27,27 @@ def build(args: dict[str, Any]) -> Application:
     """
     settings = settings_from(args)
     repository = settings.repository_path()
-    deployment = serve.deployment(
-        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": _RESERVED_CPUS},
-    )
+    limits = settings.limits.model_dump_json()
     models = {
-        model.name: deployment(OpenVINOModel)
-        .options(name=model.name)
-        .bind(model, settings.limits, repository)
+        model.name: with_own_version(
+            # With a user_config, if an empty one, Serve calls `reconfigure`: where loading begins.
+            _deployment(OpenVINOModel).options(name=model.name, user_config={}),
+            f"{model.model_dump_json()} {limits} {repository}",
+        ).bind(model, settings.limits, repository)
         for model in settings.models
     }
-    ingress = deployment(serve.ingress()(Ingress)).options(name=INGRESS_NAME)
-    return ingress.bind(models, settings.limits)
+    ingress = with_own_version(
+        # The models' names are told there: one more or less does not replace its replicas.
+        _deployment(serve.ingress()(Ingress)).options(
+            name=INGRESS_NAME, user_config={"models": list(models)}
+        ),
+        f"{limits} {settings.model_control}",
+    )
+    return ingress.bind(models, settings.limits, settings.model_control)
+
+
+_deployment = serve.deployment(
+    max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+    ray_actor_options={"num_cpus": _RESERVED_CPUS},
+    max_surge_percent=100,  # a replica that is replaced serves until the new one is ready
+)

@@ -33,13 +33,13 @@ class Member(NamedTuple):
 
 
 class BatchCall(NamedTuple):
-    """Requests of one shape key for one model version.
+    """Requests of one shape key for one model version, which its `revision` names.
 
     With `arena`, answers above INLINE_BYTES may come back in the model's own arena, leased to
     the process that owns `arena`; without it everything travels inside the call and the answer.
     """
 
-    version: str
+    revision: str
     key: ShapeKey
     members: tuple[Member, ...]
     arena: ArenaAddress | None

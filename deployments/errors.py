@@ -227,6 +227,18 @@ class MethodNotAllowed(ServingError):
         super().__init__(f"{path[:200]} does not take {method}, it takes {', '.join(allowed)}")
 
 
+class ControlDisabled(ServingError):
+    """Raised when a client would load or unload models of a server that does not let it."""
+
+    http_status = 403
+    grpc_code = "PERMISSION_DENIED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "models cannot be loaded and unloaded over the API here: model_control is false"
+        )
+
+
 # Over a limit: 413 ------------------------------------------------------------------------------
 
 
@@ -251,6 +263,18 @@ class ModelUnavailable(ServingError):
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(f"model '{model}' is not available: {why}")
+
+
+class VersionChanged(ServingError):
+    """Raised when a version is not any more what a request was prepared for."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(
+            f"version '{version}' of model '{model}' changed under way, send the request again"
+        )
 
 
 class QueueFull(ServingError):

@@ -7,6 +7,8 @@ together in one batch.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2s
 from typing import Any, Literal, TypeAlias
 
 from deployments.dimensions import Dim
@@ -83,11 +85,12 @@ def wanted_outputs(
     return wanted
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelInfo:
     """What a loaded model version takes and gives. Does not change with traffic.
 
-    `labels` are names for versions.
+    `versions` are all that can answer, `labels` are names for some. Versions that take and give
+    the same have the same `revision`: what was prepared for one can be sent to the other.
     """
 
     name: str
@@ -97,6 +100,12 @@ class ModelInfo:
     outputs: tuple[OutputSpec, ...]
     max_batch_rows: int
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def revision(self) -> str:
+        """Names the version and what it takes and gives, alike in all processes."""
+        taken = repr((self.version, self.inputs, self.outputs)).encode()
+        return f"{self.version}-{blake2s(taken, digest_size=8).hexdigest()}"
 
     def arrange(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tensors in the model's order, each checked against its input."""
@@ -163,13 +172,43 @@ class InferResponse:
     id: str | None = None
 
 
-ModelState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNAVAILABLE"]
+ModelState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNAVAILABLE", "UNLOADING"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A version; `info` is there for as long as it answers.
+
+    One that answers may have a reason too: why it is not what its files hold by now.
+    """
+
+    version: str
+    state: ModelState
+    reason: str = ""
+    info: ModelInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Whether a model can answer, and in words why it cannot."""
+    """Whether a model can answer, and in words why it cannot; its versions, lowest first.
+
+    A model that answers may have a reason too: what is wrong with its settings or its source.
+    """
 
     state: ModelState
     reason: str = ""
-    info: ModelInfo | None = None
+    versions: tuple[VersionStatus, ...] = ()
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The version that answers where a request names none: the highest that can."""
+        return next((version.info for version in reversed(self.versions) if version.info), None)
+
+    def of(self, version: str) -> ModelInfo | None:
+        """What the version takes and gives, if it can answer."""
+        return next((v.info for v in self.versions if v.version == version and v.info), None)
+
+
+def available(info: ModelInfo) -> ModelStatus:
+    """The status of a model with one version."""
+    return ModelStatus("AVAILABLE", "", (VersionStatus(info.version, "AVAILABLE", "", info),))

@@ -4,17 +4,30 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from deployments import dimensions
 from deployments.dimensions import ShapeRule
+from deployments.version_policy import VersionPolicy, parse_version_policy
 
 BUILTIN_MODELS = ("spots",)
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
+
+_CHANGED_IN_PLACE = (
+    "name",
+    "source",  # the files that it leads to are compared instead
+    "max_compiled_shapes",
+    "promote_after",
+    "compiles_per_minute",
+    "model_version_policy",
+    "poll_s",
+    "version_labels",
+    "batching",
+)
 
 Shape = tuple[int, ...]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -156,6 +169,21 @@ class ModelSettings(Group):
         "their first request is slow: `(1,3,300,300)`, or a mapping for several inputs. Each one "
         "makes the start longer.",
     )
+    model_version_policy: str | dict[str, Any] = Field(
+        default={"latest": 1},
+        description="Versions that are served: `latest: 2`, `all` or `specific: [1, 3]`; OpenVINO "
+        "Model Server's `latest: {num_versions: 2}` and the like are understood too. Requests that "
+        "name no version get the highest. In the place of one of the latest that cannot be loaded "
+        "the next lower one is served, and goes on being served until it can. Each takes memory.",
+    )
+    poll_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds between looks at the source for new, changed and removed versions. "
+        "0: only when it is asked for with `POST /v1/config/reload`.",
+    )
     version_labels: dict[str, AtLeastOne] = Field(
         default_factory=dict,
         description="Names for versions, such as `stable: 1`, by which clients of TensorFlow "
@@ -164,6 +192,22 @@ class ModelSettings(Group):
     batching: Batching = Field(
         default_factory=Batching, description="How requests of one shape are run together."
     )
+
+    @property
+    def version_policy(self) -> VersionPolicy:
+        """`model_version_policy`, read."""
+        return parse_version_policy(self.model_version_policy)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is on this machine, where looking at it costs little."""
+        return isinstance(self.source, str) and "://" not in self.source
+
+    def loaded_by(self) -> str:
+        """What of the settings a loaded version rests on; the others can change while it serves."""
+        alone = self.batching.max_rows == 1
+        rest = self.model_dump_json(exclude=set(_CHANGED_IN_PLACE))
+        return f"{self.batching.stacking} {alone} {rest}"
 
     @property
     def shape_rules(self) -> ShapeRule | dict[str, ShapeRule]:
@@ -219,6 +263,12 @@ class ModelSettings(Group):
     def _readable_shape(cls, shape: str | dict[str, str]) -> str | dict[str, str]:
         _check(shape, dimensions.parse_shape_rule)
         return shape
+
+    @field_validator("model_version_policy")
+    @classmethod
+    def _readable_policy(cls, written: str | dict[str, Any]) -> str | dict[str, Any]:
+        parse_version_policy(written)
+        return written
 
     @field_validator("version_labels")
     @classmethod

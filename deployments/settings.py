@@ -35,6 +35,7 @@ __all__ = [
     "RemoteFile",
     "Settings",
     "SettingsError",
+    "changed",
     "settings_from",
     "settings_table",
 ]
@@ -129,6 +130,11 @@ class Settings(Group):
         "downloads land too. A relative one starts at the directory in which the server was "
         f"started. The environment variable `{REPOSITORY_VARIABLE}` overrides it.",
     )
+    model_control: bool = Field(
+        default=False,
+        description="Whether clients may load and unload models over the API. Whoever reaches the "
+        "server can then take models from all others.",
+    )
     limits: Limits = Field(
         default_factory=Limits, description="What one request may cost the server."
     )
@@ -171,6 +177,27 @@ def settings_from(args: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(args)
     except ValidationError as error:
         raise SettingsError(list(from_validation(error, Settings, args))) from None
+
+
+def changed(model: ModelSettings, user_config: object, limits: Limits) -> ModelSettings:
+    """The model's settings with those of its deployment's `user_config`, which go first.
+
+    Raises SettingsError.
+    """
+    if not isinstance(user_config, Mapping):
+        raise SettingsError([Problem((), f"user_config is {user_config!r:.100}, not a mapping")])
+    if user_config.get("name", model.name) != model.name:
+        raise SettingsError([Problem(("name",), f"the model's name stays '{model.name}'")])
+    whole = model.model_dump(exclude_unset=True) | dict(user_config)
+    if isinstance(batching := user_config.get("batching"), Mapping):
+        whole["batching"] = model.batching.model_dump(exclude_unset=True) | dict(batching)
+    try:
+        settings = ModelSettings.model_validate(whole)
+    except ValidationError as error:
+        raise SettingsError(list(from_validation(error, ModelSettings, whole))) from None
+    if beyond := "; ".join(_beyond(limits, settings)):
+        raise SettingsError([Problem((), beyond)])
+    return settings
 
 
 def settings_table() -> str:

@@ -57,6 +57,8 @@ def _default(path: str, field: FieldInfo) -> str:
         return "see below"
     if value in (None, [], {}):
         return "none"
+    if isinstance(value, dict):
+        return "`" + ", ".join(f"{key}: {entry}" for key, entry in value.items()) + "`"
     if path.endswith("_bytes"):
         return f"`{value}` ({value / 2**20:g} MiB)"
     return f"`{value}`"
@@ -68,6 +70,8 @@ def _spell(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _spell(arguments[0])
+    if annotation is Any:
+        return "anything"
     if annotation in _NAMES:
         return _NAMES[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -141,6 +141,18 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "model 'faces' is not available: no internet",
     ),
     (
+        errors.ControlDisabled(),
+        403,
+        "PERMISSION_DENIED",
+        "models cannot be loaded and unloaded over the API here: model_control is false",
+    ),
+    (
+        errors.VersionChanged("faces", "2"),
+        503,
+        "UNAVAILABLE",
+        "version '2' of model 'faces' changed under way, send the request again",
+    ),
+    (
         errors.QueueFull("faces", 4096, 4096),
         503,
         "RESOURCE_EXHAUSTED",

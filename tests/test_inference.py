@@ -23,6 +23,7 @@ from deployments.inference import (
     ModelStatus,
     OutputSpec,
     ShapeKey,
+    VersionStatus,
 )
 from deployments.tensors import BYTES, Tensor
 
@@ -227,6 +228,7 @@ def test_a_dimension_without_rows_may_be_larger_than_the_limit_of_rows() -> None
 
 @pytest.mark.parametrize("info", [None, model(PICTURE, SIZE, NAMES)])
 def test_what_is_known_of_a_model_survives_being_sent(info: ModelInfo | None) -> None:
-    status = ModelStatus("UNAVAILABLE", "no internet", info)
+    version = VersionStatus("1", "UNAVAILABLE", "no internet", info)
+    status = ModelStatus("UNAVAILABLE", "no internet", (version,))
     assert status == pickle.loads(pickle.dumps(status))
     assert hash(status) == hash(pickle.loads(pickle.dumps(status)))

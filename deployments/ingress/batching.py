@@ -52,7 +52,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._send = send
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._in_flight = in_flight
         self._queues: dict[KeyT, _Queue[ItemT, ResultT]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +110,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         rows = 0
         while queue.waiting:
             result, first = next(iter(queue.waiting.items()))
-            if batch and rows + first.rows > self._max_rows:
+            if batch and rows + first.rows > self.max_rows:
                 break
             del queue.waiting[result]
             if not result.done():  # else its caller has left in this tick

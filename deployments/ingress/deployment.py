@@ -1,8 +1,10 @@
 """The Ingress deployment: every protocol in front, the models' deployments behind."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import Arena
@@ -22,18 +24,40 @@ class Ingress(GrpcMethods):
     Serve sends HTTP requests to the application and gRPC calls to the method of that name.
     """
 
-    def __init__(self, models: Mapping[str, DeploymentHandle[Any]], limits: Limits) -> None:
-        arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
-        self._meeting = MeetingPoint() if arena is not None else None
-        self._replicas = {
-            name: RayReplicas(handle, self._meeting) for name, handle in models.items()
+    def __init__(
+        self,
+        models: Mapping[str, DeploymentHandle[Any]],
+        limits: Limits,
+        model_control: bool,
+    ) -> None:
+        self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
+        self._meeting = MeetingPoint() if self._arena is not None else None
+        self._replicas: dict[str, RayReplicas] = {}
+        super().__init__(ServedModels({}, limits, self._arena, control=model_control))
+        self._set_models(models)
+        self._http = Http(self.models, self._arena)
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Serves the models that `user_config` names, which `build` sets; Serve calls it."""
+        names: list[str] = user_config["models"]
+        handles = {name: serve.get_deployment_handle(name, _check_exists=False) for name in names}
+        gone = self._set_models(handles)
+        await asyncio.gather(*(model.close() for model in gone))
+
+    def _set_models(self, handles: Mapping[str, DeploymentHandle[Any]]) -> list[ServedModel]:
+        """Returns the models that are not served any more. Those that stay keep their handles."""
+        gone = [name for name in self._replicas if name not in handles]
+        for name in gone:
+            self._replicas.pop(name).close()
+        new = {
+            name: RayReplicas(handle, self._meeting)
+            for name, handle in handles.items()
+            if name not in self._replicas
         }
-        served = {
-            name: ServedModel(name, replicas, limits, arena)
-            for name, replicas in self._replicas.items()
-        }
-        super().__init__(ServedModels(served, limits, arena))
-        self._http = Http(self.models, arena)
+        self._replicas |= new
+        limits = self.models.limits
+        served = {name: ServedModel(name, r, limits, self._arena) for name, r in new.items()}
+        return self.models.change(list(handles), served)
 
     def __serve_build_asgi_app__(self) -> Application:
         """Serve calls this after the constructor, on the replica's event loop."""

@@ -119,12 +119,12 @@ class GrpcMethods:
 
     @_answers(_as(kserve.ModelMetadataRequest))
     async def ModelMetadata(self, request: kserve.ModelMetadataRequest) -> Message:
-        _, info = await self.models.addressed(request.name, request.version or None)
+        info = (await self.models.addressed(request.name, request.version or None)).info
         return kserve_grpc.encode_metadata(info)
 
     @_answers(_as(kserve.ModelConfigRequest))
     async def ModelConfig(self, request: kserve.ModelConfigRequest) -> Message:
-        _, info = await self.models.addressed(request.name, request.version or None)
+        info = (await self.models.addressed(request.name, request.version or None)).info
         return kserve_grpc.encode_config(info)
 
     @_answers(_as(kserve.RepositoryIndexRequest))
@@ -133,6 +133,16 @@ class GrpcMethods:
         return kserve.RepositoryIndexResponse(
             models=[kserve.RepositoryIndexResponse.ModelIndex(**e._asdict()) for e in index]
         )
+
+    @_answers(_as(kserve.RepositoryModelLoadRequest))
+    async def RepositoryModelLoad(self, request: kserve.RepositoryModelLoadRequest) -> Message:
+        await self.models.controlled(request.model_name).load()
+        return kserve.RepositoryModelLoadResponse()
+
+    @_answers(_as(kserve.RepositoryModelUnloadRequest))
+    async def RepositoryModelUnload(self, request: kserve.RepositoryModelUnloadRequest) -> Message:
+        await self.models.controlled(request.model_name).unload()
+        return kserve.RepositoryModelUnloadResponse()
 
     @_answers(kserve_grpc.read_request)
     async def ModelInfer(self, request: kserve_grpc.Inference) -> Message:
@@ -170,8 +180,8 @@ class GrpcMethods:
         self, request: kserve.ModelInferRequest, contents: list[bytes | memoryview]
     ) -> kserve.ModelInferResponse:
         started = time.monotonic()
-        model, info = await self.models.addressed(request.model_name, request.model_version or None)
-        model.check_queue()
+        target = await self.models.addressed(request.model_name, request.model_version or None)
+        target.model.check_queue()
         parsed = await off_loop(
             kserve_grpc.parsing_bytes(request, contents),
             kserve_grpc.parse_request,
@@ -180,7 +190,7 @@ class GrpcMethods:
             self.models.limits,
             self.models.space,
         )
-        response = await self.models.infer(model, info, parsed, started)
+        response = await self.models.infer(target, parsed, started)
         return await off_loop(total_bytes(response.tensors), kserve_grpc.encode_response, response)
 
     # tensorflow.serving.PredictionService, ModelService -------------------------------------------
@@ -189,18 +199,18 @@ class GrpcMethods:
     async def Predict(self, request: serving.PredictRequest) -> Message:
         started = time.monotonic()
         spec = request.model_spec
-        model, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
-        model.check_queue()
+        target = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
+        target.model.check_queue()
         parsed = await off_loop(
             tfs_grpc.parsing_bytes(request), tfs_grpc.parse_request, request, self.models.limits
         )
-        response = await self.models.infer(model, info, parsed, started)
+        response = await self.models.infer(target, parsed, started)
         return await off_loop(total_bytes(response.tensors), tfs_grpc.encode_response, response)
 
     @_answers(_as(serving.GetModelMetadataRequest))
     async def GetModelMetadata(self, request: serving.GetModelMetadataRequest) -> Message:
         spec = request.model_spec
-        _, info = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
+        info = (await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))).info
         return tfs_grpc.encode_metadata(info, request.metadata_field)
 
     @_answers(_as(serving.GetModelStatusRequest))

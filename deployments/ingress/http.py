@@ -23,14 +23,13 @@ from deployments.errors import (
     PathNotFound,
     ServingError,
 )
-from deployments.inference import ModelInfo
 from deployments.ingress import kserve_rest, tfs, tfs_rest
 from deployments.ingress.application import Application, Handler
 from deployments.ingress.bodies import read_body
 from deployments.ingress.kserve_rest import HEADER_LENGTH
-from deployments.ingress.models import ServedModel
+from deployments.ingress.repository_routes import RepositoryRoutes, as_json
 from deployments.ingress.responses import InPlace, Parts
-from deployments.ingress.served import ServedModels, off_loop, total_bytes
+from deployments.ingress.served import ServedModels, Target, off_loop, total_bytes
 from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
 from deployments.tensors import Array
 
@@ -64,7 +63,7 @@ class Http:
             ("GET", "/v2/health/live", self._live),
             ("GET", "/v2/health/ready", self._ready),
             ("GET", "/v2/models", self._index),
-            ("POST", "/v2/repository/index", self._repository_index),
+            *RepositoryRoutes(self._models, self._body).answers,
             ("GET", model, self._metadata),
             ("GET", version, self._metadata),
             ("GET", model + "/ready", self._model_ready),
@@ -72,6 +71,7 @@ class Http:
             ("GET", model + "/config", self._config),
             ("GET", version + "/config", self._config),
             ("GET", model + "/stats", self._statistics),
+            ("GET", version + "/stats", self._statistics),
         ]
         for path in (tfs_model + "/versions/{version}", tfs_model + "/labels/{label}", tfs_model):
             answers += [
@@ -88,7 +88,7 @@ class Http:
     # Server -------------------------------------------------------------------------------------
 
     async def _server(self, request: Request) -> Response:
-        return _json(
+        return as_json(
             {
                 "name": "anyshape",
                 "version": installed_version("anyshape"),
@@ -106,7 +106,7 @@ class Http:
 
     async def _index(self, request: Request) -> Response:
         statuses = await self._models.statuses()
-        return _json(
+        return as_json(
             {
                 "models": [
                     {"name": name, "state": status.state, "reason": status.reason}
@@ -115,46 +115,39 @@ class Http:
             }
         )
 
-    async def _repository_index(self, request: Request) -> Response:
-        """Triton's model repository extension, of which only this is there."""
-        body = await self._body(request, "", 0)
-        only_ready = kserve_rest.parse_index_request(body, self._limits)
-        index = await self._models.index(only_ready=only_ready)
-        return _json([entry._asdict() for entry in index])
-
     # Models -------------------------------------------------------------------------------------
 
     async def _metadata(self, request: Request) -> Response:
-        _, info = await self._addressed(request)
+        info = (await self._addressed(request)).info
         return Response(kserve_rest.encode_metadata(info), media_type=_JSON)
 
     async def _config(self, request: Request) -> Response:
-        _, info = await self._addressed(request)
-        return _json(kserve_rest.model_config(info))
+        info = (await self._addressed(request)).info
+        return as_json(kserve_rest.model_config(info))
 
     async def _model_ready(self, request: Request) -> Response:
-        model, _ = await self._addressed(request)
-        status = await model.status()
+        target = await self._addressed(request)
+        status = await target.model.status()
         if status.state != "AVAILABLE":
-            raise ModelUnavailable(model.name, status.reason)
+            raise ModelUnavailable(target.model.name, status.reason)
         return Response()
 
     async def _statistics(self, request: Request) -> Response:
-        model, info = await self._addressed(request)
-        return _json(
+        model, info, version = await self._addressed(request)
+        return as_json(
             {
                 "model_name": info.name,
                 "model_version": info.version,
-                "replicas": await model.statistics(),
+                "replicas": await model.statistics(version),
             }
         )
 
     async def _infer(self, request: Request) -> Response:
         started = time.monotonic()
-        model, info = await self._addressed(request)
-        model.check_queue()
+        target = await self._addressed(request)
+        target.model.check_queue()
         header_length = _header_length(request)
-        body = await self._body(request, model.name, header_length or 0)
+        body = await self._body(request, target.model.name, header_length or 0)
         json_bytes = body.size if header_length is None else header_length
         parsed = await off_loop(
             _parsing_bytes(body, json_bytes),
@@ -163,7 +156,7 @@ class Http:
             header_length,
             self._limits,
         )
-        response = await self._models.infer(model, info, parsed, started, _timeout_s(request))
+        response = await self._models.infer(target, parsed, started, _timeout_s(request))
         json_length, parts = await off_loop(
             total_bytes(response.tensors), kserve_rest.encode_response, response, parsed
         )
@@ -172,7 +165,7 @@ class Http:
         headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
         return Parts(parts, headers, self._in_place)
 
-    async def _addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
+    async def _addressed(self, request: Request) -> Target:
         return await self._models.addressed(
             request.path_params["model"], request.path_params.get("version")
         )
@@ -181,25 +174,27 @@ class Http:
 
     async def _predict(self, request: Request) -> Response:
         started = time.monotonic()
-        model, info = await self._tfs_addressed(request)
-        model.check_queue()
-        body = await self._body(request, model.name, 0)
-        parsed, by_row = await off_loop(body.size, tfs_rest.parse_request, body, info, self._limits)
-        response = await self._models.infer(model, info, parsed, started, _timeout_s(request))
+        target = await self._tfs_addressed(request)
+        target.model.check_queue()
+        body = await self._body(request, target.model.name, 0)
+        parsed, by_row = await off_loop(
+            body.size, tfs_rest.parse_request, body, target.info, self._limits
+        )
+        response = await self._models.infer(target, parsed, started, _timeout_s(request))
         content = await off_loop(
             total_bytes(response.tensors), tfs_rest.encode_response, response, by_row
         )
         return Parts([content], {"content-type": _JSON}, self._in_place)
 
     async def _tfs_metadata(self, request: Request) -> Response:
-        _, info = await self._tfs_addressed(request)
-        return _json(tfs_rest.encode_metadata(info))
+        info = (await self._tfs_addressed(request)).info
+        return as_json(tfs_rest.encode_metadata(info))
 
     async def _tfs_status(self, request: Request) -> Response:
         statuses = await tfs.asked_statuses(self._models, *_tfs_path(request))
-        return _json(tfs_rest.encode_status(statuses))
+        return as_json(tfs_rest.encode_status(statuses))
 
-    async def _tfs_addressed(self, request: Request) -> tuple[ServedModel, ModelInfo]:
+    async def _tfs_addressed(self, request: Request) -> Target:
         name, version, label = _tfs_path(request)
         return await self._models.addressed(name, version, label)
 
@@ -252,7 +247,7 @@ def _answering(handler: Handler) -> Handler:
             return Response(status_code=_CLIENT_LEFT)  # nobody reads it, but the log counts it
         except Exception:
             logger.exception("%s failed", handler.__name__)
-            return _json({"error": "internal error, the server's log has the reason"}, 500)
+            return as_json({"error": "internal error, the server's log has the reason"}, 500)
 
     return guarded
 
@@ -288,10 +283,6 @@ def _header_length(request: Request) -> int | None:
     if not (value.isascii() and value.isdigit() and len(value) < 19):
         raise MalformedBody(f"{HEADER_LENGTH} is {value[:40]!r}, not a length")
     return int(value)
-
-
-def _json(content: Any, status_code: int = 200) -> Response:
-    return Response(orjson.dumps(content), status_code, media_type=_JSON)
 
 
 async def _failed(request: Request, error: ServingError) -> Response:

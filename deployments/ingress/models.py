@@ -1,13 +1,12 @@
 """The served models as the ingress sees them: their status, their queues, their replicas."""
 
 import asyncio
-import contextvars
 import logging
 import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
@@ -27,43 +26,22 @@ from deployments.errors import (
     ModelUnavailable,
     QueueFull,
     ServingError,
+    VersionChanged,
     VersionNotFound,
 )
 from deployments.inference import ModelInfo, ModelStatus, ShapeKey
 from deployments.ingress.batching import Batcher
+from deployments.ingress.known_status import KnownStatus
+from deployments.ingress.model_replicas import ModelReplicas, ReplicaDied
 from deployments.settings import Limits
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
-_STATUS_S: Final = 1.0
-_SILENCES: Final = 4
-_REFUSALS: Final = 4
-_START_S: Final = 120.0
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _GRACE_S: Final = 5.0
 _OFF_LOOP_BYTES: Final = 4 << 20
-
-
-class ReplicaDied(Exception):
-    """Raised when a replica died over a call, or Ray could not bring the call to its end."""
-
-
-class ModelReplicas(Protocol):
-    """The model's deployment, however it is reached."""
-
-    async def status(self) -> ModelStatus:
-        """Raises TimeoutError when no replica answers soon."""
-        ...
-
-    async def statistics(self) -> list[dict[str, Any]]:
-        """The counters of every replica."""
-        ...
-
-    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
-        """Raises ReplicaDied."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +63,59 @@ class ServedModel:
         self._limits = limits
         self._arena = arena
         self._peers = PeerArenas()
-        self._status = ModelStatus("LOADING", "its replicas have not answered yet")
-        self._status_until = 0.0
-        self._silences = 0
-        self._refusals = 0
-        self._starting_until = time.monotonic() + _START_S
-        self._refreshing: asyncio.Task[ModelStatus] | None = None
+        self._known = KnownStatus(replicas.status)
         self._calls_by_reference = 0
         self._batcher: Batcher[tuple[str, ShapeKey], _Item, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
-        """What the model's replicas last said; asked again after a second, by one task for all.
-
-        Once a model has answered, nobody waits for its next answer: it may be busy.
-        """
-        if time.monotonic() >= self._status_until:
-            self._start_refresh()
-        if self._status.info is None and self._refreshing is not None:
-            await asyncio.shield(self._refreshing)
-        return self._status
+        """What the model's replicas said, not long ago."""
+        return await self._known.get()
 
     async def info(self, version: str | None = None) -> ModelInfo:
         """Raises ModelUnavailable, VersionNotFound."""
-        status = self._status if self._status.info else await self.status()
+        status = await self._known.get()
         if status.info is None:
             raise ModelUnavailable(self.name, status.reason)
-        if version is not None and version not in status.info.versions:
+        if version is None:
+            return status.info
+        info = status.of(version)
+        if info is None:
             raise VersionNotFound(self.name, version, status.info.versions)
-        return status.info
+        return info
 
-    async def statistics(self) -> list[dict[str, Any]]:
+    async def changed_info(self, version: str | None) -> ModelInfo:
+        """What a replica has now, after one did not know what `info` said; raises as that does."""
+        await self._known.after_asking()
+        return await self.info(version)
+
+    async def statistics(self, version: str | None = None) -> list[dict[str, Any]]:
         """Raises ModelUnavailable."""
+        return await self._told(self._replicas.statistics(version))
+
+    async def look(self) -> bool:
+        """Looks for new, changed and removed versions now; whether there were any.
+
+        Raises ModelUnavailable.
+        """
+        changed = await self._told(self._replicas.look(self._limits.timeout_s))
+        await self._known.after_asking()
+        return changed
+
+    async def load(self) -> None:
+        """Loads the model again after `unload`. Raises ModelUnavailable, if it cannot be too."""
+        await self._told(self._replicas.set_unloaded(False, self._limits.timeout_s))
+        status = await self._known.after_asking()
+        if status.info is None:
+            raise ModelUnavailable(self.name, status.reason)
+
+    async def unload(self) -> None:
+        """Lets go of all versions when what is under way is answered. Raises ModelUnavailable."""
+        await self._told(self._replicas.set_unloaded(True, self._limits.timeout_s))
+        await self._known.after_asking(believed=True)
+
+    async def _told(self, told: Coroutine[Any, Any, T]) -> T:
         try:
-            return await self._replicas.statistics()
+            return await told
         except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
             raise ModelUnavailable(self.name, "not all of its replicas answer") from None
 
@@ -144,12 +142,13 @@ class ServedModel:
         key, rows = info.key_and_rows(arranged, self._limits.batch_rows)
         if self._batcher is None:
             self._batcher = Batcher(self._send, info.max_batch_rows)
+        self._batcher.max_rows = info.max_batch_rows
         self.check_queue()
         left_s = timeout_s - spent_s
         if left_s <= 0:
             raise DeadlineExceeded(self.name, timeout_s)
         item = _Item(arranged, rows, tuple(outputs), time.monotonic() + left_s)
-        result = self._batcher.submit((info.version, key), rows, item)
+        result = self._batcher.submit((info.revision, key), rows, item)
         late = DeadlineExceeded(self.name, timeout_s)
         # Instead of `wait_for`, which costs every request a task before Python 3.12.
         timer = asyncio.get_running_loop().call_later(left_s, _end_with, result, late)
@@ -162,30 +161,8 @@ class ServedModel:
         if self._batcher is not None:
             await self._batcher.close()
 
-    def _start_refresh(self) -> None:
-        if self._refreshing is None:
-            # A fresh context: it must not end with the request that happens to be first.
-            self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
-
-    async def _refresh(self) -> ModelStatus:
-        try:
-            status = await self._replicas.status()
-            self._silences, self._starting_until = 0, 0.0
-            # One of several replicas may still be loading while the others serve.
-            self._refusals = self._refusals + 1 if status.info is None else 0
-            if status.info is not None or self._status.info is None or self._refusals >= _REFUSALS:
-                self._status = status
-        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
-            self._silences += 1
-            if self._silences >= _SILENCES and time.monotonic() >= self._starting_until:
-                self._status = ModelStatus("UNAVAILABLE", "none of its replicas answers")
-        finally:
-            self._status_until = time.monotonic() + _STATUS_S
-            self._refreshing = None
-        return self._status
-
     async def _send(
-        self, version_and_key: tuple[str, ShapeKey], items: Sequence[_Item]
+        self, revision_and_key: tuple[str, ShapeKey], items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
         """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
 
@@ -194,37 +171,37 @@ class ServedModel:
         """
         last = max(item.deadline for item in items) - time.monotonic() + _GRACE_S
         try:
-            return await _within(last, self._answered(*version_and_key, items))
+            return await _within(last, self._answered(*revision_and_key, items))
         except asyncio.TimeoutError:
             raise ModelUnavailable(self.name, "its replica does not answer") from None
 
     async def _answered(
-        self, version: str, key: ShapeKey, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
         try:
-            answers = await self._ask(version, key, items)
+            answers = await self._ask(revision, key, items)
             if not all(isinstance(answer, ModelUnavailable) for answer in answers):
                 return answers
             logger.warning("model '%s': a replica is still loading, trying again", self.name)
         except ReplicaDied as first:
             logger.warning("model '%s': %s, trying again", self.name, first)
         try:
-            return await self._ask(version, key, items)
+            return await self._ask(revision, key, items)
         except ReplicaDied:
             raise ModelUnavailable(self.name, "two replicas failed over this request") from None
 
     async def _ask(
-        self, version: str, key: ShapeKey, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
         arena = self._usable_arena()
         if arena is not None:
-            reply = await self._shared(arena, version, key, items)
+            reply = await self._shared(arena, revision, key, items)
             if isinstance(reply, BatchReply):
                 try:
                     return self._answers(reply, reply.arena)
                 except ArenaUnreachable as error:
                     self._note_unreachable(str(error))
-        call = BatchCall(version, key, _members(items, None), None)
+        call = BatchCall(revision, key, _members(items, None), None)
         reply = await self._replicas.infer(call, by_reference=True)
         if isinstance(reply, Unreachable):
             return [InferenceFailed(self.name, reply.reason)] * len(items)
@@ -238,7 +215,7 @@ class ServedModel:
         return self._arena
 
     async def _shared(
-        self, arena: Arena, version: str, key: ShapeKey, items: Sequence[_Item]
+        self, arena: Arena, revision: str, key: ShapeKey, items: Sequence[_Item]
     ) -> BatchReply | Unreachable:
         copied = sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
         if copied > _OFF_LOOP_BYTES:
@@ -248,7 +225,7 @@ class ServedModel:
         inline = sum(inline_bytes(tensor, arena) for item in placed for tensor in item.tensors)
         if inline > MESSAGE_BYTES:
             return Unreachable("the arena is full", lasting=False)
-        call = BatchCall(version, key, _members(placed, arena), arena.address)
+        call = BatchCall(revision, key, _members(placed, arena), arena.address)
         reply = await self._replicas.infer(call, by_reference=False)
         if isinstance(reply, Unreachable) and reply.lasting:
             self._note_unreachable(reply.reason)
@@ -273,8 +250,8 @@ class ServedModel:
 
     def _notice(self, error: ServingError) -> None:
         """A replica that is loading, or has another version: what is known may be out of date."""
-        if isinstance(error, ModelUnavailable | VersionNotFound):
-            self._start_refresh()
+        if isinstance(error, ModelUnavailable | VersionChanged):
+            self._known.refresh()
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:

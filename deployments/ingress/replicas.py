@@ -8,10 +8,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.crossing import BatchCall, BatchReply, Unreachable
-from deployments.errors import ModelUnavailable
+from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ModelStatus
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
-from deployments.ingress.models import ReplicaDied
+from deployments.ingress.model_replicas import ReplicaDied
 
 _CONTROL_S: Final = 2.0
 
@@ -33,9 +33,14 @@ class RayReplicas:
     async def status(self) -> ModelStatus:
         return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
 
-    async def statistics(self) -> list[dict[str, Any]]:
-        replies = self._handle.broadcast("statistics").results_async()
-        return list(await asyncio.wait_for(replies, _CONTROL_S))
+    async def statistics(self, version: str | None) -> list[dict[str, Any]]:
+        return await self._told("statistics", _CONTROL_S, version)
+
+    async def look(self, timeout_s: float) -> bool:
+        return any(await self._told("look", timeout_s))
+
+    async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
+        await self._told("set_unloaded", timeout_s, unloaded)
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
         reply: BatchReply | Unreachable
@@ -48,7 +53,7 @@ class RayReplicas:
                 self._lanes.drop()
                 raise ReplicaDied("its connection ended") from None
             if isinstance(reply, BatchReply) and _is_refused(reply):
-                self._lanes.drop()  # it is still loading: who gets the next try is Serve's choice
+                self._lanes.drop()  # it is loading: who gets the next try is Serve's choice
         else:
             reply = await self._call(self._by_message, call)
         return reply
@@ -61,6 +66,14 @@ class RayReplicas:
         reason: str | None = await self._call(self._attend, *arguments)
         return reason
 
+    async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
+        """What each replica answers. Raises TimeoutError, ReplicaDied."""
+        replies = self._handle.broadcast(method, *arguments).results_async()
+        try:
+            return list(await asyncio.wait_for(replies, timeout_s))
+        except (RayError, RayServeException) as error:
+            raise ReplicaDied(type(error).__name__) from error
+
     async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
         try:
             return await handle.remote(*arguments)
@@ -69,4 +82,4 @@ class RayReplicas:
 
 
 def _is_refused(reply: BatchReply) -> bool:
-    return all(isinstance(answer, ModelUnavailable) for answer in reply.members)
+    return all(isinstance(a, ModelUnavailable | VersionChanged) for a in reply.members)

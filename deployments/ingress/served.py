@@ -9,8 +9,21 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from deployments.arena import Arena
-from deployments.errors import LabelNotFound, MalformedBody, ModelNotFound, ModelUnavailable
-from deployments.inference import InferRequest, InferResponse, ModelInfo, ModelStatus
+from deployments.errors import (
+    ControlDisabled,
+    LabelNotFound,
+    MalformedBody,
+    ModelNotFound,
+    ModelUnavailable,
+    VersionChanged,
+)
+from deployments.inference import (
+    InferRequest,
+    InferResponse,
+    ModelInfo,
+    ModelStatus,
+    VersionStatus,
+)
 from deployments.ingress.images import decode_pictures, is_picture_input
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
@@ -21,7 +34,14 @@ T = TypeVar("T")
 _OFF_LOOP_BYTES: Final = 256 * 1024
 
 
-_INDEX_STATES: Final = {"AVAILABLE": "READY", "LOADING": "LOADING", "UNAVAILABLE": "UNAVAILABLE"}
+_INDEX_STATES: Final = {
+    "AVAILABLE": "READY",
+    "LOADING": "LOADING",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "UNLOADING": "UNLOADING",
+}
+_CHANGES: Final = 8
+_CHANGE_WAIT_S: Final = 0.02
 
 
 class IndexEntry(NamedTuple):
@@ -33,26 +53,48 @@ class IndexEntry(NamedTuple):
     reason: str
 
 
+class Target(NamedTuple):
+    """What a request is for; `version` is the one it asks for, None if it takes any."""
+
+    model: ServedModel
+    info: ModelInfo
+    version: str | None
+
+
 class ServedModels:
     def __init__(
-        self, models: Mapping[str, ServedModel], limits: Limits, arena: Arena | None
+        self,
+        models: Mapping[str, ServedModel],
+        limits: Limits,
+        arena: Arena | None,
+        *,
+        control: bool = False,
     ) -> None:
         self.limits = limits
-        self._models = models
+        self._control = control
+        self._models = dict(models)
         self._arena = arena
         self._settled = False
 
+    def change(self, names: Sequence[str], new: Mapping[str, ServedModel]) -> list[ServedModel]:
+        """Serves these models from now on, in this order; returns those that are gone."""
+        models = {**self._models, **new}
+        gone = [model for name, model in self._models.items() if name not in names]
+        self._models = {name: models[name] for name in names}
+        return gone
+
     async def addressed(
         self, name: str, version: str | None = None, label: str | None = None
-    ) -> tuple[ServedModel, ModelInfo]:
+    ) -> Target:
         """Raises ModelNotFound, ModelUnavailable, VersionNotFound, LabelNotFound."""
         model = self.named(name)
         info = await model.info(version)
         if label is not None:
             if label not in info.labels:
                 raise LabelNotFound(name, label, list(info.labels))
-            info = await model.info(info.labels[label])
-        return model, info
+            version = info.labels[label]
+            info = await model.info(version)
+        return Target(model, info, version)
 
     def named(self, name: str) -> ServedModel:
         """Raises ModelNotFound."""
@@ -82,27 +124,62 @@ class ServedModels:
     async def index(self, *, only_ready: bool) -> list[IndexEntry]:
         """Every version of every model; the version is empty as long as it is not known."""
         index = [
-            IndexEntry(name, version, _INDEX_STATES[status.state], status.reason)
+            IndexEntry(name, version.version, _INDEX_STATES[version.state], version.reason)
             for name, status in (await self.statuses()).items()
-            for version in (status.info.versions if status.info else ("",))
+            for version in status.versions or (VersionStatus("", status.state, status.reason),)
         ]
         return [entry for entry in index if entry.state == "READY" or not only_ready]
 
+    async def look(self) -> bool:
+        """Has all models look for new, changed and removed versions; whether there were any.
+
+        Those whose replicas do not answer are left to their status.
+        """
+        looks = [model.look() for model in self._models.values()]
+        changed = await asyncio.gather(*looks, return_exceptions=True)
+        return any(change is True for change in changed)
+
+    def controlled(self, name: str) -> ServedModel:
+        """A model to load or unload. Raises ControlDisabled, ModelNotFound."""
+        if not self._control:
+            raise ControlDisabled
+        return self.named(name)
+
     async def infer(
+        self,
+        target: Target,
+        request: InferRequest,
+        started: float,
+        timeout_s: float = math.inf,
+        changes: int = 0,
+    ) -> InferResponse:
+        """Answers a request that began to arrive at `started` (monotonic clock).
+
+        It has the least of `timeout_s`, the limit, and its parameter `timeout` (microseconds, as
+        Triton has it). Where the version changes under way, the request is made ready for what
+        there is then. Raises the ServingErrors a client can cause.
+        """
+        model, info, version = target
+        timeout_s = min(timeout_s, self._timeout_s(request.parameters))
+        try:
+            return await self._inferred(model, info, request, started, timeout_s)
+        except VersionChanged:
+            if changes == _CHANGES:
+                raise
+        # Replicas change one after the other, so this may happen more than once.
+        await asyncio.sleep(changes * _CHANGE_WAIT_S)
+        now = Target(model, await model.changed_info(version), version)
+        return await self.infer(now, request, started, timeout_s, changes + 1)
+
+    async def _inferred(
         self,
         model: ServedModel,
         info: ModelInfo,
         request: InferRequest,
         started: float,
-        timeout_s: float = math.inf,
+        timeout_s: float,
     ) -> InferResponse:
-        """Answers a request that began to arrive at `started` (monotonic clock).
-
-        It has the least of `timeout_s`, the limit, and its parameter `timeout` (microseconds, as
-        Triton has it). Raises the ServingErrors a client can cause.
-        """
         tensors = [await self._decoded(info, request, tensor) for tensor in request.tensors]
-        timeout_s = min(timeout_s, self._timeout_s(request.parameters))
         spent_s = time.monotonic() - started
         outputs = await model.infer(info, tensors, tuple(request.outputs), timeout_s, spent_s)
         return InferResponse(info.name, info.version, tuple(outputs), request.id)

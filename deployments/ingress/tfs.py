@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deployments.errors import MalformedBody, ModelUnavailable, VersionNotFound
-from deployments.inference import ModelStatus
+from deployments.inference import ModelState, ModelStatus
 from deployments.ingress.served import ServedModels
 
 SIGNATURE: Final = "serving_default"
@@ -53,8 +53,7 @@ async def asked_statuses(
 ) -> list[VersionStatus]:
     """Raises ModelNotFound, VersionNotFound, LabelNotFound, ModelUnavailable."""
     if label is not None:
-        _, info = await models.addressed(name, label=label)
-        version = info.version
+        version = (await models.addressed(name, label=label)).version
     return version_statuses(name, await models.named(name).status(), version)
 
 
@@ -62,11 +61,19 @@ def version_statuses(
     model: str, status: ModelStatus, version: str | None = None
 ) -> list[VersionStatus]:
     """The statuses of all versions, or of one. Raises VersionNotFound."""
-    if status.info is None:
-        if status.state == "LOADING":
-            return [VersionStatus(0, "LOADING")]
-        return [VersionStatus(0, "END", ModelUnavailable.grpc_code, status.reason)]
-    versions = status.info.versions
-    if version is not None and version not in versions:
-        raise VersionNotFound(model, version, versions)
-    return [VersionStatus(int(n), "AVAILABLE") for n in versions if version in (None, n)]
+    if not status.versions:
+        return [_told(0, status.state, status.reason)]
+    known = [v.version for v in status.versions]
+    if version is not None and version not in known:
+        raise VersionNotFound(model, version, known)
+    return [
+        _told(int(v.version), v.state, v.reason)
+        for v in status.versions
+        if version in (None, v.version)
+    ]
+
+
+def _told(version: int, state: ModelState, reason: str) -> VersionStatus:
+    if state == "UNAVAILABLE":
+        return VersionStatus(version, "END", ModelUnavailable.grpc_code, reason)
+    return VersionStatus(version, state)

@@ -156,6 +156,15 @@ class CompiledShapes(Generic[CompiledT]):
             if not entry.users:
                 entry.unused.set()
 
+    def set_bounds(self, bound: int, promote_after: int, compiles_per_minute: int) -> None:
+        """Changes the bounds. Compilations beyond a lower one go, oldest first; those in use serve
+        whoever has them to the end."""
+        self._bound = bound
+        self._promote_after = promote_after
+        self._compiles_per_minute = compiles_per_minute
+        while len(self._entries) > bound:
+            self._evict()
+
     async def close(self) -> None:
         """Waits for the compilation that is under way; those that wait are cancelled."""
         for task in (tasks := [entry.compilation for entry in self._compiling.values()]):
@@ -264,10 +273,15 @@ class CompiledShapes(Generic[CompiledT]):
 
     async def _make_room(self) -> None:
         while len(self._entries) >= self._bound:
-            _, oldest = self._entries.popitem(last=False)
-            self.counters.evictions += 1
+            oldest = self._evict()
             if oldest.users:
                 await oldest.unused.wait()
+
+    def _evict(self) -> _Entry[CompiledT]:
+        """Takes out the one that was not used for longest."""
+        _, oldest = self._entries.popitem(last=False)
+        self.counters.evictions += 1
+        return oldest
 
     def _remember_failure(self, key: ShapeKey, error: Exception) -> None:
         self.counters.compile_failures += 1

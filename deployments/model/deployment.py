@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,66 +25,83 @@ from deployments.crossing import (
     unpack,
     withdraw,
 )
-from deployments.errors import ModelUnavailable, ServingError, VersionNotFound
+from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus, ShapeKey
 from deployments.lanes import CannotConnect, attend
-from deployments.model.download import fetch
-from deployments.model.repository import SourceUnavailable, locate
-from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape, nowhere
-from deployments.model.serving import CacheSettings, ServingVersion, Work
-from deployments.model.shapes import PolicyError
-from deployments.model.version import Version, VersionSettings
-from deployments.settings import Limits, ModelSettings
+from deployments.model.loading import Loader
+from deployments.model.runtime import nowhere
+from deployments.model.serving import ServingVersion, Work
+from deployments.model.versions import Versions
+from deployments.settings import Limits, ModelSettings, SettingsError, changed
 from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
 _START_WAITS_S: Final = 20.0
-_RETRY_FIRST_S: Final = 5.0
-_RETRY_LAST_S: Final = 120.0
 _OFF_LOOP_BYTES: Final = 1 << 20
 
 
 class OpenVINOModel:
     """Loads one model, keeps its compiled shapes and runs the batches that the ingress sends.
 
-    A model that cannot be loaded does not stop the replica: the reason is its status, and
+    A version that cannot be loaded does not stop the replica: the reason is its status, and
     loading is tried again. The reshape lock is never taken by status or statistics.
     """
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it on the replica's event loop
-        self, settings: ModelSettings, limits: Limits, repository: Path
-    ) -> None:
+    def __init__(self, settings: ModelSettings, limits: Limits, repository: Path) -> None:
         self._settings = settings
         self._limits = limits
-        self._repository = repository
-        self._reshape_lock = asyncio.Lock()
         self._peers = PeerArenas()
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
-        self._serving: ServingVersion | None = None
-        self._status = ModelStatus("LOADING", "it is being loaded")
-        self._loading = asyncio.create_task(self._load_until_available())
-        # The replica takes requests when this returns; most models are loaded by then.
-        await asyncio.wait([self._loading], timeout=_START_WAITS_S)
+        self._reshape_lock = asyncio.Lock()
+        loader = Loader(repository, self._reshape_lock, self._report_progress)
+        self._versions: Versions[ServingVersion] = Versions(settings, loader.find, loader.load)
+        self._following: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Takes over settings that go before those it was made with; Serve calls it.
+
+        Raises SettingsError if they contradict each other, but not while requests are answered:
+        then the settings stay what they are, and the status says why.
+        """
+        try:
+            settings = changed(self._settings, user_config, self._limits)
+        except SettingsError as error:
+            if self._following is None:
+                raise
+            self._versions.remark = f"user_config is refused: {' '.join(str(error).split())}"
+            logger.error("model '%s': %s", self._settings.name, self._versions.remark)
+            return
+        self._versions.remark = ""
+        self._versions.reconfigure(settings)
+        if self._following is None:
+            self._following = asyncio.create_task(self._versions.follow())
+            # The replica takes requests when this returns; most models are loaded by then.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._versions.first_look.wait(), _START_WAITS_S)
 
     async def status(self) -> ModelStatus:
-        return self._status
+        return self._versions.status()
 
-    async def statistics(self) -> dict[str, Any]:
-        """Counters since the model was loaded, and how full its cache is."""
-        serving = {} if self._serving is None else self._serving.statistics()
-        return {"state": self._status.state, "pid": os.getpid(), **serving}
+    async def statistics(self, version: str | None = None) -> dict[str, Any]:
+        """Counters since the version (the highest, if none is named) was loaded."""
+        serving = self._versions.version(version)
+        counters = {} if serving is None else serving.statistics()
+        return {"state": self._versions.status().state, "pid": os.getpid(), **counters}
+
+    async def look(self) -> bool:
+        """Looks for versions now, trying again what failed. Says whether that changed any."""
+        return await self._versions.look(at_once=True)
+
+    async def set_unloaded(self, unloaded: bool) -> None:
+        """Lets go of all versions, or loads them again."""
+        await self._versions.set_unloaded(unloaded)
 
     async def infer(self, call: BatchCall) -> BatchReply | Unreachable:
         """Runs one batch; what fails is told in the reply, member by member."""
-        serving = self._serving
+        serving = self._versions.revision(call.revision)
         if serving is None:
-            error: ServingError = ModelUnavailable(self._settings.name, self._status.reason)
-            return BatchReply((error,) * len(call.members))
-        if call.version != serving.version.info.version:
-            known = serving.version.info.versions
-            error = VersionNotFound(self._settings.name, call.version, known)
-            return BatchReply((error,) * len(call.members))
+            return BatchReply((self._not_here(call),) * len(call.members))
         try:
             if call.arena is not None:
                 self._peers.reach(call.arena)  # from another node even small calls fail here
@@ -110,12 +127,22 @@ class OpenVINOModel:
 
     async def shut_down(self) -> None:
         """Stops loading and ends after the inferences and the compilation under way."""
-        self._loading.cancel()
-        if self._serving is not None:
-            await self._serving.close()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._versions.close()
 
     # Serve awaits this when the replica has drained.
     __del__ = shut_down
+
+    def _not_here(self, call: BatchCall) -> ServingError:
+        status = self._versions.status()
+        if status.info is None:
+            return ModelUnavailable(self._settings.name, status.reason)
+        return VersionChanged(self._settings.name, call.revision.partition("-")[0])
+
+    def _report_progress(self, line: str) -> None:
+        self._versions.progress = line
 
     def _work(self, member: Member, call: BatchCall) -> Work:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
@@ -163,92 +190,6 @@ class OpenVINOModel:
             if not isinstance(member, ServingError):
                 withdraw(member, self._arena)
         return Unreachable(reason, lasting=False)
-
-    async def _load_until_available(self) -> None:
-        wait_s = _RETRY_FIRST_S
-        while True:
-            reason = await self._try_to_load()
-            if reason is None:
-                return
-            logger.warning("model '%s' is unavailable: %s", self._settings.name, reason)
-            retry = f"{reason}; next try in {wait_s:.0f} s"
-            self._status = ModelStatus("UNAVAILABLE", retry)
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _RETRY_LAST_S)
-
-    async def _try_to_load(self) -> str | None:
-        """Loads the model, or says in words why that failed."""
-        try:
-            version = await asyncio.to_thread(self._load)
-            serving = ServingVersion(version, self._cache_settings(), self._reshape_lock)
-            await serving.warm_up(self._warm_up(version))
-        except (SourceUnavailable, CannotLoad, PolicyError) as error:
-            if error.__cause__ is not None:
-                logger.warning("%s", error.__cause__)
-            return str(error)
-        except CannotReshape as error:
-            return f"a warm-up shape cannot be compiled: {error}"
-        except Exception:
-            logger.exception("loading model '%s' failed", self._settings.name)
-            return "loading it failed, the server's log has the reason"
-        self._serving = serving
-        labels = {label: str(n) for label, n in self._settings.version_labels.items()}
-        self._status = ModelStatus("AVAILABLE", "", replace(version.info, labels=labels))
-        logger.info("model '%s' is available: %s", self._settings.name, serving.statistics())
-        return None
-
-    def _load(self) -> Version:
-        settings = self._settings
-        number, source = self._source()
-        return Version(
-            settings.name,
-            number,
-            source,
-            VersionSettings(
-                device=settings.device,
-                plugin_config=settings.plugin_config,
-                shape=settings.shape_rules,
-                batch_size=settings.batch_size,
-                background=settings.reshape == "background",
-                max_batch_rows=settings.batching.max_rows,
-                stacking=settings.batching.stacking,
-            ),
-        )
-
-    def _source(self) -> tuple[str, str | Path]:
-        """The number and the file of the version to serve: the highest there is."""
-        name, source = self._settings.name, self._settings.source
-        if isinstance(source, str) and source in BUILT_IN:
-            return "1", source
-        if isinstance(source, str):
-            versions = locate(name, source, self._repository)
-        else:
-            versions = fetch(name, source, self._repository, self._report_progress)
-        latest = max(versions)
-        return str(latest), versions[latest]
-
-    def _report_progress(self, line: str) -> None:
-        logger.info("%s", line)
-        self._status = ModelStatus("LOADING", f"it is being downloaded: {line}")
-
-    def _cache_settings(self) -> CacheSettings:
-        return CacheSettings(
-            bound=self._settings.max_compiled_shapes,
-            blocking=self._settings.reshape == "blocking",
-            promote_after=self._settings.promote_after,
-            compiles_per_minute=self._settings.compiles_per_minute,
-        )
-
-    def _warm_up(self, version: Version) -> list[list[tuple[int, ...]]]:
-        """The warm-up shapes in the order of the model's inputs."""
-        names = [spec.name for spec in version.info.inputs]
-        shapes = []
-        for entry in self._settings.warm_up_shapes:
-            by_name = entry if isinstance(entry, dict) else dict.fromkeys(names, entry)
-            if by_name.keys() != set(names):
-                raise PolicyError(f"warm_up names {sorted(by_name)}, the inputs are {names}")
-            shapes.append([by_name[name] for name in names])
-        return shapes
 
 
 def _inline(answer: Sequence[Tensor]) -> tuple[PackedTensor, ...]:

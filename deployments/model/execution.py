@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -160,6 +161,34 @@ class Execution:
         if not costly or self._running[True] >= most:
             return other or None
         return min(queue for queue in (other, costly) if queue)
+
+
+class SharedExecutions:
+    """One execution for all versions of a model that run alike: they share the cores too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: dict[tuple[int, int], Execution] = {}
+        self._users: Counter[Execution] = Counter()
+
+    def take(self, count: int, streams: int) -> Execution:
+        """To be given back, once."""
+        with self._lock:
+            execution = self._shared.get((count, streams)) or Execution(count, streams)
+            self._shared[count, streams] = execution
+            self._users[execution] += 1
+        return execution
+
+    def give_back(self, execution: Execution) -> None:
+        """The last one closes it, which blocks."""
+        with self._lock:
+            self._users[execution] -= 1
+            last = not self._users[execution]
+            if last:
+                del self._users[execution]
+                self._shared = {k: e for k, e in self._shared.items() if e is not execution}
+        if last:
+            execution.close()
 
 
 async def to_the_end(work: "asyncio.Future[T]") -> T:

@@ -5,9 +5,12 @@ Blocks and belongs in a worker thread. Versions are laid out as in OpenVINO Mode
 reads.
 """
 
+import glob
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +21,70 @@ _VERSION = re.compile(r"[1-9][0-9]*")
 
 class SourceUnavailable(Exception):
     """Raised when a model's files cannot be had; the text says why in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version's model, as OpenVINO reads it, or why there is none to read.
+
+    `signature` changes when its files do.
+    """
+
+    path: str | Path | None
+    signature: Hashable = None
+    problem: str = ""
+
+
+def find(name: str, source: str, repository: Path) -> dict[int, Found]:
+    """Like `locate`, but incomplete versions are among them. Raises SourceUnavailable."""
+    path = repository / source
+    if not path.is_dir() or (path / "saved_model.pb").is_file():
+        return {n: found(file) for n, file in locate(name, source, repository).items()}
+    with told(path):
+        folders = _version_directories(path)
+    if not folders:
+        _no_version(path)
+    return {number: found_in(folder) for number, folder in folders}
+
+
+def found_in(folder: Path) -> Found:
+    """The model in a version's directory."""
+    try:
+        model = _model_in(folder)
+    except OSError as error:
+        return Found(None, None, f"its directory cannot be read: {in_words(error)}")
+    if model is None:
+        known = ", ".join(MODEL_SUFFIXES)
+        return Found(None, None, f"its directory has no model file ({known})")
+    return _readable(model, sorted(_files_in(folder)))
+
+
+def found(model: Path) -> Found:
+    """A model by itself: a directory, or a file with those of the same name beside it."""
+    if model.is_dir():
+        return _readable(model, sorted(_files_in(model)))
+    return _readable(model, sorted(model.parent.glob(f"{glob.escape(model.stem)}.*")))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _readable(model: Path, files: list[Path]) -> Found:
+    """Files are opened here, because OpenVINO does not say which one it could not read."""
+    seen = []
+    for file in files:
+        if file.name.startswith("."):
+            continue
+        try:
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            file.open("rb").close()
+        except OSError as error:
+            return Found(None, None, f"{file.name} cannot be read: {in_words(error)}")
+        seen.append((str(file), status.st_ino, status.st_size, status.st_mtime_ns))
+    return Found(model, tuple(seen))
 
 
 def versions_in(directory: Path) -> dict[int, Path]:

@@ -190,6 +190,8 @@ class Runtime:
 
     def __init__(self, device: str, plugin_config: Mapping[str, Any]) -> None:
         self._core = ov.Core()
+        # Mapped files that somebody overwrites end the process with a bus error, or change results.
+        self._core.set_property({"ENABLE_MMAP": False})
         self._device = device
         self._config: dict[str, Any] = dict(plugin_config)
         if not self._config.keys() & {"PERFORMANCE_HINT", "NUM_STREAMS"}:

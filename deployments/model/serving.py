@@ -18,13 +18,14 @@ from deployments.errors import (
     ShapeNotSupported,
     dims,
 )
-from deployments.inference import ShapeKey
+from deployments.inference import ModelInfo, ShapeKey
 from deployments.model.compiled import CompiledShapes
-from deployments.model.execution import Execution
+from deployments.model.execution import SharedExecutions
 from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape, Space, nowhere
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
+from deployments.settings import ModelSettings
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -60,9 +61,16 @@ class CacheSettings:
 class ServingVersion:
     """Runs batches of one version. Reshapes under the deployment's lock, in a worker thread."""
 
-    def __init__(self, version: Version, settings: CacheSettings, lock: asyncio.Lock) -> None:
+    def __init__(
+        self,
+        version: Version,
+        settings: CacheSettings,
+        lock: asyncio.Lock,
+        executions: SharedExecutions | None = None,
+    ) -> None:
         self.version = version
-        self._execution = Execution(version.slots, version.streams)
+        self._executions = executions or SharedExecutions()
+        self._execution = self._executions.take(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.batches = 0
         self.stacked_batches = 0
@@ -83,6 +91,16 @@ class ServingVersion:
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
             pays=self._pays,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.version.info
+
+    def configure(self, settings: ModelSettings) -> None:
+        """Takes over the bounds of the cache and of its compilations."""
+        self._shapes.set_bounds(
+            settings.max_compiled_shapes, settings.promote_after, settings.compiles_per_minute
         )
 
     async def warm_up(self, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -212,11 +230,13 @@ class ServingVersion:
 
     async def close(self) -> None:
         """Takes no more batches and ends after those that are under way."""
+        if self._closing:
+            return
         self._closing = True
         if self._running:
             await self._quiet.wait()
         await self._shapes.close()
-        await asyncio.to_thread(self._execution.close)
+        await asyncio.to_thread(self._executions.give_back, self._execution)
         await asyncio.to_thread(self._compiler.shutdown)
 
     def _reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ from deployments.arena import Arena, PeerArenas
 from deployments.crossing import BatchCall, BatchReply, Member, PackedTensor, Unreachable, unpack
 from deployments.dimensions import Dim
 from deployments.errors import ServingError
-from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec
+from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec, VersionStatus
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
 from deployments.tensors import Array, Tensor
@@ -24,7 +25,14 @@ INFO = ModelInfo(
     (OutputSpec("twice", "FP32", (OPEN, OPEN)),),
     8,
 )
-AVAILABLE = ModelStatus("AVAILABLE", "", INFO)
+AVAILABLE = ModelStatus(
+    "AVAILABLE",
+    "",
+    (
+        VersionStatus("1", "AVAILABLE", "", replace(INFO, version="1")),
+        VersionStatus("2", "AVAILABLE", "", INFO),
+    ),
+)
 Answer: TypeAlias = tuple[PackedTensor, ...] | ServingError
 Outcome: TypeAlias = Exception | Unreachable | BatchReply | Sequence[ServingError | None]
 
@@ -38,6 +46,7 @@ class Replicas:
     def __init__(self, status: ModelStatus | Exception = AVAILABLE) -> None:
         self.status_now = status
         self.asked = 0
+        self.looks = 0
         self.outcomes: list[Outcome] = []
         self.calls: list[BatchCall] = []
         self.by_reference: list[bool] = []
@@ -52,8 +61,16 @@ class Replicas:
             raise self.status_now
         return self.status_now
 
-    async def statistics(self) -> list[dict[str, Any]]:
+    async def statistics(self, version: str | None) -> list[dict[str, Any]]:
         return [{"asked": self.asked}]
+
+    async def look(self, timeout_s: float) -> bool:
+        self.looks += 1
+        return self.looks == 1
+
+    async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
+        unavailable = ModelStatus("UNAVAILABLE", "it was unloaded over the API")
+        self.status_now = unavailable if unloaded else AVAILABLE
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
         self.calls.append(call)

@@ -36,9 +36,11 @@ class Context:
         self.details = details
 
 
-def methods(replicas: Replicas | None = None, **limits: Any) -> GrpcMethods:
+def methods(
+    replicas: Replicas | None = None, *, control: bool = False, **limits: Any
+) -> GrpcMethods:
     model = served(replicas or Replicas(), **limits)
-    return GrpcMethods(ServedModels({"doubler": model}, Limits(**limits), None))
+    return GrpcMethods(ServedModels({"doubler": model}, Limits(**limits), None, control=control))
 
 
 async def asked(
@@ -267,7 +269,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
 async def test_a_stream_that_is_left_leaves_nothing_behind() -> None:
     replicas = Replicas()
     grpc_methods = methods(replicas)
-    model, _ = await grpc_methods.models.addressed("doubler")
+    model = (await grpc_methods.models.addressed("doubler")).model
     replicas.open.clear()
     stream = grpc_methods.ModelStreamInfer(given([infer_request(1)] * 3), Context())
     waiting = asyncio.ensure_future(anext(stream))
@@ -335,6 +337,21 @@ async def test_the_index_has_every_version() -> None:
     assert [("1", "READY"), ("2", "READY")] == [(m.version, m.state) for m in index.models]
 
 
+async def test_a_model_is_unloaded_and_loaded_if_the_settings_say_so() -> None:
+    unload = kserve.RepositoryModelUnloadRequest(model_name="doubler")
+    load = kserve.RepositoryModelLoadRequest(model_name="doubler")
+    ready = kserve.ModelReadyRequest(name="doubler")
+    for method, request in (("RepositoryModelUnload", unload), ("RepositoryModelLoad", load)):
+        _, context = await asked(getattr(methods(), method), request)
+        assert grpc.StatusCode.PERMISSION_DENIED == context.code
+    grpc_methods = methods(control=True)
+    assert (await asked(grpc_methods.ModelReady, ready))[0].ready
+    assert (await asked(grpc_methods.RepositoryModelUnload, unload))[1].code is None
+    assert not (await asked(grpc_methods.ModelReady, ready))[0].ready
+    assert (await asked(grpc_methods.RepositoryModelLoad, load))[1].code is None
+    assert (await asked(grpc_methods.ModelReady, ready))[0].ready
+
+
 async def test_health_of_the_server_its_services_and_its_models() -> None:
     response = health_pb2.HealthCheckResponse
     for service in ("", "inference.GRPCInferenceService", "doubler"):
@@ -353,7 +370,7 @@ async def test_health_is_listed() -> None:
 
 async def test_health_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.ingress.grpc_methods._WATCH_S", 0.01)
-    monkeypatch.setattr("deployments.ingress.models._STATUS_S", 0.0)
+    monkeypatch.setattr("deployments.ingress.known_status._STATUS_S", 0.0)
     replicas, response = Replicas(LOADING), health_pb2.HealthCheckResponse
     request = health_pb2.HealthCheckRequest(service="doubler").SerializeToString()
     watch = methods(replicas).Watch(request, Context())

@@ -19,12 +19,12 @@ from deployments.errors import (
     ServingError,
     UnknownInput,
     UnknownOutput,
-    VersionNotFound,
+    VersionChanged,
     WrongDatatype,
     WrongRank,
 )
 from deployments.inference import ModelStatus
-from deployments.ingress.models import ReplicaDied
+from deployments.ingress.model_replicas import ReplicaDied
 from deployments.tensors import Tensor
 from tests.ingress.batches import quiet
 from tests.ingress.replicas import INFO, Replicas, infer, served, tensor
@@ -35,7 +35,7 @@ async def test_a_request_is_answered_with_the_models_outputs() -> None:
     answer = await infer(served(replicas), 2, 3, value=1.5, outputs=["twice"])
     assert np.full((2, 3), 3.0).tolist() == answer.tolist()
     (call,) = replicas.calls
-    assert (INFO.version, ((-1, 3),)) == (call.version, call.key)
+    assert (INFO.revision, ((-1, 3),)) == (call.revision, call.key)
     assert [(2, ("twice",))] == [(member.rows, member.outputs) for member in call.members]
 
 
@@ -190,7 +190,7 @@ async def test_an_error_of_one_member_stays_with_it(error: ServingError) -> None
 
 
 @pytest.mark.parametrize(
-    "error", [ModelUnavailable("doubler", "why"), VersionNotFound("doubler", "2", ["3"])]
+    "error", [ModelUnavailable("doubler", "why"), VersionChanged("doubler", "2")]
 )
 async def test_an_error_that_says_the_model_changed_has_its_status_asked_for(
     error: ServingError,

@@ -16,7 +16,8 @@ from deployments.crossing import (
     Unreachable,
     pack_leased,
 )
-from deployments.ingress.models import _BY_REFERENCE_AFTER_FAILURE, ReplicaDied
+from deployments.ingress.model_replicas import ReplicaDied
+from deployments.ingress.models import _BY_REFERENCE_AFTER_FAILURE
 from deployments.tensors import Tensor
 from tests.ingress.replicas import INFO, Replicas, infer, served
 

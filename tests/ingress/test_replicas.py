@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress import replicas as module
 from deployments.ingress.lanes import MeetingPoint
-from deployments.ingress.models import ReplicaDied
+from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
 from deployments.lanes import attend
 from tests.ingress.lane_replicas import KEY, Clock
@@ -40,8 +41,8 @@ class Serve:
     def options(self, method_name: str, _by_reference: bool = True) -> "Method":
         return Method(self, method_name, _by_reference)
 
-    def broadcast(self, method_name: str) -> "Replies":
-        return Replies(self.call(method_name, True))
+    def broadcast(self, method_name: str, *arguments: Any) -> "Replies":
+        return Replies(self.call(method_name, True, *arguments))
 
     async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
         self.calls.append((name, by_reference))
@@ -221,7 +222,7 @@ async def test_status_and_statistics_are_the_replicas() -> None:
     serve.outcomes["statistics"] = ({"requests": 1}, {"requests": 2})
     replicas = ray_replicas(serve)
     assert ModelStatus("LOADING", "") == await replicas.status()
-    assert [{"requests": 1}, {"requests": 2}] == await replicas.statistics()
+    assert [{"requests": 1}, {"requests": 2}] == await replicas.statistics("1")
 
 
 @on_both_loops
@@ -230,7 +231,8 @@ async def test_status_and_statistics_are_not_waited_for_for_long() -> None:
     silence = asyncio.get_running_loop().create_future()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CONTROL_S", 0.01)
-        for ask in (ray_replicas(serve).status, ray_replicas(serve).statistics):
+        statistics = partial(ray_replicas(serve).statistics, None)
+        for ask in (ray_replicas(serve).status, statistics):
             serve.outcomes = {"status": silence, "statistics": silence}
             with pytest.raises(asyncio.TimeoutError):
                 await ask()

@@ -1,0 +1,34 @@
+"""What the ingress asks of a model's replicas, however they are reached."""
+
+from typing import Any, Protocol
+
+from deployments.crossing import BatchCall, BatchReply, Unreachable
+from deployments.inference import ModelStatus
+
+
+class ReplicaDied(Exception):
+    """Raised when a replica died over a call, or Ray could not bring the call to its end."""
+
+
+class ModelReplicas(Protocol):
+    """The model's deployment."""
+
+    async def status(self) -> ModelStatus:
+        """One replica's. Raises TimeoutError when none answers soon, ReplicaDied."""
+        ...
+
+    async def statistics(self, version: str | None) -> list[dict[str, Any]]:
+        """The counters of every replica. Raises as `status` does."""
+        ...
+
+    async def look(self, timeout_s: float) -> bool:
+        """Has every replica look for versions now; whether that changed any."""
+        ...
+
+    async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
+        """Has every replica let go of all versions, or load them again."""
+        ...
+
+    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
+        """Raises ReplicaDied."""
+        ...

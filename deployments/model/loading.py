@@ -1,0 +1,120 @@
+"""From a model's settings to a version at work: find its files, read, compile, warm up."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from deployments.dimensions import accepts, spell
+from deployments.errors import dims
+from deployments.model.download import fetch
+from deployments.model.execution import SharedExecutions, to_the_end
+from deployments.model.repository import Found, SourceUnavailable, find, found
+from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
+from deployments.model.serving import CacheSettings, ServingVersion
+from deployments.model.shapes import PolicyError
+from deployments.model.version import Version, VersionSettings
+from deployments.model.versions import LoadFailed
+from deployments.settings import ModelSettings
+
+logger: Final = logging.getLogger("ray.serve")
+
+
+class Loader:
+    """Finds and loads the versions of one model. Compiles under the deployment's lock."""
+
+    def __init__(
+        self, repository: Path, lock: asyncio.Lock, progress: Callable[[str], None]
+    ) -> None:
+        self._repository = repository
+        self._lock = lock
+        self._progress = progress
+        self._executions = SharedExecutions()
+
+    def find(self, settings: ModelSettings) -> dict[int, Found]:
+        """The versions that the source has. Blocks; raises SourceUnavailable."""
+        name, source = settings.name, settings.source
+        if isinstance(source, str) and source in BUILT_IN:
+            return {1: Found(source)}
+        if isinstance(source, str):
+            return find(name, source, self._repository)
+        versions = fetch(name, source, self._repository, self._tell)
+        return {number: found(path) for number, path in versions.items()}
+
+    async def load(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
+        """Reads and compiles a version, and its warm-up shapes. Raises LoadFailed."""
+        try:
+            return await self._loaded(number, files, settings)
+        except (SourceUnavailable, CannotLoad, PolicyError) as error:
+            if error.__cause__ is not None:
+                logger.warning("%s", error.__cause__)
+            raise LoadFailed(str(error)) from None
+        except CannotReshape as error:
+            raise LoadFailed(f"a warm-up shape cannot be compiled: {error}") from None
+        except LoadFailed:
+            raise
+        except Exception:
+            logger.exception("loading model '%s' failed", settings.name)
+            raise LoadFailed("loading it failed, the server's log has the reason") from None
+
+    async def _loaded(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
+        source = files.path
+        if source is None:
+            raise LoadFailed(files.problem)
+
+        def read() -> Version:
+            return Version(settings.name, str(number), source, _version_settings(settings))
+
+        async with self._lock:
+            version = await to_the_end(asyncio.get_running_loop().run_in_executor(None, read))
+        serving = ServingVersion(version, _cache_settings(settings), self._lock, self._executions)
+        try:
+            await serving.warm_up(_warm_up(settings, version))
+        except BaseException:
+            await serving.close()
+            raise
+        return serving
+
+    def _tell(self, line: str) -> None:
+        logger.info("%s", line)
+        self._progress(f"it is being downloaded: {line}")
+
+
+def _version_settings(settings: ModelSettings) -> VersionSettings:
+    return VersionSettings(
+        device=settings.device,
+        plugin_config=settings.plugin_config,
+        shape=settings.shape_rules,
+        batch_size=settings.batch_size,
+        background=settings.reshape == "background",
+        max_batch_rows=settings.batching.max_rows,
+        stacking=settings.batching.stacking,
+    )
+
+
+def _cache_settings(settings: ModelSettings) -> CacheSettings:
+    return CacheSettings(
+        bound=settings.max_compiled_shapes,
+        blocking=settings.reshape == "blocking",
+        promote_after=settings.promote_after,
+        compiles_per_minute=settings.compiles_per_minute,
+    )
+
+
+def _warm_up(settings: ModelSettings, version: Version) -> list[list[tuple[int, ...]]]:
+    """The warm-up shapes in the order of the model's inputs. Raises PolicyError."""
+    names = [spec.name for spec in version.info.inputs]
+    shapes = []
+    for entry in settings.warm_up_shapes:
+        by_name = entry if isinstance(entry, dict) else dict.fromkeys(names, entry)
+        if by_name.keys() != set(names):
+            raise PolicyError(f"warm_up names {sorted(by_name)}, the inputs are {names}")
+        for spec in version.info.inputs:
+            if not accepts(spec.dims, by_name[spec.name]):
+                raise PolicyError(
+                    f"warm_up has {dims(by_name[spec.name])} for input '{spec.name}', "
+                    f"which takes {spell(spec.dims)}"
+                )
+        shapes.append([by_name[name] for name in names])
+    return shapes

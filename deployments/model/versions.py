@@ -1,0 +1,342 @@
+"""The versions of one model in a replica: found, loaded, replaced and let go of.
+
+Knows neither OpenVINO nor Ray: how versions are found and loaded is handed in.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+
+from deployments.inference import ModelInfo, ModelState, ModelStatus, VersionStatus
+from deployments.model.repository import Found, SourceUnavailable
+from deployments.settings import ModelSettings
+
+logger: Final = logging.getLogger("ray.serve")
+
+_LINGER_S: Final = 5.0
+"""How long a version answers after it was let go of: the ingress asks every second what there is,
+and what it sent meanwhile is on its way."""
+
+_SETTLE_S: Final = 1.0
+_RETRY_FIRST_S: Final = 5.0
+_RETRY_LAST_S: Final = 120.0
+
+
+class LoadFailed(Exception):
+    """Raised when a version cannot be loaded; the text says why in words."""
+
+
+class Serving(Protocol):
+    """A loaded version at work."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def configure(self, settings: ModelSettings) -> None:
+        """Takes over what needs no loading."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+ServingT = TypeVar("ServingT", bound=Serving)
+Find: TypeAlias = Callable[[ModelSettings], Mapping[int, Found]]
+"""Blocks; raises SourceUnavailable."""
+
+Load: TypeAlias = Callable[[int, Found, ModelSettings], Awaitable[ServingT]]
+"""Raises LoadFailed."""
+
+
+@dataclass(slots=True)
+class _Version(Generic[ServingT]):
+    """A version that is wanted, or was and still answers.
+
+    `loaded` and `failed` are what was loaded and what could not be.
+    """
+
+    serving: ServingT | None = None
+    loaded: Hashable = None
+    failed: Hashable = None
+    problem: str = ""
+    wait_s: float = 0.0
+    retry_at: float = 0.0
+    loading: bool = False
+
+
+class Versions(Generic[ServingT]):
+    """Brings the versions to what the settings and the files say, again and again.
+
+    What answers goes on answering until what replaces it does; a version that cannot be loaded
+    changes nothing but its status. Belongs to one event loop; `follow` is the task that looks.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        find: Find,
+        load: "Load[ServingT]",
+        *,
+        linger_s: float = _LINGER_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._find = find
+        self._load = load
+        self._linger_s = linger_s
+        self._clock = clock
+        self._versions: dict[int, _Version[ServingT]] = {}
+        self._by_revision: dict[str, ServingT] = {}
+        self._leaving: Counter[int] = Counter()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._seen: Mapping[int, Found] = {}
+        self._source = _Version[ServingT]()
+        self.first_look = asyncio.Event()
+        """Set when the versions have been looked at, and loaded if they could be."""
+        self._unloaded = False
+        self._again_s: float | None = None
+        self._turn = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.remark = ""
+        """What is wrong with the settings, where they are not those that were asked for."""
+        self.progress = "it is being loaded"
+
+    # What there is -------------------------------------------------------------------------------
+
+    def revision(self, revision: str) -> ServingT | None:
+        """What answers calls for this revision."""
+        return self._by_revision.get(revision)
+
+    def version(self, number: str | None) -> ServingT | None:
+        """What serves this version, or the highest."""
+        answering = self._answering()
+        if number is None:
+            return answering[max(answering)] if answering else None
+        return next((serving for n, serving in answering.items() if str(n) == number), None)
+
+    def status(self) -> ModelStatus:
+        answering = self._answering()
+        told = self._versions.keys() | +self._leaving
+        versions = tuple(self._status(number, tuple(answering)) for number in sorted(told))
+        if answering:
+            return ModelStatus("AVAILABLE", self.remark or self._source.problem, versions)
+        if self._unloaded:
+            return ModelStatus("UNAVAILABLE", "it was unloaded over the API", versions)
+        if not self.first_look.is_set() or any(
+            version.loading for version in self._versions.values()
+        ):
+            return ModelStatus("LOADING", self.progress, versions)
+        reasons = [self._source.problem, *(v.reason for v in versions)]
+        return ModelStatus(
+            "UNAVAILABLE", next(filter(None, reasons), "it has no version"), versions
+        )
+
+    def _answering(self) -> dict[int, ServingT]:
+        """Lowest first."""
+        versions = sorted(self._versions.items())
+        return {number: v.serving for number, v in versions if v.serving is not None}
+
+    def _status(self, number: int, answering: tuple[int, ...]) -> VersionStatus:
+        version = self._versions.get(number)
+        if version is None:
+            return VersionStatus(str(number), "UNLOADING", "it is being let go of")
+        if version.serving is None:
+            state: ModelState = "LOADING" if version.loading else "UNAVAILABLE"
+            return VersionStatus(str(number), state, version.problem)
+        labels = {label: str(n) for label, n in self._settings.version_labels.items()}
+        info = replace(
+            version.serving.info,
+            versions=tuple(map(str, answering)),
+            labels=labels,
+            max_batch_rows=self._settings.batching.max_rows,
+        )
+        return VersionStatus(str(number), "AVAILABLE", version.problem, info)
+
+    # What there is to be -------------------------------------------------------------------------
+
+    def reconfigure(self, settings: ModelSettings) -> None:
+        """Takes over at once what needs no loading, and has the rest loaded soon."""
+        self._settings = settings
+        for version in self._versions.values():
+            if version.serving is not None:
+                version.serving.configure(settings)
+        self._wake.set()
+
+    async def set_unloaded(self, unloaded: bool) -> None:
+        """Lets go of all versions, or loads them again; ends when that is done."""
+        self._unloaded = unloaded
+        await self.look(at_once=True)
+
+    async def follow(self) -> None:
+        """Looks now, and whenever it is time to look again."""
+        while True:
+            self._wake.clear()
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("looking for versions of '%s' failed", self._settings.name)
+                self._again_s = _RETRY_LAST_S
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._again_s)
+            except asyncio.TimeoutError:
+                continue
+
+    async def look(self, *, at_once: bool = False) -> bool:
+        """Brings the versions up to date; says whether that changed the status.
+
+        With `at_once`, what failed a moment ago is tried again, and files that have just changed
+        are taken for complete.
+        """
+        async with self._turn:
+            before, settings = self.status(), self._settings
+            self._again_s = settings.poll_s or None
+            try:
+                found = {} if self._unloaded else await asyncio.to_thread(self._find, settings)
+            except SourceUnavailable as error:
+                self._note_source(str(error), settings)
+            else:
+                self._source = _Version()
+                await self._bring_up(found, settings, at_once)
+                self._let_go(found, settings)
+            self.first_look.set()
+            return before != self.status()
+
+    async def close(self) -> None:
+        """Ends after the inferences that are under way."""
+        self._versions, answering = {}, self._answering()
+        for number, serving in answering.items():
+            self._retire(number, serving)
+        self._hurry.set()
+        await asyncio.gather(*self._retiring)
+
+    def _note_source(self, reason: str, settings: ModelSettings) -> None:
+        """What is there answers on. Looking again is cheap where the source is a local one."""
+        if reason not in self._source.problem:
+            logger.warning("model '%s': %s", settings.name, reason)
+        if settings.is_local and settings.poll_s:
+            self._source.problem = reason
+        else:
+            self._put_off(self._source, None, reason)
+
+    # Bringing up ---------------------------------------------------------------------------------
+
+    async def _bring_up(
+        self, found: Mapping[int, Found], settings: ModelSettings, at_once: bool
+    ) -> None:
+        policy, available = settings.version_policy, 0
+        answered = bool(self._answering())
+        for number in policy.candidates(found):
+            if policy.latest is not None and available >= policy.latest:
+                break
+            version = self._versions.setdefault(number, _Version())
+            new = answered and self._seen.get(number) != found[number]
+            await self._bring_up_one(number, version, found[number], settings, new, at_once)
+            available += version.serving is not None
+        for number in () if self._unloaded else policy.missing(found):
+            self._versions.setdefault(number, _Version()).problem = "its directory is not there"
+        self._seen = found
+
+    async def _bring_up_one(
+        self,
+        number: int,
+        version: _Version[ServingT],
+        found: Found,
+        settings: ModelSettings,
+        new: bool,
+        at_once: bool,
+    ) -> None:
+        wanted = (found, settings.loaded_by())
+        if version.loaded == wanted:
+            version.problem = ""
+            return
+        if not at_once:
+            if version.failed == wanted and self._clock() < version.retry_at:
+                self._look_again(version.retry_at - self._clock())
+                return
+            if new:  # its files may not be complete yet
+                self._look_again(_SETTLE_S)
+                return
+        await self._replace(number, version, found, settings, wanted)
+
+    async def _replace(
+        self,
+        number: int,
+        version: _Version[ServingT],
+        found: Found,
+        settings: ModelSettings,
+        wanted: Hashable,
+    ) -> None:
+        version.loading = True
+        try:
+            serving = await self._load(number, found, settings)
+        except LoadFailed as error:
+            if version.failed != wanted:
+                version.wait_s = 0.0
+            self._put_off(version, wanted, str(error))
+            logger.warning("model '%s' version %d: %s", settings.name, number, version.problem)
+            return
+        finally:
+            version.loading = False
+        serving.configure(self._settings)  # may have changed meanwhile
+        before, version.serving = version.serving, serving
+        version.loaded, version.failed, version.problem = wanted, None, ""
+        self._by_revision[serving.info.revision] = serving
+        logger.info("model '%s' version %d is available", settings.name, number)
+        if before is not None:
+            self._retire(number, before)
+
+    def _put_off(self, what: _Version[ServingT], failed: Hashable, reason: str) -> None:
+        """The next try is after a wait that doubles from one to the next."""
+        what.wait_s = min(2 * what.wait_s or _RETRY_FIRST_S, _RETRY_LAST_S)
+        what.failed, what.retry_at = failed, self._clock() + what.wait_s
+        what.problem = f"{reason}; next try in {what.wait_s:.0f} s"
+        self._look_again(what.wait_s)
+
+    def _look_again(self, after_s: float) -> None:
+        self._again_s = min(after_s, self._again_s or after_s)
+
+    # Letting go ----------------------------------------------------------------------------------
+
+    def _let_go(self, found: Mapping[int, Found], settings: ModelSettings) -> None:
+        """Of versions that are gone, and of those that are not wanted once the wanted answer."""
+        policy = settings.version_policy
+        candidates = policy.candidates(found)
+        wanted = [n for n in candidates if self._answers(n)][: policy.latest]
+        complete = len(wanted) == min(len(candidates), policy.latest or len(candidates))
+        lowest = min(wanted) if complete and wanted and policy.latest else 0
+        awaited = {n for n in candidates if n > lowest}
+        if not self._unloaded:
+            awaited.update(policy.missing(found))
+        for number in list(self._versions):
+            if number in wanted or (not self._answers(number) and number in awaited):
+                continue
+            if number in found and not complete and self._answers(number):
+                continue  # it stands in for those that cannot be loaded
+            version = self._versions.pop(number)
+            if version.serving is not None:
+                self._retire(number, version.serving)
+
+    def _answers(self, number: int) -> bool:
+        version = self._versions.get(number)
+        return version is not None and version.serving is not None
+
+    def _retire(self, number: int, serving: ServingT) -> None:
+        self._leaving[number] += 1
+        task = asyncio.get_running_loop().create_task(self._retired(number, serving))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retired(self, number: int, serving: ServingT) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._linger_s)
+        revision = serving.info.revision
+        if self._by_revision.get(revision) is serving:
+            del self._by_revision[revision]
+        await serving.close()
+        self._leaving[number] -= 1
+        logger.info("model '%s' version %d: one is let go of", self._settings.name, number)
