@@ -32,11 +32,13 @@ from deployments.errors import (
 from deployments.inference import ModelInfo, ModelStatus, ShapeKey
 from deployments.ingress.batching import Batcher
 from deployments.settings import Limits
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
+_NOT_ALL_ANSWER: Final = "not all of its replicas answer"
 _STATUS_S: Final = 1.0
 _SILENCES: Final = 4
 _REFUSALS: Final = 4
@@ -59,6 +61,10 @@ class ModelReplicas(Protocol):
 
     async def statistics(self) -> list[dict[str, Any]]:
         """The counters of every replica."""
+        ...
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        """What every replica knows of the shapes of a version; None from those without it."""
         ...
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
@@ -119,7 +125,18 @@ class ServedModel:
         try:
             return await self._replicas.statistics()
         except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
-            raise ModelUnavailable(self.name, "not all of its replicas answer") from None
+            raise ModelUnavailable(self.name, _NOT_ALL_ANSWER) from None
+
+    async def shapes(self, version: str) -> list[ShapesReport]:
+        """From every replica that serves the version, at least one. Raises ModelUnavailable."""
+        try:
+            replies = await self._replicas.shapes(version)
+        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+            raise ModelUnavailable(self.name, _NOT_ALL_ANSWER) from None
+        reports = [report for report in replies if report is not None]
+        if not reports:
+            raise ModelUnavailable(self.name, f"none of its replicas has loaded version {version}")
+        return reports
 
     def check_queue(self) -> None:
         """Raises QueueFull, worth knowing before a picture is decoded for nothing."""

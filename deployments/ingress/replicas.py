@@ -12,6 +12,7 @@ from deployments.errors import ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.models import ReplicaDied
+from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
 
@@ -34,8 +35,10 @@ class RayReplicas:
         return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
 
     async def statistics(self) -> list[dict[str, Any]]:
-        replies = self._handle.broadcast("statistics").results_async()
-        return list(await asyncio.wait_for(replies, _CONTROL_S))
+        return await self._ask_all("statistics")
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        return await self._ask_all("shapes", version)
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
         reply: BatchReply | Unreachable
@@ -60,6 +63,14 @@ class RayReplicas:
     async def _attended(self, *arguments: Any) -> str | None:
         reason: str | None = await self._call(self._attend, *arguments)
         return reason
+
+    async def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
+        """Every replica's answer. Raises ReplicaDied, TimeoutError."""
+        try:
+            replies = self._handle.broadcast(method, *arguments).results_async()
+            return list(await asyncio.wait_for(replies, _CONTROL_S))
+        except (RayError, RayServeException) as error:
+            raise ReplicaDied(type(error).__name__) from error
 
     async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
         try:

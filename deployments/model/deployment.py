@@ -35,6 +35,7 @@ from deployments.model.serving import CacheSettings, ServingVersion, Work
 from deployments.model.shapes import PolicyError
 from deployments.model.version import Version, VersionSettings
 from deployments.settings import Limits, ModelSettings
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -74,6 +75,13 @@ class OpenVINOModel:
         """Counters since the model was loaded, and how full its cache is."""
         serving = {} if self._serving is None else self._serving.statistics()
         return {"state": self._status.state, "pid": os.getpid(), **serving}
+
+    async def shapes(self, version: str) -> ShapesReport | None:
+        """What is known of each shape of a version; None where this replica does not serve it."""
+        serving = self._serving
+        if serving is None or serving.version.info.version != version:
+            return None
+        return await serving.shapes()
 
     async def infer(self, call: BatchCall) -> BatchReply | Unreachable:
         """Runs one batch; what fails is told in the reply, member by member."""

@@ -13,6 +13,7 @@ from deployments.errors import ServingError
 from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Array, Tensor
 
 OPEN = Dim(0, None)
@@ -40,6 +41,7 @@ class Replicas:
         self.asked = 0
         self.outcomes: list[Outcome] = []
         self.calls: list[BatchCall] = []
+        self.reports: list[ShapesReport | None] | Exception = []
         self.by_reference: list[bool] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -54,6 +56,11 @@ class Replicas:
 
     async def statistics(self) -> list[dict[str, Any]]:
         return [{"asked": self.asked}]
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        if isinstance(self.reports, Exception):
+            raise self.reports
+        return self.reports if version == INFO.version else []
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
         self.calls.append(call)
