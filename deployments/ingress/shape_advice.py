@@ -23,6 +23,8 @@ from deployments.shape_records import (
 Ranked: TypeAlias = Sequence[tuple[ShapeKey, ShapeRecord]]
 """Shapes with those that were asked for most first."""
 
+RECOMPILED_SOON: Final = f"recompiled_within_{RECOMPILED_SOON_MINUTES}_minutes"
+
 _PERCENTS: Final = (90, 95, 99)
 _WARMED_PERCENT: Final = 90
 _COMPARABLE_CALLS: Final = 5
@@ -70,9 +72,10 @@ def comparison(record: ShapeRecord) -> Comparison | None:
     Batches grow with the load, and a batch of eight rows does not compare with one of one.
     """
     static, dynamic = _by_rows(record.static), _by_rows(record.dynamic)
-    calls = {rows: min(len(static[rows]), len(dynamic[rows])) for rows in static if rows in dynamic}
+    both = static.keys() & dynamic.keys()
+    calls = {rows: min(len(static[rows]), len(dynamic[rows])) for rows in both if rows > 0}
     rows = max(calls, key=lambda rows: (calls[rows], -rows), default=0)
-    if not rows or calls[rows] < _COMPARABLE_CALLS:
+    if calls.get(rows, 0) < _COMPARABLE_CALLS:
         return None
     static_ns, dynamic_ns = median(static[rows]), median(dynamic[rows])
     assert static_ns is not None
@@ -122,7 +125,8 @@ def advice(report: ShapesReport, ranked: Ranked, specs: Sequence[InputSpec]) -> 
     return {
         **{f"shapes_for_{n}_percent": _shapes_for(n, ranked, totals.requests) for n in _PERCENTS},
         "hit_rate": round((totals.static - totals.waited) / answered, 4) if answered else None,
-        f"recompiled_within_{RECOMPILED_SOON_MINUTES}_minutes": totals.recompiled_soon,
+        "evictions": totals.evictions,
+        RECOMPILED_SOON: totals.recompiled_soon,
         **_worth(ranked),
         **_promotion(ranked, report.bounds.promote_after),
         "warm_up": _warm_up(report, ranked, specs, totals.requests),

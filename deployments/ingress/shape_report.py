@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from deployments.errors import InvalidParameter
 from deployments.inference import InputSpec, ModelInfo, ShapeKey
-from deployments.ingress.shape_advice import advice, comparison, median, warm_up_entry, weighted
+from deployments.ingress.shape_advice import (
+    RECOMPILED_SOON,
+    advice,
+    comparison,
+    median,
+    warm_up_entry,
+    weighted,
+)
 from deployments.shape_records import Counts, Recent, ShapeRecord, ShapesReport, total
 
 DEFAULT_LIMIT: Final = 100
@@ -105,7 +112,7 @@ def _counted(counts: Counts, totals: Counts) -> dict[str, Any]:
             "not_worth_it": counts.not_worth_it,
         },
         "evictions": counts.evictions,
-        "recompiled_soon": counts.recompiled_soon,
+        RECOMPILED_SOON: counts.recompiled_soon,
     }
 
 

@@ -102,7 +102,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiles_per_minute = compiles_per_minute
         self._pays = pays
         self._clock = clock
-        self._seen = seen or ShapeStatistics()
+        self._seen = ShapeStatistics() if seen is None else seen
         self._dynamic_suffices: OrderedDict[ShapeKey, float] = OrderedDict()
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
