@@ -55,6 +55,15 @@ class MalformedBody(InvalidRequest):
         super().__init__(f"malformed request: {what}")
 
 
+class InvalidParameter(InvalidRequest):
+    """Raised when a parameter of a URL is no number, or one that is not allowed."""
+
+    def __init__(self, name: str, value: str, least: int, most: int) -> None:
+        super().__init__(
+            f"parameter '{name}' is {value[:40]!r}, not a number from {least} to {most}"
+        )
+
+
 class UnknownInput(InvalidRequest):
     """Raised when a request names an input that the model does not have."""
 

@@ -20,6 +20,12 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "malformed request: it ends early",
     ),
     (
+        errors.InvalidParameter("limit", "many", 0, 100),
+        BAD,
+        "INVALID_ARGUMENT",
+        "parameter 'limit' is 'many', not a number from 0 to 100",
+    ),
+    (
         errors.UnknownInput("faces", "dat", ["data", "size"]),
         BAD,
         "INVALID_ARGUMENT",

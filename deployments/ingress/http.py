@@ -30,7 +30,9 @@ from deployments.ingress.kserve_rest import HEADER_LENGTH
 from deployments.ingress.repository_routes import RepositoryRoutes, as_json
 from deployments.ingress.responses import InPlace, Parts
 from deployments.ingress.served import ServedModels, Target, off_loop, total_bytes
+from deployments.ingress.shape_report import asked_limit, encode_shapes
 from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
+from deployments.shape_records import merged
 from deployments.tensors import Array
 
 logger: Final = logging.getLogger("ray.serve")
@@ -72,6 +74,8 @@ class Http:
             ("GET", version + "/config", self._config),
             ("GET", model + "/stats", self._statistics),
             ("GET", version + "/stats", self._statistics),
+            ("GET", model + "/shapes", self._shapes),
+            ("GET", version + "/shapes", self._shapes),
         ]
         for path in (tfs_model + "/versions/{version}", tfs_model + "/labels/{label}", tfs_model):
             answers += [
@@ -141,6 +145,13 @@ class Http:
                 "replicas": await model.statistics(version),
             }
         )
+
+    async def _shapes(self, request: Request) -> Response:
+        model, info, _ = await self._addressed(request)
+        limit = asked_limit(request.query_params.get("limit"))
+        reports = await model.shapes(info.version)
+        # Thousands of shapes take a while to merge.
+        return as_json(await asyncio.to_thread(encode_shapes, merged(reports), info, limit))
 
     async def _infer(self, request: Request) -> Response:
         started = time.monotonic()

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from deployments.crossing import BatchCall, BatchReply, Unreachable
 from deployments.inference import ModelStatus
+from deployments.shape_records import ShapesReport
 
 
 class ReplicaDied(Exception):
@@ -19,6 +20,10 @@ class ModelReplicas(Protocol):
 
     async def statistics(self, version: str | None) -> list[dict[str, Any]]:
         """The counters of every replica. Raises as `status` does."""
+        ...
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        """What every replica knows of the shapes of a version; None from those without it."""
         ...
 
     async def look(self, timeout_s: float) -> bool:

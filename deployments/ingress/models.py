@@ -34,6 +34,7 @@ from deployments.ingress.batching import Batcher
 from deployments.ingress.known_status import KnownStatus
 from deployments.ingress.model_replicas import ModelReplicas, ReplicaDied
 from deployments.settings import Limits
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -118,6 +119,14 @@ class ServedModel:
             return await told
         except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
             raise ModelUnavailable(self.name, "not all of its replicas answer") from None
+
+    async def shapes(self, version: str) -> list[ShapesReport]:
+        """From every replica that serves the version, at least one. Raises ModelUnavailable."""
+        replies = await self._told(self._replicas.shapes(version))
+        reports = [report for report in replies if report is not None]
+        if not reports:
+            raise ModelUnavailable(self.name, f"none of its replicas has loaded version {version}")
+        return reports
 
     def check_queue(self) -> None:
         """Raises QueueFull, worth knowing before a picture is decoded for nothing."""

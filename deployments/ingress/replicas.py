@@ -12,6 +12,7 @@ from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ModelStatus
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
+from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
 
@@ -35,6 +36,9 @@ class RayReplicas:
 
     async def statistics(self, version: str | None) -> list[dict[str, Any]]:
         return await self._told("statistics", _CONTROL_S, version)
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        return await self._told("shapes", _CONTROL_S, version)
 
     async def look(self, timeout_s: float) -> bool:
         return any(await self._told("look", timeout_s))
@@ -68,8 +72,8 @@ class RayReplicas:
 
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
         """What each replica answers. Raises TimeoutError, ReplicaDied."""
-        replies = self._handle.broadcast(method, *arguments).results_async()
         try:
+            replies = self._handle.broadcast(method, *arguments).results_async()
             return list(await asyncio.wait_for(replies, timeout_s))
         except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error

@@ -15,6 +15,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from deployments.inference import ShapeKey
 from deployments.model.execution import to_the_end
+from deployments.model.shape_statistics import ShapeStatistics
+from deployments.shape_records import CacheBounds, State
 
 CompiledT = TypeVar("CompiledT")
 T = TypeVar("T")
@@ -88,6 +90,7 @@ class CompiledShapes(Generic[CompiledT]):
         compiles_per_minute: int,
         pays: Callable[[ShapeKey, CompiledT], bool] = lambda key, compiled: True,
         clock: Callable[[], float] = time.monotonic,
+        seen: ShapeStatistics | None = None,
     ) -> None:
         self._reshape = reshape
         self._dynamic = dynamic
@@ -99,6 +102,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiles_per_minute = compiles_per_minute
         self._pays = pays
         self._clock = clock
+        self._seen = ShapeStatistics() if seen is None else seen
         self._dynamic_suffices: OrderedDict[ShapeKey, float] = OrderedDict()
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
@@ -120,6 +124,22 @@ class CompiledShapes(Generic[CompiledT]):
             "max_compiled_shapes": self._bound,
             "compiling": len(self._compiling),
         }
+
+    @property
+    def bounds(self) -> CacheBounds:
+        return CacheBounds(self._bound, self._promote_after)
+
+    def state(self, key: ShapeKey) -> tuple[State, str]:
+        """How the shape would be served now, and if its own compilation failed, why."""
+        if key in self._entries:
+            return "static", ""
+        if key in self._compiling:
+            return "compiling", ""
+        if (error := self._failure(key)) is not None:
+            return "failed", str(error)
+        if self._dynamic is None or self._blocking:
+            return "not_compiled", ""
+        return ("dynamic_suffices" if self.suffices(key) else "dynamic"), ""
 
     @asynccontextmanager
     async def use(
@@ -248,7 +268,8 @@ class CompiledShapes(Generic[CompiledT]):
                     await self._make_room()
                     compiled = await self._in_thread(compile_it)
                 finally:
-                    self.counters.compile_seconds += self._clock() - started
+                    took_s = self._clock() - started
+                    self.counters.compile_seconds += took_s
                 pays = not background or await self._in_thread(lambda: self._pays(key, compiled))
             except Exception as error:
                 self._remember_failure(key, error)
@@ -256,7 +277,9 @@ class CompiledShapes(Generic[CompiledT]):
             finally:
                 entry = self._compiling.pop(key)
             self.counters.compiles += 1
-            if pays or entry.users:
+            kept = pays or entry.users > 0
+            self._seen.compiled(key, took_s, kept=kept)
+            if kept:
                 self._entries[key] = entry
             else:
                 self._keep_dynamic(key)
@@ -279,12 +302,14 @@ class CompiledShapes(Generic[CompiledT]):
 
     def _evict(self) -> _Entry[CompiledT]:
         """Takes out the one that was not used for longest."""
-        _, oldest = self._entries.popitem(last=False)
+        key, oldest = self._entries.popitem(last=False)
         self.counters.evictions += 1
+        self._seen.evicted(key)
         return oldest
 
     def _remember_failure(self, key: ShapeKey, error: Exception) -> None:
         self.counters.compile_failures += 1
+        self._seen.compile_failed(key)
         # A copy has no traceback, which would keep the tensors of the request alive.
         self._failed[key] = copy.copy(error), self._clock() + _REMEMBER_FAILURE_S
         if len(self._failed) > _REMEMBERED_KEYS:

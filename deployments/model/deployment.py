@@ -33,6 +33,7 @@ from deployments.model.runtime import nowhere
 from deployments.model.serving import ServingVersion, Work
 from deployments.model.versions import Versions
 from deployments.settings import Limits, ModelSettings, SettingsError, changed
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -96,6 +97,11 @@ class OpenVINOModel:
     async def set_unloaded(self, unloaded: bool) -> None:
         """Lets go of all versions, or loads them again."""
         await self._versions.set_unloaded(unloaded)
+
+    async def shapes(self, version: str) -> ShapesReport | None:
+        """What is known of each shape of a version; None where this replica does not serve it."""
+        serving = self._versions.version(version)
+        return None if serving is None else await serving.shapes()
 
     async def infer(self, call: BatchCall) -> BatchReply | Unreachable:
         """Runs one batch; what fails is told in the reply, member by member."""

@@ -22,10 +22,12 @@ from deployments.inference import ModelInfo, ShapeKey
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import SharedExecutions
 from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape, Space, nowhere
+from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
 from deployments.settings import ModelSettings
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
@@ -33,6 +35,7 @@ logger: Final = logging.getLogger("ray.serve")
 _REMEMBERED_KEYS: Final = 4096
 
 Answer: TypeAlias = list[Tensor] | ServingError
+_Took: TypeAlias = tuple[int, int]  # nanoseconds of an inference, and its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class ServingVersion:
         self.stacked_batches = 0
         self.requests = 0
         self.rows = 0
+        self._seen = ShapeStatistics()
         self._failing: set[ShapeKey] = set()
         self._unstackable: set[ShapeKey] = set()
         self._running = 0
@@ -91,6 +95,7 @@ class ServingVersion:
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
             pays=self._pays,
+            seen=self._seen,
         )
 
     @property
@@ -119,7 +124,9 @@ class ServingVersion:
             return [closed for _ in members]
         self.batches += 1
         self.requests += len(members)
-        self.rows += sum(work.rows for work in members)
+        rows = _rows(members)
+        self.rows += rows
+        self._seen.arrived(key, len(members), rows)
         self._running += 1
         self._quiet.clear()
         try:
@@ -130,6 +137,7 @@ class ServingVersion:
                 self._quiet.set()
 
     async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
+        known = key in self._shapes
         try:
             async with self._shapes.use(key, len(members), static=static) as compiled:
                 answers = await self._answers(compiled, key, members)
@@ -138,6 +146,11 @@ class ServingVersion:
         pairs = list(zip(members, answers, strict=True))
         failed = [work for work, answer in pairs if isinstance(answer, CannotInfer)]
         dynamic = compiled is self.version.dynamic
+        answered = [work for work, answer in pairs if isinstance(answer, list)]
+        if dynamic:
+            self._seen.answered_dynamic(key, len(answered))
+        else:
+            self._seen.answered_static(key, len(answered), _rows(answered), waited=not known)
         if not (failed and dynamic and key not in self._failing and self._shapes.afford_compile()):
             return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
         # A shape may be beyond a dynamic compilation and still be fine for one of its own.
@@ -155,19 +168,19 @@ class ServingVersion:
         costly = compiled is self.version.dynamic and not self._shapes.suffices(key)
         if self._stacks(key, members):
             try:
-                return await self._together(compiled, members, costly)
+                return await self._together(compiled, key, members, costly)
             except RowsLost as error:
                 logger.warning("%s: requests of this shape are not stacked any more", error)
                 _remember(self._unstackable, key)
             except CannotInfer as error:
                 logger.warning("a stacked batch failed, its members run alone: %s", error)
         if len(members) == 1:
-            return [await self._alone(compiled, members[0], costly)]
-        return await asyncio.gather(*(self._alone(compiled, work, costly) for work in members))
+            return [await self._alone(compiled, key, members[0], costly)]
+        return await asyncio.gather(*(self._alone(compiled, key, work, costly) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
         stacking = self.version.stacking
-        rows = sum(work.rows for work in members)
+        rows = _rows(members)
         return (
             stacking is not None
             and len(members) > 1
@@ -179,41 +192,56 @@ class ServingVersion:
         )
 
     async def _together(
-        self, compiled: CompiledShape, members: Sequence[Work], costly: bool
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work], costly: bool
     ) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
 
-        def work() -> list[Answer]:
+        def work() -> tuple[list[Answer], _Took | None]:
             now = time.monotonic()
             in_time = [member for member in members if now < member.deadline]
             parts: Iterator[list[Tensor]] = iter(())
+            took = None
             if in_time:
-                outputs = compiled.infer(stack([member.tensors for member in in_time]))
+                stacked = stack([member.tensors for member in in_time])
+                outputs, ns = _timed(compiled.infer, stacked)
+                took = ns, _rows(in_time)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
-            return [
+            answers = [
                 _wanted(next(parts), member.outputs)
                 if now < member.deadline
                 else self._late(member)
                 for member in members
             ]
+            return answers, took
 
         self.stacked_batches += 1
         deadline = min(work.deadline for work in members)
-        return await self._execution.run(deadline, work, costly=costly)
+        answers, took = await self._execution.run(deadline, work, costly=costly)
+        self._note_time(compiled, key, took)
+        return answers
 
     async def _alone(
-        self, compiled: CompiledShape, member: Work, costly: bool
+        self, compiled: CompiledShape, key: ShapeKey, member: Work, costly: bool
     ) -> Answer | CannotInfer:
-        def work() -> Answer:
+        def work() -> tuple[Answer, _Took | None]:
             if time.monotonic() >= member.deadline:
-                return self._late(member)
-            return compiled.infer(member.tensors, member.outputs, member.space)
+                return self._late(member), None
+            infer = compiled.infer
+            outputs, ns = _timed(infer, member.tensors, member.outputs, member.space)
+            return outputs, (ns, member.rows)
 
         try:
-            return await self._execution.run(member.deadline, work, costly=costly)
+            answer, took = await self._execution.run(member.deadline, work, costly=costly)
         except CannotInfer as error:
             return error
+        self._note_time(compiled, key, took)
+        return answer
+
+    def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
+        if took is not None:
+            ns, rows = took
+            self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 
     def statistics(self) -> dict[str, Any]:
         return {
@@ -227,6 +255,10 @@ class ServingVersion:
             "dynamic": self.version.dynamic is not None,
             "stacking": self.version.stacking is not None,
         }
+
+    async def shapes(self) -> ShapesReport:
+        """What is known of each shape that was asked for. Never waits for the reshape lock."""
+        return await self._seen.report(self._shapes.bounds, self._shapes.state)
 
     async def close(self) -> None:
         """Takes no more batches and ends after those that are under way."""
@@ -293,6 +325,17 @@ def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
     if len(keys) >= _REMEMBERED_KEYS:
         keys.clear()
     keys.add(key)
+
+
+def _rows(members: Sequence[Work]) -> int:
+    return sum(work.rows for work in members)
+
+
+def _timed(infer: Callable[..., list[Tensor]], *arguments: Any) -> tuple[list[Tensor], int]:
+    """The outputs and how many nanoseconds it took: in the worker thread, so no queue is in it."""
+    started = time.perf_counter_ns()
+    outputs = infer(*arguments)
+    return outputs, time.perf_counter_ns() - started
 
 
 def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:

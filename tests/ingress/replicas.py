@@ -14,6 +14,7 @@ from deployments.errors import ServingError
 from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec, VersionStatus
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
+from deployments.shape_records import ShapesReport
 from deployments.tensors import Array, Tensor
 
 OPEN = Dim(0, None)
@@ -49,6 +50,7 @@ class Replicas:
         self.looks = 0
         self.outcomes: list[Outcome] = []
         self.calls: list[BatchCall] = []
+        self.reports: list[ShapesReport | None] | Exception = []
         self.by_reference: list[bool] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -71,6 +73,11 @@ class Replicas:
     async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
         unavailable = ModelStatus("UNAVAILABLE", "it was unloaded over the API")
         self.status_now = unavailable if unloaded else AVAILABLE
+
+    async def shapes(self, version: str) -> list[ShapesReport | None]:
+        if isinstance(self.reports, Exception):
+            raise self.reports
+        return self.reports if version == INFO.version else []
 
     async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
         self.calls.append(call)

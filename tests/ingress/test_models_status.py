@@ -11,6 +11,7 @@ from deployments.inference import ModelStatus
 from deployments.ingress.known_status import _SILENCES, _START_S, _STATUS_S
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.models import ServedModel
+from deployments.shape_records import CacheBounds, ShapesReport
 from tests.ingress.batches import quiet
 from tests.ingress.replicas import AVAILABLE, INFO, Replicas, served
 
@@ -219,3 +220,25 @@ async def test_info_that_is_known_is_not_asked_for(clock: Clock) -> None:
 
 async def test_statistics_come_from_the_replicas() -> None:
     assert [{"asked": 0}] == await served(Replicas()).statistics()
+
+
+async def test_shapes_come_from_the_replicas_that_have_the_version() -> None:
+    replicas = Replicas()
+    report = ShapesReport(0.0, CacheBounds(16, 8))
+    replicas.reports = [None, report]
+    assert [report] == await served(replicas).shapes("2")
+
+
+async def test_shapes_that_no_replica_knows_are_unavailable_with_the_reason() -> None:
+    replicas = Replicas()
+    replicas.reports = [None, None]
+    with pytest.raises(ModelUnavailable, match="none of its replicas has loaded version 2"):
+        await served(replicas).shapes("2")
+
+
+@pytest.mark.parametrize("silence", [asyncio.TimeoutError(), ReplicaDied("ActorDiedError")])
+async def test_shapes_of_which_a_replica_does_not_tell_are_unavailable(silence: Exception) -> None:
+    replicas = Replicas()
+    replicas.reports = silence
+    with pytest.raises(ModelUnavailable, match="not all of its replicas answer"):
+        await served(replicas).shapes("2")

@@ -18,6 +18,7 @@ from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
 from deployments.lanes import attend
+from deployments.shape_records import CacheBounds, ShapesReport
 from tests.ingress.lane_replicas import KEY, Clock
 from tests.loops import on_both_loops, until
 
@@ -37,11 +38,13 @@ class Serve:
         self.over_lane: Any = REPLY
         self.taken: list[Any] = []
         self.attending = 0
+        self.told_all: list[tuple[Any, ...]] = []
 
     def options(self, method_name: str, _by_reference: bool = True) -> "Method":
         return Method(self, method_name, _by_reference)
 
     def broadcast(self, method_name: str, *arguments: Any) -> "Replies":
+        self.told_all.append((method_name, *arguments))
         return Replies(self.call(method_name, True, *arguments))
 
     async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
@@ -223,6 +226,24 @@ async def test_status_and_statistics_are_the_replicas() -> None:
     replicas = ray_replicas(serve)
     assert ModelStatus("LOADING", "") == await replicas.status()
     assert [{"requests": 1}, {"requests": 2}] == await replicas.statistics("1")
+
+
+@on_both_loops
+async def test_shapes_of_a_version_are_asked_of_all_replicas() -> None:
+    serve, reports = Serve(), [ShapesReport(0.0, CacheBounds(16, 8)), None]
+    serve.outcomes["shapes"] = tuple(reports)
+    assert reports == await ray_replicas(serve).shapes("3")
+    assert [("shapes", "3")] == serve.told_all
+
+
+@on_both_loops
+async def test_a_replica_that_dies_while_all_are_asked_has_died() -> None:
+    serve = Serve()
+    serve.outcomes = {"shapes": RayActorError(), "statistics": RayActorError()}
+    replicas = ray_replicas(serve)
+    for ask in (lambda: replicas.shapes("3"), lambda: replicas.statistics(None)):
+        with pytest.raises(ReplicaDied, match="RayActorError"):
+            await ask()
 
 
 @on_both_loops
