@@ -270,7 +270,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"max_compiled_shapes": "16"},
         {"batching": {"max_rows": 0}},
         {"batching": {"max_row": 8}},
-        {"layout": "NHWC"},
+        {"lay_out": "NHWC"},
     ],
 )
 def test_values_out_of_range_or_of_another_type_are_refused(changes: dict[str, Any]) -> None:

@@ -212,6 +212,7 @@ class OpenVINOModel:
                 background=settings.reshape == "background",
                 max_batch_rows=settings.batching.max_rows,
                 stacking=settings.batching.stacking,
+                preprocessing=settings.preprocessing,
             ),
         )
 
