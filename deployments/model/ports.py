@@ -246,8 +246,9 @@ def _check_per_channel(port: Port) -> None:
         if isinstance(numbers, tuple):
             port.dim("C", setting)
             if len(numbers) != (channels := port.channels()):
-                count = len(numbers)
-                raise PolicyError(f"{setting} has {count} values, {port} has {channels} channels")
+                raise PolicyError(
+                    f"{setting} has {len(numbers)} of the channels of {port}, which are {channels}"
+                )
 
 
 def _check_resize(port: Port) -> None:
