@@ -53,7 +53,6 @@ def prepare(model: ov.Model, settings: Preprocessing) -> Prepared:
 
 
 def _built(model: ov.Model, inputs: Sequence[Port], outputs: Sequence[Port]) -> ov.Model:
-    names = [port.get_names() for port in model.outputs]
     processor = PrePostProcessor(model)
     try:
         for position, port in enumerate(inputs):
@@ -62,13 +61,10 @@ def _built(model: ov.Model, inputs: Sequence[Port], outputs: Sequence[Port]) -> 
         for position, port in enumerate(outputs):
             if port.changes:
                 _prepare_output(processor.output(position), port)
-        built = processor.build()
+        return processor.build()
     except Exception as error:
         where = where_it_failed(error)
         raise PolicyError(f"OpenVINO cannot build the preprocessing into it{where}") from error
-    for output, own in zip(built.outputs, names, strict=True):
-        output.set_names(own)  # one that is converted has lost them
-    return built
 
 
 def _prepare_input(info: Any, port: Port) -> None:

@@ -308,11 +308,13 @@ def test_outputs_get_the_layout_and_the_precision_of_the_clients() -> None:
         assert_same([columns], compiled.infer([given], ["columns"]))
 
 
-def test_all_names_of_a_converted_output_stay() -> None:
+@pytest.mark.parametrize("asked", [{"precision": {"y": "fp16"}}, {"layout": {"y": "CN:NC"}}])
+def test_all_names_of_a_converted_output_stay(tmp_path: Path, asked: dict[str, Any]) -> None:
     model = models.add_one()
     model.output(0).set_names({"y", "y:0"})
-    done = prepare(model, read(precision={"y": "fp16"}))
-    assert {"y", "y:0"} == done.model.output(0).get_names()
+    for given_model in (model, stored(tmp_path, model, "NC")):
+        done = prepare(given_model, read(**asked))
+        assert {"y", "y:0"} == done.model.output(0).get_names()
 
 
 # What the policy makes of it --------------------------------------------------------------------
@@ -345,8 +347,9 @@ def test_channels_that_colours_decide_stay_closed_where_the_model_does_not_care(
     open_channels = models.add_one((1, 3, 4, 4))
     assert told(prepared(open_channels, layout="NCHW"))[0] == "x FP32 (-1,-1,-1,-1) NCHW"
     for asked in ({"color_format": "RGB:BGR"}, {"mean": [1, 2, 3]}, {"scale": [1, 2, 3]}):
-        version = prepared(open_channels, layout="NCHW", **asked)
-        assert told(version)[0] == "x FP32 (-1,3,-1,-1) NCHW"
+        for shape, expected in (("auto", "(-1,3,-1,-1)"), ("(-1,-1,4,4)", "(-1,3,4,4)")):
+            version = prepared(open_channels, layout="NCHW", shape=shape, **asked)
+            assert told(version)[0] == f"x FP32 {expected} NCHW"
 
 
 @pytest.mark.parametrize(
