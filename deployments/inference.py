@@ -31,7 +31,8 @@ ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 class InputSpec:
     """One input: `dims` is what the shape policy accepts, `batch_axis` where the rows are.
 
-    `pictures` is the layout of an input that encoded pictures can be decoded into.
+    `pictures` is the layout of an input that encoded pictures can be decoded into, with their
+    channels in the order of `colors`. `layout` is what is known of the dimensions' meaning.
     """
 
     name: str
@@ -39,6 +40,8 @@ class InputSpec:
     dims: tuple[Dim, ...]
     batch_axis: int | None = None
     pictures: Literal["NCHW", "NHWC"] | None = None
+    colors: Literal["BGR", "RGB"] = "BGR"
+    layout: str | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -62,6 +65,7 @@ class OutputSpec:
     name: str
     datatype: str
     dims: tuple[Dim, ...]
+    layout: str | None = None
 
     @property
     def sizes(self) -> list[int]:

@@ -2,15 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from deployments import dimensions
-from deployments.dimensions import ShapeRule
+from deployments import dimensions, preprocessing_settings
+from deployments.dimensions import Dim, ShapeRule
+from deployments.preprocessing_settings import Preprocessing
 from deployments.version_policy import VersionPolicy, parse_version_policy
 
 BUILTIN_MODELS = ("spots",)
@@ -126,9 +127,15 @@ class ModelSettings(Group):
     )
     batch_size: Literal["auto"] | AtLeastOne = Field(
         default="auto",
-        description="First dimension of every input. `auto` takes what `shape` allows; a number "
-        "refuses requests with any other.",
+        description="Size of the batch dimension of every input: the first one, or N of its "
+        "`layout`. `auto` takes what `shape` allows; a number refuses requests with any other.",
     )
+    layout: preprocessing_settings.LayoutSetting = Field(default_factory=dict)
+    precision: preprocessing_settings.PrecisionSetting = Field(default_factory=dict)
+    color_format: preprocessing_settings.ColorFormatSetting = Field(default_factory=dict)
+    resize: preprocessing_settings.ResizeSetting = "none"
+    mean: preprocessing_settings.MeanSetting = Field(default_factory=dict)
+    scale: preprocessing_settings.ScaleSetting = Field(default_factory=dict)
     reshape: Literal["background", "blocking"] = Field(
         default="background",
         description="What a new shape does. `background`: it is answered at once, a little slower, "
@@ -217,6 +224,13 @@ class ModelSettings(Group):
         return {name: dimensions.parse_shape_rule(text) for name, text in self.shape.items()}
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """`layout`, `precision`, `color_format`, `resize`, `mean` and `scale`, read."""
+        return preprocessing_settings.read(
+            self.layout, self.precision, self.color_format, self.resize, self.mean, self.scale
+        )
+
+    @property
     def warm_up_shapes(self) -> list[Shape | dict[str, Shape]]:
         """`warm_up`, read."""
         return [
@@ -301,17 +315,19 @@ class ModelSettings(Group):
             raise ValueError(contradictions)
         return self
 
-    def rules(self) -> list[ShapeRule]:
-        """The rules of all inputs that `shape` speaks of."""
+    def rules(self) -> list[tuple[str | None, ShapeRule]]:
+        """The inputs that `shape` speaks of with their rules; no name is for every input."""
         rules = self.shape_rules
-        return list(rules.values()) if isinstance(rules, dict) else [rules]
+        return list(rules.items()) if isinstance(rules, dict) else [(None, rules)]
 
     def _contradictions(self) -> Iterator[str]:
         batch_size = self.batch_size
         if isinstance(batch_size, int) and not any(
-            isinstance(rule, str) or (rule and rule[0].accepts(batch_size)) for rule in self.rules()
+            isinstance(rule, str) or (rule and self._batch_is(batch_size, name, rule))
+            for name, rule in self.rules()
         ):
             yield f"shape {self.shape!r} does not allow batch_size {batch_size}, give only one"
+        yield from self._contradicting_layouts()
         if len(self.warm_up) > self.max_compiled_shapes:
             yield (
                 f"warm_up has {len(self.warm_up)} shapes, "
@@ -320,6 +336,24 @@ class ModelSettings(Group):
         for index, shapes in enumerate(self.warm_up_shapes):
             for complaint in self._never_asked_for(shapes):
                 yield f"warm_up[{index}] {self.warm_up[index]!r} {complaint}"
+
+    def _contradicting_layouts(self) -> Iterator[str]:
+        only = self.preprocessing.layout_of(None)
+        if only and "N" not in only.target.names and self.batch_size != "auto":
+            yield f"layout '{self.layout}' has no batch N for batch_size {self.batch_size}"
+        for name, rule in self.rules():
+            layout = self.preprocessing.layout_of(name)
+            if layout and not isinstance(rule, str) and not layout.target.fits(len(rule)):
+                spelt = dimensions.spell(rule)
+                yield f"shape '{spelt}' does not have the dimensions of layout {layout.target}"
+
+    def _batch_is(self, size: int, name: str | None, dims: Sequence[Dim | int]) -> bool:
+        """Whether the batch may be that, as far as settings tell."""
+        axis = self.preprocessing.batch_axis(name, len(dims))
+        if axis is None:
+            return True
+        dim = dims[axis]
+        return dim == size if isinstance(dim, int) else dim.accepts(size)
 
     def _never_asked_for(self, warm_up: Shape | dict[str, Shape]) -> Iterator[str]:
         """Why no request can have these shapes."""
@@ -333,8 +367,10 @@ class ModelSettings(Group):
         else:
             by_name = dict.fromkeys(rules, warm_up) if isinstance(warm_up, tuple) else warm_up
             yield from _outside(rules, by_name)
-        if self.batch_size != "auto" and all(shape[:1] != (self.batch_size,) for shape in shapes):
-            yield f"is outside batch_size {self.batch_size}"
+        named = warm_up.items() if isinstance(warm_up, dict) else [(None, warm_up)]
+        size = self.batch_size
+        if size != "auto" and not any(s and self._batch_is(size, name, s) for name, s in named):
+            yield f"is outside batch_size {size}"
 
 
 def _check(shape: str | dict[str, str], parse: Callable[[str], object]) -> None:

@@ -209,14 +209,15 @@ def _beyond(limits: Limits, model: ModelSettings) -> Iterator[str]:
     """Why every request for the model would be over a limit."""
     if isinstance(model.batch_size, int) and model.batch_size > limits.batch_rows:
         yield f"has batch_size {model.batch_size}, limits.batch_rows is {limits.batch_rows}"
-    for rule in model.rules():
+    for name, rule in model.rules():
         if isinstance(rule, str):
             continue
         smallest = [dim.minimum for dim in rule]
+        batch = model.preprocessing.batch_axis(name, len(rule))
         for value, limit in (
             (len(smallest), "rank"),
             (math.prod(smallest), "elements"),
-            (smallest[0] if smallest else 0, "batch_rows"),
+            (0 if batch is None else smallest[batch], "batch_rows"),
         ):
             if value > getattr(limits, limit):
                 yield (

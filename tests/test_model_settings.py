@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from deployments.dimensions import Dim
 from deployments.model_settings import Batching, ModelSettings, RemoteFile
+from deployments.preprocessing_settings import ColorFormat, Precision, Preprocessing
 
 SHA384 = "0123456789ABCDEF" * 6
 FILES = [
@@ -172,6 +173,70 @@ def test_what_cannot_be_read_is_refused(changes: dict[str, Any], reason: str) ->
     assert refusal(**changes).startswith(reason)
 
 
+# Preprocessing ----------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_read() -> None:
+    settings = model(
+        layout={"x": "NHWC:NCHW", "y": "CN:NC"},
+        precision="uint8:fp32",
+        color_format={"x": "BGR:RGB"},
+        resize="linear",
+        mean="[123.675,116.28,103.53]",
+        scale={"x": [58.395, 57.12, 57.375], "z": 2},
+    ).preprocessing
+    assert Precision("UINT8", "FP32") == settings.precision
+    assert {"x": ColorFormat("BGR", "RGB")} == settings.color_format
+    assert "linear" == settings.resize
+    assert (123.675, 116.28, 103.53) == settings.mean
+    assert {"x": (58.395, 57.12, 57.375), "z": 2.0} == settings.scale
+    for name, expected in (("x", "NHWC"), ("y", "CN")):
+        rule = settings.layout_of(name)
+        assert rule is not None
+        assert expected == str(rule.target)
+
+
+def test_without_settings_nothing_is_preprocessed() -> None:
+    assert Preprocessing() == model().preprocessing
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"layout": "NHWC:NCH"}, "'NHWC:NCH' has NHWC before the colon and NCH behind it"),
+        ({"layout": {"x": "NN"}}, "'x': 'NN' has N twice in one layout"),
+        ({"precision": "float"}, "'float' is not a precision, known: uint8, "),
+        ({"precision": {"x": "u8"}}, "'x': 'u8' is not a precision, known: uint8, "),
+        ({"color_format": "RGB"}, "'RGB' has to be target and source"),
+        ({"mean": "1;2"}, "'1;2' has '1;2', which is no number"),
+        ({"mean": []}, "lists no number"),
+        ({"scale": 0}, "0.0 has the scale 0, values are divided by it"),
+        ({"scale": {"x": [1, 0]}}, "'x': [1.0, 0.0] has the scale 0"),
+    ],
+)
+def test_preprocessing_that_cannot_be_read_is_refused(changes: dict[str, Any], reason: str) -> None:
+    assert refusal(**changes).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layout": 4},
+        {"layout": {"x": 4}},
+        {"precision": ["uint8"]},
+        {"resize": "bilinear"},
+        {"resize": {"x": "bilinear"}},
+        {"mean": True},
+        {"mean": [True]},
+        {"mean": None},
+        {"scale": {"x": None}},
+    ],
+)
+def test_preprocessing_of_another_type_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        model(**changes)
+
+
 # Contradictions ---------------------------------------------------------------------------------
 
 
@@ -189,6 +254,12 @@ def test_what_cannot_be_read_is_refused(changes: dict[str, Any], reason: str) ->
         {"shape": {"a": "auto"}, "warm_up": [{"a": "(1,2)", "unlisted": "(7)"}]},
         {"batch_size": 4, "warm_up": ["(4,3)", {"a": "(4,3)", "sizes": "(1,2)"}]},
         {"batching": {"max_rows": 1, "stacking": "never"}},
+        {"layout": "HWN:NHW", "shape": "(5,6,4)", "batch_size": 4},
+        {"layout": {"a": "CN"}, "shape": {"a": "(3,4)"}, "batch_size": 4},
+        {"layout": {"a": "CN"}, "shape": "(3,4)", "batch_size": 4, "warm_up": ["(3,4)"]},
+        {"layout": "CN", "batch_size": 4, "warm_up": ["(3,4)", {"a": "(3,4)"}]},
+        {"layout": "N...", "shape": "(1,2,3,4,5)"},
+        {"layout": "CHW", "shape": "(3,4,5)"},
     ],
 )
 def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
@@ -248,6 +319,26 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
             ),
         ),
         (
+            {"layout": "CN", "shape": "(4,3)", "batch_size": 4},
+            "shape '(4,3)' does not allow batch_size 4, give only one",
+        ),
+        (
+            {"layout": "CN", "batch_size": 4, "warm_up": ["(4,3)"]},
+            "warm_up[0] '(4,3)' is outside batch_size 4",
+        ),
+        (
+            {"layout": "CHW", "batch_size": 4},
+            "layout 'CHW' has no batch N for batch_size 4",
+        ),
+        (
+            {"layout": "HWN:NHW", "shape": "(1,3,300,300)"},
+            "shape '(1,3,300,300)' does not have the dimensions of layout HWN",
+        ),
+        (
+            {"layout": {"a": "CN"}, "shape": {"a": "(1)", "b": "(1)"}},
+            "shape '(1)' does not have the dimensions of layout CN",
+        ),
+        (
             {"batching": {"max_rows": 1, "stacking": "always"}},
             "stacking 'always' needs max_rows above 1, with 1 nothing is stacked",
         ),
@@ -270,7 +361,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"max_compiled_shapes": "16"},
         {"batching": {"max_rows": 0}},
         {"batching": {"max_row": 8}},
-        {"layout": "NHWC"},
+        {"lay_out": "NHWC"},
     ],
 )
 def test_values_out_of_range_or_of_another_type_are_refused(changes: dict[str, Any]) -> None:

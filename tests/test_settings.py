@@ -116,6 +116,11 @@ def test_what_is_wrong_is_said_in_readable_lines(given: Any, expected: list[str]
             {"shape": {"a": "auto", "b": "(8,1)"}},
             "has shape '(8,1)', which is never within limits.batch_rows (7)",
         ),
+        (
+            {"batch_rows": 7},
+            {"shape": "(1,8)", "layout": "CN"},
+            "has shape '(1,8)', which is never within limits.batch_rows (7)",
+        ),
         ({"batch_rows": 7}, {"batch_size": 8}, "has batch_size 8, limits.batch_rows is 7"),
     ],
 )
@@ -131,6 +136,12 @@ def test_a_shape_at_the_limits_is_accepted() -> None:
     limits = {"rank": 3, "elements": 100, "batch_rows": 1}
     settings = settings_from(args(models=[{**SPOTS, "shape": "(1,10,10:99)"}], limits=limits))
     assert settings.limits.rank == 3
+
+
+def test_rows_are_counted_along_the_batch_of_the_layout() -> None:
+    for layout in ("CN", "HW"):
+        model = {**SPOTS, "shape": "(8,1)", "layout": layout}
+        assert settings_from(args(models=[model], limits={"batch_rows": 7})).models
 
 
 def test_the_error_crosses_processes_with_its_problems() -> None:

@@ -37,10 +37,11 @@ def decode_pictures(
 ) -> Tensor:
     """The pictures of a BYTES tensor of shape [N] as the pixels the model takes.
 
-    JPEG and PNG, decoded to BGR (one channel: grey) with values 0 to 255, turned as their EXIF
-    orientation says. A picture is scaled to the height and width that the model fixes, else to
-    the input's parameters `height` and `width`, else it keeps its own size; then all pictures of
-    a request need the same one. `allocate` gives the memory for the result.
+    JPEG and PNG, decoded with values 0 to 255 to BGR, to RGB where clients send that, or to grey
+    for one channel, turned as their EXIF orientation says. A picture is scaled to the height and
+    width that the input fixes, else to its parameters `height` and `width`, else it keeps its own
+    size; then all pictures of a request need the same one. `allocate` gives the memory for the
+    result.
     """
     assert isinstance(tensor.data, list)
     if len(tensor.shape) != 1:
@@ -152,7 +153,8 @@ def _assembled(spec: InputSpec, pictures: Sequence[Array], allocate: Allocate) -
     dtype = NUMPY_DTYPES[spec.datatype]
     space = allocate(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
     for target, picture in zip(space, pictures, strict=True):
-        pixels = picture.transpose(2, 0, 1) if spec.pictures == "NCHW" else picture
+        ordered = picture[:, :, ::-1] if spec.colors == "RGB" else picture  # OpenCV has BGR
+        pixels = ordered.transpose(2, 0, 1) if spec.pictures == "NCHW" else ordered
         target[...] = (
             float32_to_bf16(pixels.astype(np.float32)) if spec.datatype == BF16 else pixels
         )

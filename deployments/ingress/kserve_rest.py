@@ -244,7 +244,7 @@ def _json_data(tensor: Tensor) -> Any:
 
 
 def encode_metadata(info: ModelInfo) -> bytes:
-    """The model metadata response; open dimensions are -1."""
+    """The model metadata response; open dimensions are -1, known layouts are parameters."""
     return orjson.dumps(
         {
             "name": info.name,
@@ -280,8 +280,11 @@ def _configured(spec: InputSpec | OutputSpec) -> dict[str, Any]:
 
 
 def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         "name": spec.name,
         "datatype": spec.datatype,
         "shape": spec.sizes,
     }
+    if spec.layout is not None:
+        described["parameters"] = {"layout": spec.layout}
+    return described

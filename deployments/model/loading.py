@@ -90,6 +90,7 @@ def _version_settings(settings: ModelSettings) -> VersionSettings:
         background=settings.reshape == "background",
         max_batch_rows=settings.batching.max_rows,
         stacking=settings.batching.stacking,
+        preprocessing=settings.preprocessing,
     )
 
 

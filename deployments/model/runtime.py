@@ -7,20 +7,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import openvino as ov
 
 from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
+from deployments.layouts import Layout, batch_axis, named
 from deployments.model import strings
 from deployments.model.spots import spots_model
 from deployments.tensors import BF16, BYTES, Array, Tensor
 
 BUILT_IN: Final = {"builtin:spots": spots_model}
 
-_DATATYPES: Final = {
+DATATYPES: Final = {
     ov.Type.boolean: "BOOL",
     ov.Type.u8: "UINT8",
     ov.Type.u16: "UINT16",
@@ -62,11 +63,22 @@ class CannotInfer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """An input as the model's file declares it."""
+    """An input as the model's file declares it, or as the preprocessing in front of it does.
+
+    `held` are the dimensions outside of whose sizes the preprocessing gives wrong answers, though
+    the model can be reshaped to them. `colors` are those that clients send.
+    """
 
     name: str
     datatype: str
     dims: tuple[Dim, ...]
+    layout: Layout | None = None
+    held: frozenset[int] = frozenset()
+    colors: Literal["BGR", "RGB"] = "BGR"
+
+    @property
+    def batch_axis(self) -> int | None:
+        return batch_axis(self.layout, len(self.dims))
 
     @property
     def static_shape(self) -> tuple[int, ...] | None:
@@ -80,24 +92,31 @@ def where_it_failed(error: Exception) -> str:
     return f" at node '{found[1]}'" if found else ""
 
 
-def _dim(dim: ov.Dimension) -> Dim:
+def dim_of(dim: ov.Dimension) -> Dim:
     largest = dim.get_max_length()
     # What OpenVINO derives from an open dimension may end at an unreachable number.
     return Dim(dim.get_min_length(), largest if 0 <= largest <= LARGEST else None)
 
 
-def _name(port: Any, position: int) -> str:
+def port_name(port: Any, position: int) -> str:
     """The shortest of a port's names is the one without OpenVINO's suffixes."""
     names = sorted(port.get_names(), key=lambda name: (len(name), name))
     return names[0] if names else port.get_node().get_friendly_name() or f"port_{position}"
 
 
-def _named(ports: Sequence[Any], kind: str) -> Iterator[tuple[str, str, ov.PartialShape]]:
-    """The name, datatype and shape of each port. Raises CannotLoad."""
+def port_layout(port: Any) -> Layout | None:
+    """The layout of an input or output, which the nodes hold."""
+    return named(port.get_node().get_layout().to_string())
+
+
+def _named(
+    ports: Sequence[Any], kind: str
+) -> Iterator[tuple[str, str, ov.PartialShape, Layout | None]]:
+    """The name, datatype, shape and layout of each port. Raises CannotLoad."""
     seen: set[str] = set()
     for position, port in enumerate(ports):
-        name = _name(port, position)
-        datatype = _DATATYPES.get(port.get_element_type())
+        name = port_name(port, position)
+        datatype = DATATYPES.get(port.get_element_type())
         if datatype is None:
             raise CannotLoad(
                 f"{kind} '{name}' has element type {port.get_element_type()}, which is not served"
@@ -105,7 +124,7 @@ def _named(ports: Sequence[Any], kind: str) -> Iterator[tuple[str, str, ov.Parti
         if name in seen:
             raise CannotLoad(f"the model has two {kind}s named '{name}'")
         seen.add(name)
-        yield name, datatype, port.get_partial_shape()
+        yield name, datatype, port.get_partial_shape(), port_layout(port)
 
 
 class CompiledShape:
@@ -211,10 +230,10 @@ class Runtime:
     def inputs(self, model: ov.Model) -> tuple[ModelInput, ...]:
         """Raises CannotLoad."""
         found = []
-        for name, datatype, shape in _named(model.inputs, "input"):
+        for name, datatype, shape, layout in _named(model.inputs, "input"):
             if shape.rank.is_dynamic:
                 raise CannotLoad(f"input '{name}' has no fixed number of dimensions")
-            found.append(ModelInput(name, datatype, tuple(map(_dim, shape))))
+            found.append(ModelInput(name, datatype, tuple(map(dim_of, shape)), layout))
         return tuple(found)
 
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
@@ -223,9 +242,10 @@ class Runtime:
             OutputSpec(
                 name,
                 datatype,
-                (Dim(0, None),) if shape.rank.is_dynamic else tuple(map(_dim, shape)),
+                (Dim(0, None),) if shape.rank.is_dynamic else tuple(map(dim_of, shape)),
+                None if layout is None else str(layout),
             )
-            for name, datatype, shape in _named(model.outputs, "output")
+            for name, datatype, shape, layout in _named(model.outputs, "output")
         )
 
     def reshaped(self, model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
@@ -238,7 +258,7 @@ class Runtime:
         try:
             copy.reshape(
                 {
-                    port: ov.PartialShape([_dimension(dim) for dim in shape])
+                    port: ov.PartialShape([dimension(dim) for dim in shape])
                     for port, shape in zip(copy.inputs, shapes, strict=True)
                 }
             )
@@ -263,7 +283,7 @@ class Runtime:
         return max(1, int(compiled._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
 
-def _dimension(dim: Dim | int) -> ov.Dimension:
+def dimension(dim: Dim | int) -> ov.Dimension:
     if isinstance(dim, int):
         return ov.Dimension(dim)
     return ov.Dimension(dim.minimum, -1 if dim.maximum is None else dim.maximum)

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import InputSpec, ShapeKey
+from deployments.layouts import REST, UNNAMED, Layout
 from deployments.model.runtime import ModelInput
 from deployments.tensors import BYTES
 
@@ -40,8 +41,9 @@ def accepted_dims(
     by_name = _rules_by_name(inputs, rules)
     wanted = [_wanted(tensor, by_name.get(tensor.name)) for tensor in inputs]
     if isinstance(batch_size, int):
+        _check_batches(inputs, batch_size)
         wanted = [
-            _with_batch(tensor.name, dims, batch_size, by_name.get(tensor.name))
+            _with_batch(tensor, dims, batch_size, by_name.get(tensor.name))
             for tensor, dims in zip(inputs, wanted, strict=True)
         ]
     accepted = _narrowed(inputs, wanted, by_name, reshapes)
@@ -71,23 +73,50 @@ def _wanted(tensor: ModelInput, rule: ShapeRule | None) -> Dims:
     if rule is None:
         return tensor.dims
     if rule == "auto":
-        return tuple(ANY if dim.fixed is not None else dim for dim in tensor.dims)
+        return tuple(
+            ANY if dim.fixed is not None and axis not in tensor.held else dim
+            for axis, dim in enumerate(tensor.dims)
+        )
     if len(rule) != len(tensor.dims):
         raise PolicyError(
             f"shape {_written(rule)} has {len(rule)} dimensions, "
             f"input '{tensor.name}' has {len(tensor.dims)}"
         )
-    return tuple(rule)
+    return tuple(
+        _held(tensor, axis, dim) if axis in tensor.held else dim for axis, dim in enumerate(rule)
+    )
 
 
-def _with_batch(name: str, dims: Dims, batch_size: int, rule: ShapeRule | None) -> Dims:
-    if not dims:
-        return dims
-    if rule not in (None, "auto") and not dims[0].accepts(batch_size):
+def _held(tensor: ModelInput, axis: int, dim: Dim) -> Dim:
+    """What of `dim` the preprocessing takes."""
+    own = tensor.dims[axis]
+    ends = [end for end in (own.maximum, dim.maximum) if end is not None]
+    lowest, highest = max(own.minimum, dim.minimum), min(ends, default=None)
+    if highest is not None and highest < lowest:
         raise PolicyError(
-            f"batch_size {batch_size} contradicts shape {_written(dims)} of input '{name}'"
+            f"shape of input '{tensor.name}' has {dim} at dimension {axis}, "
+            f"its preprocessing takes {own} there"
         )
-    return (Dim(batch_size, batch_size), *dims[1:])
+    return Dim(lowest, highest)
+
+
+def _check_batches(inputs: Sequence[ModelInput], batch_size: int) -> None:
+    layouts = [f"{tensor.name} {tensor.layout}" for tensor in inputs if tensor.layout is not None]
+    if layouts and all(tensor.batch_axis is None for tensor in inputs):
+        raise PolicyError(
+            f"batch_size is {batch_size}, but no input has a batch N: {', '.join(layouts)}"
+        )
+
+
+def _with_batch(tensor: ModelInput, dims: Dims, batch_size: int, rule: ShapeRule | None) -> Dims:
+    axis = tensor.batch_axis
+    if axis is None:
+        return dims
+    if rule not in (None, "auto") and not dims[axis].accepts(batch_size):
+        raise PolicyError(
+            f"batch_size {batch_size} contradicts shape {_written(dims)} of input '{tensor.name}'"
+        )
+    return (*dims[:axis], Dim(batch_size, batch_size), *dims[axis + 1 :])
 
 
 def _narrowed(
@@ -157,14 +186,13 @@ def _written(dims: Dims) -> str:
 def with_batch_axis(
     inputs: Sequence[ModelInput], accepted: Sequence[Dims], reshapes: Reshapes
 ) -> tuple[InputSpec, ...]:
-    """The inputs' specs; the batch axis is the first where it can stay open in a compilation."""
-    specs = tuple(
-        InputSpec(tensor.name, tensor.datatype, dims, None, _pictures(tensor, dims))
-        for tensor, dims in zip(inputs, accepted, strict=True)
-    )
+    """The inputs' specs; they have a batch axis where it can stay open in a compilation."""
+    specs = tuple(_spec(tensor, dims) for tensor, dims in zip(inputs, accepted, strict=True))
     with_batch = tuple(
-        replace(spec, batch_axis=0) if spec.dims and spec.dims[0].fixed is None else spec
-        for spec in specs
+        spec
+        if tensor.batch_axis is None or spec.dims[tensor.batch_axis].fixed is not None
+        else replace(spec, batch_axis=tensor.batch_axis)
+        for tensor, spec in zip(inputs, specs, strict=True)
     )
     for shapes in trial_shapes(inputs, accepted):
         if reshapes(to_compile(with_batch, trial_key(with_batch, shapes))):
@@ -172,12 +200,34 @@ def with_batch_axis(
     return specs
 
 
+def _spec(tensor: ModelInput, dims: Dims) -> InputSpec:
+    return InputSpec(
+        tensor.name,
+        tensor.datatype,
+        dims,
+        pictures=_pictures(tensor, dims),
+        colors=tensor.colors,
+        layout=None if tensor.layout is None else str(tensor.layout),
+    )
+
+
 def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
+    """The layout if it can be that of pictures; what is not said shows in the channels."""
     if len(dims) != 4 or tensor.datatype == BYTES:
         return None
-    if dims[1].fixed in _PICTURE_CHANNELS:
+    if dims[1].fixed in _PICTURE_CHANNELS and _can_be(tensor.layout, "NCHW"):
         return "NCHW"
-    return "NHWC" if dims[3].fixed in _PICTURE_CHANNELS else None
+    if dims[3].fixed in _PICTURE_CHANNELS and _can_be(tensor.layout, "NHWC"):
+        return "NHWC"
+    return None
+
+
+def _can_be(layout: Layout | None, whole: str) -> bool:
+    """Whether a layout names no dimension that is another one in `whole`."""
+    return layout is None or all(
+        name in (UNNAMED, REST) or layout.axis(name, len(whole)) == whole.find(name)
+        for name in layout.names
+    )
 
 
 def trial_shapes(
@@ -185,13 +235,15 @@ def trial_shapes(
 ) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Shapes at which to try the model: its own where it has them, else guesses.
 
-    The batch, the first dimension, is 1 where that is accepted; in the end it is the model's own.
+    The batch is 1 where that is accepted; in the end it is the model's own.
     """
     tries = [*((guess, True) for guess in _TRIAL_SIZES), (_TRIAL_SIZES[0], False)]
     yield from dict.fromkeys(
         tuple(
             tuple(
-                1 if one_row and axis == 0 and dim.accepts(1) else _trial_size(own, dim, guess)
+                1
+                if one_row and axis == tensor.batch_axis and dim.accepts(1)
+                else _trial_size(own, dim, guess)
                 for axis, (own, dim) in enumerate(zip(tensor.dims, dims, strict=True))
             )
             for tensor, dims in zip(inputs, accepted, strict=True)

@@ -4,7 +4,7 @@ Loading is blocking and belongs into a worker thread.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +14,7 @@ import openvino as ov
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import ModelInfo, OutputSpec, ShapeKey
 from deployments.model.measuring import stacking_wins, static_wins
+from deployments.model.preprocessing import prepare
 from deployments.model.runtime import (
     CannotInfer,
     CannotLoad,
@@ -30,6 +31,7 @@ from deployments.model.shapes import (
     with_batch_axis,
 )
 from deployments.model.stacking import OutputRule, prove, random_rows
+from deployments.preprocessing_settings import Preprocessing
 
 _REQUESTS_PER_STREAM: Final = 2
 _SIZES_TRIED: Final = 3
@@ -46,6 +48,7 @@ class VersionSettings:
     background: bool
     max_batch_rows: int
     stacking: Literal["auto", "always", "never"]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,9 @@ class Version:
     ) -> None:
         """Raises CannotLoad, PolicyError."""
         self._runtime = Runtime(settings.device, settings.plugin_config)
-        self._model = self._runtime.read(source)
-        inputs = self._runtime.inputs(self._model)
+        prepared = prepare(self._runtime.read(source), settings.preprocessing)
+        self._model = prepared.model
+        inputs = prepared.described(self._runtime.inputs(self._model))
         accepted = accepted_dims(inputs, settings.shape, settings.batch_size, self._reshapes)
         self._specs = with_batch_axis(inputs, accepted, self._reshapes)
         trial = self._trial_with_or_without_batch(inputs)

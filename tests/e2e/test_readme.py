@@ -60,11 +60,11 @@ def test_the_python_example_runs(server: Server, tmp_path: Path) -> None:
     assert "(1, 1, 400, 7)" == ran.stdout.strip(), ran.stderr[-3000:]
 
 
-def test_the_yaml_example_is_accepted() -> None:
+def test_the_yaml_examples_are_accepted() -> None:
     import yaml
 
     from deployments.settings import settings_from
 
-    (example,) = blocks("yaml")
+    served = [settings_from(yaml.safe_load(example)).models for example in blocks("yaml")]
 
-    assert ["my-model"] == [model.name for model in settings_from(yaml.safe_load(example)).models]
+    assert [["my-model"], ["classifier"]] == [[model.name for model in models] for models in served]

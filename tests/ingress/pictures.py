@@ -40,10 +40,11 @@ def spec(
     width: Dim = OPEN,
     channels: int = 3,
     datatype: str = "UINT8",
+    colors: Literal["BGR", "RGB"] = "BGR",
 ) -> InputSpec:
     planes = Dim(channels, channels)
     dims = (OPEN, planes, height, width) if layout == "NCHW" else (OPEN, height, width, planes)
-    return InputSpec("data", datatype, dims, 0, layout)
+    return InputSpec("data", datatype, dims, 0, layout, colors)
 
 
 def sent(*pictures: bytes, shape: tuple[int, ...] | None = None) -> Tensor:

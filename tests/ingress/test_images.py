@@ -35,6 +35,25 @@ def test_a_png_arrives_pixel_by_pixel_in_blue_green_red(layout: Layout, datatype
     assert expected[np.newaxis].tolist() == values.tolist()
 
 
+@pytest.mark.parametrize("datatype", ["UINT8", BF16, "FP32"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_where_clients_send_red_green_blue_a_picture_arrives_so(
+    layout: Layout, datatype: str
+) -> None:
+    picture = scene(20, 30, 3)
+    pixels = decoded(packed(picture), to=spec(layout, datatype=datatype, colors="RGB"))
+    values = bf16_to_float32(pixels) if datatype == BF16 else pixels
+    red_first = picture[:, :, [2, 1, 0]]
+    expected = red_first.transpose(2, 0, 1) if layout == "NCHW" else red_first
+    assert expected[np.newaxis].tolist() == values.tolist()
+
+
+def test_grey_is_grey_in_any_order_of_colours() -> None:
+    grey = scene(20, 30)
+    pixels = decoded(packed(grey), to=spec(channels=1, colors="RGB"))
+    assert grey.tolist() == pixels.reshape(20, 30).tolist()
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_a_jpeg_arrives_in_blue_green_red(layout: Layout) -> None:
     picture = np.zeros((16, 32, 3), np.uint8)

@@ -248,3 +248,11 @@ def test_metadata_has_the_fields_of_the_specification() -> None:
         ],
         "outputs": [{"name": "boxes", "datatype": "INT64", "shape": [1, 0]}],
     } == orjson.loads(encode_metadata(info))
+
+
+def test_metadata_tells_the_layouts_that_are_known() -> None:
+    inputs = (InputSpec("pixels", "UINT8", (), layout="NHWC"), InputSpec("s", BYTES, ()))
+    outputs = (OutputSpec("boxes", "INT64", (), "CN"),)
+    message = orjson.loads(encode_metadata(ModelInfo("m", "1", ("1",), inputs, outputs, 64)))
+    told = [tensor.get("parameters") for tensor in message["inputs"] + message["outputs"]]
+    assert [{"layout": "NHWC"}, None, {"layout": "CN"}] == told

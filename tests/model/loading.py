@@ -10,6 +10,7 @@ import openvino as ov
 from deployments.dimensions import parse_shape_rule
 from deployments.model.runtime import BUILT_IN
 from deployments.model.version import Version, VersionSettings
+from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
 
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -25,6 +26,7 @@ def loaded(
     max_batch_rows: int = 32,
     device: str = "CPU",
     plugin_config: dict[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Version:
     rules = (
         parse_shape_rule(shape)
@@ -39,6 +41,7 @@ def loaded(
         background=background,
         max_batch_rows=max_batch_rows,
         stacking=stacking,
+        preprocessing=preprocessing or Preprocessing(),
     )
     with patch.dict(BUILT_IN, {"builtin:tested": lambda: model}):
         return Version("m", "1", "builtin:tested", settings)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deployments.dimensions import Dim, ShapeRule, parse_dims, parse_shape_rule
 from deployments.inference import InputSpec
+from deployments.layouts import parse_layout_rule
 from deployments.model.runtime import CannotReshape, ModelInput, Runtime
 from deployments.model.shapes import (
     PolicyError,
@@ -231,6 +232,30 @@ def test_the_batch_axis_is_the_first_dimension_where_it_can_stay_open(
     assert expected == [spec.batch_axis for spec in specs(model, rules)]
 
 
+@pytest.mark.parametrize(
+    ("layout", "axis", "trial"),
+    [("CN", 1, (4, 1)), ("NC", 0, (1, 5)), ("HW", None, (4, 5)), (None, 0, (1, 5))],
+)
+def test_one_row_is_tried_along_the_batch_of_the_layout(
+    layout: str | None, axis: int | None, trial: tuple[int, ...]
+) -> None:
+    rule = None if layout is None else parse_layout_rule(layout).target
+    inputs = [ModelInput("x", "FP32", parse_dims("(4,5)"), rule)]
+    dims = [parse_dims("(-1,-1)")]
+    assert (trial,) == next(iter(trial_shapes(inputs, dims)))
+    assert [axis] == [spec.batch_axis for spec in with_batch_axis(inputs, dims, lambda _: True)]
+
+
+def test_a_batch_size_is_for_inputs_that_have_a_batch() -> None:
+    layouts = [parse_layout_rule(text).target for text in ("CN", "HW")]
+    inputs = [
+        ModelInput(name, "FP32", parse_dims("(2,3)"), layout)
+        for name, layout in zip("ab", layouts, strict=True)
+    ]
+    accepted = accepted_dims(inputs, {}, 7, lambda _: True)
+    assert (parse_dims("(2,7)"), parse_dims("(2,3)")) == accepted
+
+
 def test_an_open_first_dimension_that_cannot_be_compiled_open_is_no_batch_axis() -> None:
     def fixed_numbers_only(shapes: Sequence[Sequence[Dim | int]]) -> bool:
         return all(isinstance(dim, int) or dim.fixed is not None for s in shapes for dim in s)
@@ -260,6 +285,27 @@ def test_pictures_are_inputs_of_four_dimensions_with_one_or_three_channels(
     dims = parse_dims(rule)
     (spec,) = with_batch_axis([ModelInput("x", datatype, dims)], [dims], lambda _: True)
     assert expected == spec.pictures
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("NHWC", "NHWC"),
+        ("N...", "NHWC"),
+        ("N??C", "NHWC"),
+        ("...C", "NHWC"),
+        ("????", "NHWC"),
+        ("NCHW", None),
+        ("CHWN", None),
+        ("NWHC", None),
+        ("NDHC", None),
+    ],
+)
+def test_pictures_are_where_the_layout_allows_them(layout: str, expected: str | None) -> None:
+    dims = parse_dims("(-1,-1,-1,3)")
+    own = parse_layout_rule(layout).target
+    (spec,) = with_batch_axis([ModelInput("x", "FP32", dims, own)], [dims], lambda _: True)
+    assert (expected, layout) == (spec.pictures, spec.layout)
 
 
 # Trial shapes and keys --------------------------------------------------------------------------
