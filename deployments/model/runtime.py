@@ -37,6 +37,8 @@ _DATATYPES: Final = {
     ov.Type.string: BYTES,
 }
 _DYNAMIC_EXECUTORS: Final = 64
+_STALE: Final = "StringTensorUnpack"
+"""Of an empty tensor, in a compilation for many shapes, it gives what it gave the last time."""
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 
@@ -147,6 +149,7 @@ class CompiledShape:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
+        request.reset_state()  # what a recurrent model remembers is another request's
         for position, tensor in enumerate(tensors):
             request.set_input_tensor(position, _to_openvino(tensor))
         self._run(request)
@@ -246,6 +249,8 @@ class Runtime:
 
     def compile(self, model: ov.Model) -> CompiledShape:
         """Raises CannotReshape."""
+        if stale := _stale_node(model):
+            raise CannotReshape(f"OpenVINO needs fixed shapes at node '{stale}'")
         config = dict(self._config)
         if model.is_dynamic() and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
@@ -259,6 +264,14 @@ class Runtime:
     def streams(self, compiled: CompiledShape) -> int:
         """How many infer requests the device runs at once."""
         return max(1, int(compiled._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+
+
+def _stale_node(model: ov.Model) -> str | None:
+    """The node, if there is one, that could answer a request with what is another's."""
+    for node in model.get_ops():
+        if node.get_type_name() == _STALE and node.input(0).get_partial_shape().is_dynamic:
+            return str(node.get_friendly_name())
+    return None
 
 
 def _dimension(dim: Dim | int) -> ov.Dimension:

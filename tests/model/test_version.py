@@ -14,7 +14,7 @@ from deployments.model.shapes import PolicyError
 from deployments.model.spots import spots_model
 from deployments.model.stacking import RowsAlong
 from deployments.model.version import Stacking, Version, VersionSettings, elements_per_row
-from deployments.tensors import Tensor
+from deployments.tensors import BYTES, Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, loaded, tensor
 
@@ -116,6 +116,17 @@ def test_a_model_that_cannot_be_compiled_open_keeps_its_rows_in_the_key() -> Non
     key, rows = version.info.key_and_rows([x], 32)
     assert (((2, 8, 16, 8),), 1) == (key, rows)
     assert_same(direct(model, [x]), version.reshape(key)().infer([x]))
+
+
+def test_empty_strings_do_not_bring_what_others_sent() -> None:
+    model = models.strings_and_lengths()
+    version = loaded(model)
+    for shape in ((2, 3), (0, 3), (2, 3), (2, 0), (0, 0)):
+        words = [Tensor("words", BYTES, shape, [b"secret"] * prod(shape))]
+        key, _ = version.info.key_and_rows(words, 32)
+        compiled = version.dynamic or version.reshape(key)()
+        for _ in range(2):
+            assert_same(direct(model, words), compiled.infer(words))
 
 
 def test_a_compilation_for_all_shapes_that_does_not_run_is_not_used(
