@@ -1,7 +1,6 @@
 """ONNX models, one with its weights in a file of their own and one of eight-bit integers."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deployments.tensors import Array
 
-_PICTURES = ["rows", 3, "height", "width"]
+_PICTURES: list[str | int | None] = ["rows", 3, "height", "width"]
 
 
 def write_onnx_model(path: Path, kernel: Array) -> None:
@@ -30,7 +29,7 @@ def write_onnx_model_with_external_data(path: Path, kernel: Array) -> None:
 
 def write_quantized_onnx_model(path: Path, kernel: Array) -> None:
     """The same of bytes: pictures and kernel are quantized, with scales that are powers of 2."""
-    constants = {
+    constants: dict[str, Array] = {
         "kernel_8": kernel.astype(np.int8),
         "zero": np.array(0, np.int8),
         "half": np.array(0.5, np.float32),
@@ -58,7 +57,7 @@ def _convolution(kernel: Array) -> onnx.ModelProto:
 def _model(
     nodes: list[onnx.NodeProto], constants: dict[str, Array], channels: int
 ) -> onnx.ModelProto:
-    out: list[Any] = ["rows", channels, "out_height", "out_width"]
+    out: list[str | int | None] = ["rows", channels, "out_height", "out_width"]
     graph = helper.make_graph(
         nodes,
         "convolution",
