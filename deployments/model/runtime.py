@@ -37,8 +37,8 @@ _DATATYPES: Final = {
     ov.Type.string: BYTES,
 }
 _DYNAMIC_EXECUTORS: Final = 64
-_STALE: Final = "StringTensorUnpack"
-"""Of an empty tensor, in a compilation for many shapes, it gives what it gave the last time."""
+_STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
+"""Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 
@@ -218,6 +218,10 @@ class Runtime:
             found.append(ModelInput(name, datatype, tuple(map(_dim, shape))))
         return tuple(found)
 
+    def mixes_up_empty(self, model: ov.Model) -> bool:
+        """Whether a request with an empty tensor could be answered with what is another's."""
+        return any(node.get_type_name() in _STALE_WHEN_EMPTY for node in model.get_ops())
+
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
         """An output of which not even the rank is known shows one open dimension."""
         return tuple(
@@ -249,8 +253,6 @@ class Runtime:
 
     def compile(self, model: ov.Model) -> CompiledShape:
         """Raises CannotReshape."""
-        if stale := _stale_node(model):
-            raise CannotReshape(f"OpenVINO needs fixed shapes at node '{stale}'")
         config = dict(self._config)
         if model.is_dynamic() and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
@@ -264,14 +266,6 @@ class Runtime:
     def streams(self, compiled: CompiledShape) -> int:
         """How many infer requests the device runs at once."""
         return max(1, int(compiled._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
-
-
-def _stale_node(model: ov.Model) -> str | None:
-    """The node, if there is one, that could answer a request with what is another's."""
-    for node in model.get_ops():
-        if node.get_type_name() == _STALE and node.input(0).get_partial_shape().is_dynamic:
-            return str(node.get_friendly_name())
-    return None
 
 
 def _dimension(dim: Dim | int) -> ov.Dimension:

@@ -159,6 +159,19 @@ def positive_places(shape: Sequence[Any] = (6,)) -> ov.Model:
     return model((y, "places"), inputs=[x])
 
 
+def embeddings() -> ov.Model:
+    """Of tokens [N,L] a row of the table for each."""
+    tokens = parameter([1, 4], ov.Type.i64, "tokens")
+    table = ops.constant(np.arange(400, dtype=np.float32).reshape(100, 4))
+    return model((ops.gather(table, tokens, ops.constant(0)), "y"), inputs=[tokens])
+
+
+def distinct() -> ov.Model:
+    """The distinct values of x [N], in order."""
+    x = parameter([-1])
+    return model((ops.unique(x, ops.constant(0), True), "y"), inputs=[x])
+
+
 def to_shape() -> ov.Model:
     """x in the shape that the values of the other input ask for: fails when x does not fit."""
     x, shape = parameter([6]), parameter([2], ov.Type.i64, name="shape")

@@ -14,7 +14,7 @@ from deployments.model.shapes import PolicyError
 from deployments.model.spots import spots_model
 from deployments.model.stacking import RowsAlong
 from deployments.model.version import Stacking, Version, VersionSettings, elements_per_row
-from deployments.tensors import BYTES, Tensor
+from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, loaded, tensor
 
@@ -118,15 +118,26 @@ def test_a_model_that_cannot_be_compiled_open_keeps_its_rows_in_the_key() -> Non
     assert_same(direct(model, [x]), version.reshape(key)().infer([x]))
 
 
-def test_empty_strings_do_not_bring_what_others_sent() -> None:
-    model = models.strings_and_lengths()
-    version = loaded(model)
-    for shape in ((2, 3), (0, 3), (2, 3), (2, 0), (0, 0)):
-        words = [Tensor("words", BYTES, shape, [b"secret"] * prod(shape))]
-        key, _ = version.info.key_and_rows(words, 32)
-        compiled = version.dynamic or version.reshape(key)()
-        for _ in range(2):
-            assert_same(direct(model, words), compiled.infer(words))
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [(models.strings_and_lengths(), (Dim(1, None),) * 2), (models.distinct(), (Dim(1, None),))],
+)
+def test_empty_tensors_are_refused_where_they_would_bring_what_others_sent(
+    model: ov.Model, expected: tuple[Dim, ...]
+) -> None:
+    assert [expected] == [spec.dims for spec in loaded(model).info.inputs]
+
+
+def test_a_shape_without_elements_does_not_end_the_process() -> None:
+    model = models.embeddings()
+    version = loaded(model, batch_size=1, background=False)
+    (output,) = version.reshape(((1, 0),))().infer([tensor([[]], "INT64", "tokens")])
+    assert (1, 0, 4) == output.shape
+
+
+def test_a_shape_without_elements_that_the_model_refuses_is_refused() -> None:
+    with pytest.raises(CannotReshape):
+        loaded(models.convolution(), background=False).reshape(((-1, 3, 0, 8),))
 
 
 def test_a_compilation_for_all_shapes_that_does_not_run_is_not_used(
