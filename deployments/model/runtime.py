@@ -38,6 +38,8 @@ DATATYPES: Final = {
     ov.Type.string: BYTES,
 }
 _DYNAMIC_EXECUTORS: Final = 64
+_STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
+"""Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 
@@ -166,6 +168,7 @@ class CompiledShape:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
+        request.reset_state()  # what a recurrent model remembers is another request's
         for position, tensor in enumerate(tensors):
             request.set_input_tensor(position, _to_openvino(tensor))
         self._run(request)
@@ -235,6 +238,10 @@ class Runtime:
                 raise CannotLoad(f"input '{name}' has no fixed number of dimensions")
             found.append(ModelInput(name, datatype, tuple(map(dim_of, shape)), layout))
         return tuple(found)
+
+    def mixes_up_empty(self, model: ov.Model) -> bool:
+        """Whether a request with an empty tensor could be answered with what is another's."""
+        return any(node.get_type_name() in _STALE_WHEN_EMPTY for node in model.get_ops())
 
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
         """An output of which not even the rank is known shows one open dimension."""

@@ -179,6 +179,14 @@ def _check_possible(
         )
 
 
+def never_empty(accepted: Sequence[Dims]) -> tuple[Dims, ...]:
+    """The same without the size 0, where there is a choice."""
+    return tuple(
+        tuple(dim if dim.maximum == 0 else Dim(max(1, dim.minimum), dim.maximum) for dim in dims)
+        for dims in accepted
+    )
+
+
 def _written(dims: Dims) -> str:
     return f"({','.join(map(str, dims))})"
 
@@ -269,7 +277,7 @@ def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> Sh
 
 
 def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:
-    """The key as shapes to reshape to: -1 becomes the range that the batch dimension accepts."""
+    """The key as shapes to reshape to: -1 becomes the range that the dimension accepts."""
     return tuple(
         tuple(spec.dims[axis] if size == -1 else size for axis, size in enumerate(shape))
         for spec, shape in zip(specs, key, strict=True)

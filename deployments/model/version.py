@@ -25,6 +25,7 @@ from deployments.model.runtime import (
 )
 from deployments.model.shapes import (
     accepted_dims,
+    never_empty,
     to_compile,
     trial_key,
     trial_shapes,
@@ -78,6 +79,8 @@ class Version:
         self._model = prepared.model
         inputs = prepared.described(self._runtime.inputs(self._model))
         accepted = accepted_dims(inputs, settings.shape, settings.batch_size, self._reshapes)
+        if self._runtime.mixes_up_empty(self._model):
+            accepted = never_empty(accepted)
         self._specs = with_batch_axis(inputs, accepted, self._reshapes)
         trial = self._trial_with_or_without_batch(inputs)
         self.dynamic = self._compile_dynamic(trial) if settings.background else None
@@ -96,6 +99,10 @@ class Version:
         Both raise CannotReshape.
         """
         model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
+        if any(0 in shape for shape in key):
+            # Compiling a Gather of nothing, where that is fixed, ends the process.
+            opened = [tuple(size or -1 for size in shape) for shape in key]
+            model = self._runtime.reshaped(self._model, to_compile(self._specs, tuple(opened)))
         return lambda: self._runtime.compile(model)
 
     def _reshapes(self, shapes: Sequence[Sequence[Dim | int]]) -> bool:

@@ -74,7 +74,9 @@ def _given(given: Tensor) -> Any:
             strings.bytes_data = given.data
         return strings
     if given.datatype == BF16:
-        return ov.Tensor(given.data.copy(), list(given.shape), ov.Type.bf16)
+        halves = ov.Tensor(ov.Type.bf16, ov.Shape(list(given.shape)))
+        halves.data.view(np.uint16)[...] = given.data
+        return halves
     return ov.Tensor(given.data)
 
 

@@ -44,11 +44,25 @@ def parameter(shape: Sequence[Any], datatype: ov.Type = ov.Type.f32, name: str =
 def add_one(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> ov.Model:
     """x + 1, of a BOOL its opposite, of a string itself; of every rank."""
     x = parameter(shape, datatype)
+    return model((_one_more(x, datatype), "y"), inputs=[x])
+
+
+def _one_more(x: Any, datatype: ov.Type) -> Any:
     if datatype == ov.Type.boolean:
-        return model((ops.logical_not(x), "y"), inputs=[x])
+        return ops.logical_not(x)
     if datatype == ov.Type.string:
-        return model((ops.squeeze(ops.unsqueeze(x, [0]), [0]), "y"), inputs=[x])
-    return model((ops.add(x, ops.constant(1, datatype)), "y"), inputs=[x])
+        return ops.squeeze(ops.unsqueeze(x, [0]), [0])
+    return ops.add(x, ops.constant(1, datatype))
+
+
+def every_datatype() -> ov.Model:
+    """An input [N,4] of each datatype, named after it, and what `add_one` makes of it."""
+    inputs = [parameter([1, 4], datatype, name) for name, datatype in DATATYPES.items()]
+    outputs = [
+        (_one_more(x, datatype), f"{name}+1")
+        for x, (name, datatype) in zip(inputs, DATATYPES.items(), strict=True)
+    ]
+    return model(*outputs, inputs=inputs)
 
 
 def agreeing(shape: Sequence[Any] = (1, 4)) -> ov.Model:
@@ -72,6 +86,29 @@ def fixed_batch() -> ov.Model:
     """[4,6] to [4,2,3], a shape that stands in the model."""
     x = parameter([4, 6])
     return model((ops.reshape(x, [4, 2, 3], special_zero=False), "y"), inputs=[x])
+
+
+def two_rows() -> ov.Model:
+    """[2,L] to [1,2L]: the number of rows stands in the model, their length does not."""
+    x = parameter([2, 4])
+    rows = ops.variadic_split(x, ops.constant(0), ops.constant([1, 1])).outputs()
+    return model((ops.concat(rows, 1), "y"), inputs=[x])
+
+
+def strings_and_lengths() -> ov.Model:
+    """Strings [N,M], given back as they are, and how many bytes each has."""
+    words = parameter([-1, -1], ov.Type.string, "words")
+    begins, ends, _ = ops.string_tensor_unpack(words).outputs()
+    return model((words, "words"), (ops.subtract(ends, begins), "lengths"), inputs=[words])
+
+
+def running_total() -> ov.Model:
+    """x [N,4] plus what the infer request was given before: it has a state."""
+    x = parameter([-1, 4])
+    before = ops.read_value(ops.subtract(x, x), "total", ov.Type.f32, [-1, 4])
+    y = ops.add(x, before)
+    y.output(0).set_names({"y"})
+    return ov.Model([ops.result(y)], [ops.assign(y, "total")], [x], "m")
 
 
 def outputs_of_all_kinds() -> ov.Model:
@@ -99,9 +136,10 @@ def outputs_with_rows() -> ov.Model:
 
 
 def convolution(shape: Sequence[Any] = (1, 3, 8, 8)) -> ov.Model:
-    """Of [N,3,H,W]: the weights fix the channels."""
+    """Of [N,3,H,W]: the weights fix the channels. They are whole, so of whole numbers the sums
+    are exact in whatever order a compilation adds."""
     x = parameter(shape)
-    weights = np.linspace(-1, 1, 2 * 3 * 3 * 3, dtype=np.float32).reshape(2, 3, 3, 3)
+    weights = (np.arange(2 * 3 * 3 * 3, dtype=np.float32) % 7 - 3).reshape(2, 3, 3, 3)
     y = ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])
     return model((y, "y"), inputs=[x])
 
@@ -119,6 +157,19 @@ def positive_places(shape: Sequence[Any] = (6,)) -> ov.Model:
     x = parameter(shape)
     y = ops.non_zero(ops.greater(x, ops.constant(0.0, ov.Type.f32)), "i64")
     return model((y, "places"), inputs=[x])
+
+
+def embeddings() -> ov.Model:
+    """Of tokens [N,L] a row of the table for each."""
+    tokens = parameter([1, 4], ov.Type.i64, "tokens")
+    table = ops.constant(np.arange(400, dtype=np.float32).reshape(100, 4))
+    return model((ops.gather(table, tokens, ops.constant(0)), "y"), inputs=[tokens])
+
+
+def distinct() -> ov.Model:
+    """The distinct values of x [N], in order."""
+    x = parameter([-1])
+    return model((ops.unique(x, ops.constant(0), True), "y"), inputs=[x])
 
 
 def to_shape() -> ov.Model:

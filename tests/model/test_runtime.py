@@ -172,6 +172,14 @@ def test_one_infer_request_is_enough_for_one_thread() -> None:
     assert 1 == len(compilation._idle)
 
 
+def test_what_a_model_remembers_is_forgotten_before_the_next_inference() -> None:
+    model, x = models.running_total(), tensor([[1, 2, 3, 4]])
+    remembering = compiled(model)
+    for _ in range(3):
+        assert_same(direct(model, [x]), remembering.infer([x]))
+    assert 1 == len(remembering._idle)
+
+
 def test_an_infer_request_that_failed_is_not_used_again() -> None:
     compilation = compiled(models.to_shape(), [6], [2])
     x = tensor([1, 2, 3, 4, 5, 6])

@@ -118,6 +118,28 @@ def test_a_model_that_cannot_be_compiled_open_keeps_its_rows_in_the_key() -> Non
     assert_same(direct(model, [x]), version.reshape(key)().infer([x]))
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [(models.strings_and_lengths(), (Dim(1, None),) * 2), (models.distinct(), (Dim(1, None),))],
+)
+def test_empty_tensors_are_refused_where_they_would_bring_what_others_sent(
+    model: ov.Model, expected: tuple[Dim, ...]
+) -> None:
+    assert [expected] == [spec.dims for spec in loaded(model).info.inputs]
+
+
+def test_a_shape_without_elements_does_not_end_the_process() -> None:
+    model = models.embeddings()
+    version = loaded(model, batch_size=1, background=False)
+    (output,) = version.reshape(((1, 0),))().infer([tensor([[]], "INT64", "tokens")])
+    assert (1, 0, 4) == output.shape
+
+
+def test_a_shape_without_elements_that_the_model_refuses_is_refused() -> None:
+    with pytest.raises(CannotReshape):
+        loaded(models.convolution(), background=False).reshape(((-1, 3, 0, 8),))
+
+
 def test_a_compilation_for_all_shapes_that_does_not_run_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,155 @@
+"""Every format that OpenVINO reads, served: the answers are those of a direct call, bit for bit.
+
+Weights and inputs are whole numbers, whose sums are exact in any order. PyTorch's and JAX's models
+are not in a file that `read_model` takes, so there is nothing to serve of theirs.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from deployments.tensors import Array
+from tests.e2e.conftest import F32, config
+from tests.e2e.server import Server, running
+from tests.e2e.small_models import Request, check_available, check_same, check_together, sizes
+from tests.formats import onnx_models, paddle, tensorflow, tensorflow_lite
+from tests.model import models
+from tests.model.loading import tensor
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def whole(*shape: int) -> Array:
+    return (np.arange(np.prod(shape), dtype=np.float32) % 11 - 5).reshape(shape)
+
+
+def bound(*shape: int) -> Array:
+    """Numbers that bytes hold, half-precision floats too."""
+    return np.random.default_rng(len(shape) + 2).integers(-128, 127, shape).astype(np.float32)
+
+
+def write_ir(path: Path) -> None:
+    """With weights as f16, as conversions make it unless told otherwise."""
+    ov.save_model(models.convolution(), path, compress_to_fp16=True)
+
+
+NCHW, NHWC = whole(2, 3, 3, 3), whole(3, 3, 3, 2)
+FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "ir": ("ir/1/model.xml", write_ir),
+    "onnx": ("onnx/1/model.onnx", lambda path: onnx_models.write_onnx_model(path, NCHW)),
+    "onnx-external": (
+        "onnx-external/1/model.onnx",
+        lambda path: onnx_models.write_onnx_model_with_external_data(path, NCHW),
+    ),
+    "onnx-int8": (
+        "onnx-int8/1/model.onnx",
+        lambda path: onnx_models.write_quantized_onnx_model(path, NCHW),
+    ),
+    "onnx-file": ("one file.onnx", lambda path: onnx_models.write_onnx_model(path, NCHW)),
+    "lite": (
+        "lite/1/model.tflite",
+        lambda path: tensorflow_lite.write_lite_model(path, whole(2, 3, 3, 3), whole(2)),
+    ),
+    "frozen-graph": (
+        "frozen-graph/1/graph.pb",
+        lambda path: tensorflow.write_frozen_graph(path, NHWC),
+    ),
+    "saved-model": (
+        "saved-model/1/saved_model.pb",
+        lambda path: tensorflow.write_saved_model(path.parent, whole(4, 3)),
+    ),
+    "saved-model-directory": (
+        "exported/saved_model.pb",
+        lambda path: tensorflow.write_saved_model(path.parent, whole(4, 3)),
+    ),
+    "paddle": (
+        "paddle/1/inference.pdmodel",
+        lambda path: paddle.write_paddle_model(path, whole(4, 3)),
+    ),
+}
+SOURCES = {"onnx-file": "one file.onnx", "saved-model-directory": "exported"}
+
+IMAGES: dict[str, list[int]] = {"images:0": [-1, 3, -1, -1]}
+INPUTS: dict[str, dict[str, list[int]]] = {
+    "ir": {"x": [-1, 3, -1, -1]},
+    "onnx": IMAGES,
+    "onnx-external": IMAGES,
+    "onnx-int8": IMAGES,
+    "onnx-file": IMAGES,
+    "lite": {"x": [-1, -1, -1, 3]},
+    "frozen-graph": {"x:0": [-1, -1, -1, 3]},
+    "saved-model": {"x": [-1, 4]},
+    "saved-model-directory": {"x": [-1, 4]},
+    "paddle": {"x": [-1, -1, 4]},
+}
+SHAPES: dict[int, list[tuple[int, ...]]] = {
+    4: [(1, 3, 8, 8), (3, 3, 8, 8), (2, 3, 5, 13)],
+    3: [(1, 2, 4), (3, 5, 4)],
+    2: [(1, 4), (5, 4)],
+}
+
+
+def requests_for(name: str) -> list[Request]:
+    ((port, told),) = INPUTS[name].items()
+    shapes = SHAPES[len(told)]
+    if len(told) == 4 and told[-1] == 3:
+        shapes = [(shape[0], *shape[2:], shape[1]) for shape in shapes]
+    return [[tensor(bound(*shape), name=port)] for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("formats")
+    for path, write in FILES.values():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        write(directory / path)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    entries: list[dict[str, Any]] = [
+        {"name": name, "source": SOURCES.get(name, name), "plugin_config": F32} for name in FILES
+    ]
+    variables = {"ANYSHAPE_MODELS": str(repository)}
+    with running(config(entries), tmp_path_factory.mktemp("server"), variables) as server:
+        check_available(server, FILES)
+        yield server
+
+
+def read(repository: Path, name: str) -> ov.Model:
+    path = repository / FILES[name][0]
+    return ov.Core().read_model(path.parent if path.name == "saved_model.pb" else path)
+
+
+def test_the_formats_are_what_they_are_called(repository: Path) -> None:
+    """Weights lie where the tests say, and reading finds them there."""
+    external = repository / "onnx-external" / "1"
+    assert NCHW.nbytes <= (external / "model.weights").stat().st_size
+    assert (external / "model.onnx").stat().st_size < (repository / "one file.onnx").stat().st_size
+    assert whole(4, 3).nbytes <= (repository / "paddle/1/inference.pdiparams").stat().st_size
+    variables = repository / "saved-model" / "1" / "variables"
+    assert 2 == len(list(variables.iterdir()))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_format_has_its_own_names_and_open_dimensions(server: Server, name: str) -> None:
+    assert INPUTS[name] == sizes(server, name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_format_is_answered_as_openvino_does(server: Server, repository: Path, name: str) -> None:
+    model = read(repository, name)
+    for request in requests_for(name):
+        check_same(server, name, model, request)
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_requests_that_come_together_answer_as_alone(
+    server: Server, repository: Path, name: str
+) -> None:
+    await check_together(server, name, read(repository, name), requests_for(name))

@@ -1,0 +1,248 @@
+"""Every spelling of `shape` and `batch_size`, served with either `reshape`: what is accepted is
+answered as OpenVINO does, bit for bit, and what is not is refused in words, without a compile.
+
+Weights and inputs are whole numbers, whose sums are exact in any order: the compilation for all
+shapes and one for a single shape may add in different ones.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from tests.e2e.server import Server
+from tests.e2e.small_models import Request, check_same, check_together, serving, sizes
+from tests.e2e.wire import FORMS, Refused, asked
+from tests.model import models
+from tests.model.loading import assert_same, direct, tensor
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A model and its settings; `told` are the dimensions that clients are told.
+
+    A shape is that of the only input `x`, or each input has one. Of what is refused, the words.
+    """
+
+    model: ov.Model
+    settings: dict[str, Any]
+    told: dict[str, list[int]]
+    accepted: list[Shape | dict[str, Shape]]
+    refused: list[tuple[Shape | dict[str, Shape], list[str]]] = field(default_factory=list)
+
+
+def beyond(shape: str, axis: int, size: int, takes: str) -> list[str]:
+    """The words of a refusal because of one dimension."""
+    return [f"'x' has shape {shape}, dimension {axis} is {size}, the model takes {takes}"]
+
+
+BLOCKING = {"reshape": "blocking"}
+PICTURES: list[Shape | dict[str, Shape]] = [(1, 3, 8, 8), (3, 3, 8, 8), (2, 3, 5, 13), (1, 3, 3, 3)]
+ANY_PICTURE = {"x": [-1, 3, -1, -1]}
+NO_PICTURE: list[tuple[Shape | dict[str, Shape], list[str]]] = [
+    ((1, 4, 8, 8), beyond("[1,4,8,8]", 1, 4, "[-1,3,-1,-1]")),
+    ((3, 8, 8), ["'x' has 3 dimensions [3,8,8], the model takes 4 [-1,3,-1,-1]"]),
+]
+BOUNDED = (-1, ov.Dimension(2, 8), 4)
+ODD: list[tuple[Shape | dict[str, Shape], list[str]]] = [
+    ((1, 3, 7, 8), ["cannot run at", "[-1,3,7,8]", "refuses it at node 'SpaceToDepth_"]),
+    ((2, 3, 8, 9), ["cannot run at", "[-1,3,8,9]", "refuses it at node 'SpaceToDepth_"]),
+]
+
+RULES: dict[str, Rule] = {
+    "auto": Rule(models.convolution(), {"promote_after": 2}, ANY_PICTURE, PICTURES, NO_PICTURE),
+    "auto-blocking": Rule(models.convolution(), BLOCKING, ANY_PICTURE, PICTURES, NO_PICTURE),
+    "one-shape": Rule(
+        models.convolution(),
+        {"shape": "(1,3,300,300)"},
+        {"x": [1, 3, 300, 300]},
+        [(1, 3, 300, 300)],
+        [
+            ((2, 3, 300, 300), beyond("[2,3,300,300]", 0, 2, "[1,3,300,300]")),
+            ((1, 3, 300, 301), beyond("[1,3,300,301]", 3, 301, "[1,3,300,300]")),
+        ],
+    ),
+    "open": Rule(
+        models.convolution(), {"shape": "(-1,3,-1,-1)"}, ANY_PICTURE, PICTURES, NO_PICTURE
+    ),
+    "ranges": Rule(
+        models.convolution(),
+        {"shape": "(1:4,3,8:32,8:32)", "warm_up": ["(1,3,16,16)"], **BLOCKING},
+        ANY_PICTURE,
+        [(1, 3, 8, 8), (4, 3, 32, 32), (2, 3, 9, 31)],
+        [
+            ((5, 3, 8, 8), beyond("[5,3,8,8]", 0, 5, "[1:4,3,8:32,8:32]")),
+            ((0, 3, 8, 8), beyond("[0,3,8,8]", 0, 0, "[1:4,3,8:32,8:32]")),
+            ((1, 3, 7, 8), beyond("[1,3,7,8]", 2, 7, "[1:4,3,8:32,8:32]")),
+            ((1, 3, 8, 33), beyond("[1,3,8,33]", 3, 33, "[1:4,3,8:32,8:32]")),
+        ],
+    ),
+    "mixed": Rule(
+        models.convolution(),
+        {"shape": "(2,3,8:32,-1)"},
+        {"x": [2, 3, -1, -1]},
+        [(2, 3, 8, 100), (2, 3, 32, 3)],
+        [
+            ((1, 3, 8, 8), beyond("[1,3,8,8]", 0, 1, "[2,3,8:32,-1]")),
+            ((2, 3, 40, 8), beyond("[2,3,40,8]", 2, 40, "[2,3,8:32,-1]")),
+        ],
+    ),
+    "each-input": Rule(
+        models.scaled(),
+        {"shape": {"x": "auto", "scale": "(1,-1)"}},
+        {"x": [-1, -1, -1], "scale": [1, -1]},
+        [
+            {"x": (1, 3, 4), "scale": (1, 3)},
+            {"x": (1, 5, 9), "scale": (1, 5)},
+            {"x": (4, 5, 2), "scale": (1, 5)},
+        ],
+        [
+            (
+                {"x": (2, 3, 4), "scale": (2, 3)},
+                ["'scale' has shape [2,3], dimension 0 is 2, the model takes [1,-1]"],
+            ),
+            (
+                {"x": (1, 3, 4), "scale": (1, 5)},
+                ["cannot run at x [-1,3,4], scale [1,5]", "refuses it at node 'Multiply_"],
+            ),
+        ],
+    ),
+    "one-input": Rule(
+        models.scaled(),
+        {"shape": {"x": "(-1,3,2:9)"}, **BLOCKING},
+        {"x": [-1, 3, -1], "scale": [1, 3]},
+        [{"x": (1, 3, 4), "scale": (1, 3)}, {"x": (5, 3, 9), "scale": (1, 3)}],
+        [
+            (
+                {"x": (1, 3, 4), "scale": (2, 3)},
+                ["'scale' has shape [2,3], dimension 0 is 2, the model takes [1,3]"],
+            ),
+            ({"x": (1, 3, 10), "scale": (1, 3)}, beyond("[1,3,10]", 2, 10, "[-1,3,2:9]")),
+        ],
+    ),
+    "rows": Rule(
+        models.convolution(),
+        {"batch_size": 4},
+        {"x": [4, 3, -1, -1]},
+        [(4, 3, 8, 8), (4, 3, 5, 13)],
+        [((1, 3, 8, 8), beyond("[1,3,8,8]", 0, 1, "[4,3,-1,-1]"))],
+    ),
+    "rows-of-a-range": Rule(
+        models.convolution(),
+        {"batch_size": 2, "shape": "(-1,3,8:32,8)", **BLOCKING},
+        {"x": [2, 3, -1, 8]},
+        [(2, 3, 8, 8), (2, 3, 32, 8)],
+        [((3, 3, 8, 8), beyond("[3,3,8,8]", 0, 3, "[2,3,8:32,8]"))],
+    ),
+    "narrower": Rule(
+        models.add_one(BOUNDED),
+        {"shape": "(1:3,4:6,4)"},
+        {"x": [-1, -1, 4]},
+        [(1, 4, 4), (3, 6, 4)],
+        [
+            ((1, 3, 4), beyond("[1,3,4]", 1, 3, "[1:3,4:6,4]")),
+            ((4, 4, 4), beyond("[4,4,4]", 0, 4, "[1:3,4:6,4]")),
+        ],
+    ),
+    "wider": Rule(
+        models.add_one(BOUNDED),
+        {"shape": "(-1,-1,4)"},
+        {"x": [-1, -1, 4]},
+        [(1, 1, 4), (2, 20, 4)],
+        [((1, 9, 5), beyond("[1,9,5]", 2, 5, "[-1,-1,4]"))],
+    ),
+    "even": Rule(models.even_sizes(), {}, ANY_PICTURE, [(1, 3, 8, 8), (2, 3, 6, 10)], ODD),
+    "even-blocking": Rule(
+        models.even_sizes(), BLOCKING, ANY_PICTURE, [(1, 3, 8, 8), (2, 3, 6, 10)], ODD
+    ),
+}
+
+
+def request_of(shapes: Shape | Mapping[str, Shape]) -> Request:
+    by_name = shapes if isinstance(shapes, Mapping) else {"x": shapes}
+    random = np.random.default_rng(5)
+    return [tensor(random.integers(-999, 999, by_name[name]), name=name) for name in by_name]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    served = {name: rule.model for name, rule in RULES.items()}
+    settings = {name: rule.settings for name, rule in RULES.items()}
+    with serving(served, settings, tmp_path_factory.mktemp("rules")) as server:
+        yield server
+
+
+def compiles(server: Server, name: str) -> int:
+    return int(server.statistics(name)["compiles"])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_clients_are_told_what_is_open(server: Server, name: str) -> None:
+    assert RULES[name].told == sizes(server, name)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_a_rule_accepts_is_answered_as_openvino_does(server: Server, name: str) -> None:
+    for shapes in RULES[name].accepted:
+        check_same(server, name, RULES[name].model, request_of(shapes))
+
+
+@pytest.mark.parametrize("name", RULES)
+async def test_shapes_that_come_together_answer_as_alone(server: Server, name: str) -> None:
+    requests = [request_of(shapes) for shapes in RULES[name].accepted]
+    await check_together(server, name, RULES[name].model, requests, times=8)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_a_rule_refuses_is_told_by_input_value_and_rule(server: Server, name: str) -> None:
+    before = compiles(server, name)
+    for shapes, words in RULES[name].refused:
+        refusals = []
+        for form in FORMS:
+            with pytest.raises(Refused) as refusal:
+                asked(server, name, request_of(shapes), form)
+            expected = "INVALID_ARGUMENT" if form == "grpc" else 400
+            assert expected == refusal.value.status
+            refusals.append(refusal.value.words)
+        assert 1 == len(set(refusals)), "the protocols say it differently"
+        for word in words:
+            assert word in refusals[0]
+    assert before == compiles(server, name)
+
+
+def test_a_new_shape_blocks_for_one_compile_whatever_its_rows(server: Server) -> None:
+    before = compiles(server, "auto-blocking")
+    for rows in (1, 2, 1, 7):
+        request = request_of((rows, 3, 20, 21))
+        check_same(server, "auto-blocking", RULES["auto-blocking"].model, request)
+    assert before + 1 == compiles(server, "auto-blocking")
+
+
+def test_a_shape_that_comes_often_is_compiled_and_answers_as_before(server: Server) -> None:
+    rule, request = RULES["auto"], request_of((1, 3, 22, 23))
+    expected, before = direct(rule.model, request), server.statistics("auto")
+    deadline = time.monotonic() + 30
+    while before["compiles"] == compiles(server, "auto"):
+        assert time.monotonic() < deadline, "the shape was never compiled"
+        assert_same(expected, asked(server, "auto", request, "binary"))
+    assert before["served_dynamic"] < server.statistics("auto")["served_dynamic"]
+    check_same(server, "auto", rule.model, request)
+
+
+def test_a_shape_that_was_warmed_up_costs_no_compile(server: Server) -> None:
+    before = compiles(server, "ranges")
+    check_same(server, "ranges", RULES["ranges"].model, request_of((2, 3, 16, 16)))
+    assert before == compiles(server, "ranges")
+
+
+def test_no_rows_where_they_are_accepted_are_no_rows_back(server: Server) -> None:
+    for name in ("auto", "auto-blocking", "open"):
+        check_same(server, name, RULES[name].model, request_of((0, 3, 8, 8)))

@@ -1,0 +1,27 @@
+"""Messages in the encoding of Protocol Buffers, by their field numbers: no schema is needed."""
+
+from typing import TypeAlias
+
+Field: TypeAlias = tuple[int, int | str | bytes]
+
+
+def message(*fields: Field) -> bytes:
+    """Numbers as varints; strings, bytes and messages with their lengths."""
+    return b"".join(_field(number, value) for number, value in fields)
+
+
+def varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; a negative number is one of 64 bits."""
+    value &= 2**64 - 1
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    raw = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(raw)) + raw
