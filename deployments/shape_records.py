@@ -52,12 +52,6 @@ class Counts:
     first_seen: float = inf
     last_seen: float = -inf
 
-    def add(self, other: "Counts") -> None:
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.first_seen = min(self.first_seen, other.first_seen)
-        self.last_seen = max(self.last_seen, other.last_seen)
-
     def copy(self) -> "Counts":
         return Counts(*_VALUES(self))
 
@@ -66,16 +60,16 @@ class Counts:
         return Counts, _VALUES(self)
 
 
-_NAMES: Final = tuple(f.name for f in fields(Counts))
-_SUMS: Final = tuple(name for name in _NAMES if name not in ("first_seen", "last_seen"))
-_VALUES: Final = attrgetter(*_NAMES)
+_VALUES: Final = attrgetter(*(f.name for f in fields(Counts)))
 
 
 def total(counts: Iterable[Counts]) -> Counts:
-    result = Counts()
-    for each in counts:
-        result.add(each)
-    return result
+    columns = list(zip(*map(_VALUES, counts), strict=True))
+    if not columns:
+        return Counts()
+    *sums, first_seen, last_seen = columns
+    values: list[Any] = [*map(sum, sums), min(first_seen), max(last_seen)]
+    return Counts(*values)
 
 
 class Recent(NamedTuple):

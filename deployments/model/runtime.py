@@ -17,6 +17,7 @@ from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
 from deployments.model import strings
 from deployments.model.spots import spots_model
+from deployments.model.streams import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
 
 BUILT_IN: Final = {"builtin:spots": spots_model}
@@ -141,6 +142,9 @@ class CompiledShape:
         self._outputs = outputs
         self._strings = any(spec.datatype == BYTES for spec in outputs)
         self._idle: list[Any] = []
+        # How many infer requests the device runs at once.
+        self.streams = max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+        self._times = StreamTimes(self.streams)
 
     def infer(
         self,
@@ -157,6 +161,17 @@ class CompiledShape:
             return self._infer(tensors, wanted or list(self._positions), space)
         except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
             raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
+
+    def timed(
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+    ) -> tuple[list[Tensor], int]:
+        """What `infer` gives, and how many nanoseconds it took once there was a stream for it."""
+        turn = self._times.begin()
+        try:
+            outputs = self.infer(tensors, wanted, space)
+        finally:
+            ns = self._times.end(turn)
+        return outputs, ns
 
     def _infer(
         self,
@@ -284,10 +299,6 @@ class Runtime:
         except Exception as error:
             raise CannotReshape(f"OpenVINO cannot compile it{where_it_failed(error)}") from error
         return CompiledShape(compiled, self.outputs(model))
-
-    def streams(self, compiled: CompiledShape) -> int:
-        """How many infer requests the device runs at once."""
-        return max(1, int(compiled._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
 
 def dimension(dim: Dim | int) -> ov.Dimension:

@@ -204,7 +204,7 @@ class ServingVersion:
             took = None
             if in_time:
                 stacked = stack([member.tensors for member in in_time])
-                outputs, ns = _timed(compiled.infer, stacked)
+                outputs, ns = compiled.timed(stacked)
                 took = ns, _rows(in_time)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
             answers = [
@@ -227,8 +227,7 @@ class ServingVersion:
         def work() -> tuple[Answer, _Took | None]:
             if time.monotonic() >= member.deadline:
                 return self._late(member), None
-            infer = compiled.infer
-            outputs, ns = _timed(infer, member.tensors, member.outputs, member.space)
+            outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             return outputs, (ns, member.rows)
 
         try:
@@ -329,13 +328,6 @@ def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
 
 def _rows(members: Sequence[Work]) -> int:
     return sum(work.rows for work in members)
-
-
-def _timed(infer: Callable[..., list[Tensor]], *arguments: Any) -> tuple[list[Tensor], int]:
-    """The outputs and how many nanoseconds it took: in the worker thread, so no queue is in it."""
-    started = time.perf_counter_ns()
-    outputs = infer(*arguments)
-    return outputs, time.perf_counter_ns() - started
 
 
 def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:

@@ -98,8 +98,10 @@ class ShapeStatistics:
         counts.requests += requests
         counts.rows += rows
         counts.batches += 1
-        counts.first_seen = min(counts.first_seen, now)
-        counts.last_seen = max(counts.last_seen, now)
+        if now < counts.first_seen:
+            counts.first_seen = now
+        if now > counts.last_seen:
+            counts.last_seen = now
 
     def answered_static(self, key: ShapeKey, requests: int, rows: int, *, waited: bool) -> None:
         """`waited` for the compilation, that is."""

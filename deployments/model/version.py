@@ -135,7 +135,7 @@ class Version:
 
     def _streams(self, trial: "_Trial | None") -> int:
         compiled = trial.compiled if trial else self.dynamic
-        return self._runtime.streams(compiled) if compiled else 1
+        return compiled.streams if compiled else 1
 
     def _output_specs(self) -> tuple[OutputSpec, ...]:
         """The outputs with the dimensions that follow from the accepted inputs."""

@@ -1,5 +1,7 @@
 """The answer about shapes: complete, in order, and of one form."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from deployments.errors import InvalidParameter
 from deployments.ingress.shape_report import DEFAULT_LIMIT, asked_limit, encode_shapes
+from deployments.model.shape_statistics import _SAMPLES, KEPT_SHAPES
 from deployments.shape_records import Counts, LastCompile, ShapeRecord, ShapesReport, merged
 from tests.ingress.shape_records import INFO, MS, recent, record, report, shape
 
@@ -205,3 +208,25 @@ def test_replicas_are_told_together() -> None:
     assert {"static": 1, "dynamic": 1} == first["now"]
     assert (2, 1.0) == (first["static"]["samples"], first["static"]["median_ms"])
     assert {"data": list(shape(0)[0])} == first["shape"]
+
+
+# The README -------------------------------------------------------------------------------------
+
+
+def names(answer: object) -> set[str]:
+    if isinstance(answer, list):
+        return set().union(*map(names, answer))
+    if isinstance(answer, dict):
+        return set(answer).union(*map(names, answer.values()))
+    return set()
+
+
+def test_the_readme_shows_what_there_is_to_see() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text.split("## What the server knows about shapes\n")[1].split("\n## ")[0]
+    shown = set(re.findall(r'"(\w+)":', section.split("```")[3]))
+    times = (recent(9, *[5] * 9),)
+    known = record(9, now="static", static_times=times, dynamic_times=times)
+    assert names(encoded(report(known))) == shown
+    assert f"{KEPT_SHAPES:,} shapes" in section
+    assert f"latest {_SAMPLES} calls" in section

@@ -141,7 +141,7 @@ def test_the_hint_is_throughput_unless_the_settings_say_otherwise(
     if expected:
         assert expected == compilation._compiled.get_property("PERFORMANCE_HINT")
     else:
-        assert 1 == runtime.streams(compilation)
+        assert 1 == compilation.streams
 
 
 @pytest.mark.parametrize(
