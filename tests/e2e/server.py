@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,27 @@ class Server:
     process: psutil.Process
     log: Path
     ports: list[int]
+
+    @property
+    def dashboard(self) -> str:
+        """Where `serve deploy` finds it."""
+        found = re.search(r"View the dashboard at .*?(http://[0-9.:]+)", self.log.read_text())
+        assert found is not None
+        return found[1]
+
+    def deploy(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """`serve deploy` with a changed configuration, which Serve then takes over by and by."""
+        path = self.log.with_name("serve_config.yaml")
+        config = yaml.safe_load(path.read_text())
+        change(config["applications"][0])
+        path.write_text(yaml.safe_dump(config))
+        subprocess.run(
+            [_SERVE, "deploy", "--address", self.dashboard, path],
+            env={**os.environ, "RAY_AUTH_MODE": "token"},
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+            check=True,
+        )
 
     def replica_pids(self, model: str) -> list[int]:
         reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10).json()
