@@ -7,6 +7,7 @@ from ray.serve import Application
 
 from deployments.ingress.deployment import Ingress
 from deployments.model.deployment import OpenVINOModel
+from deployments.model.loading import Places
 from deployments.redeploy import with_own_version
 from deployments.settings import INGRESS_NAME, settings_from
 
@@ -26,14 +27,14 @@ def build(args: dict[str, Any]) -> Application:
     that is hard to read, and not at all if this module's annotations were strings.
     """
     settings = settings_from(args)
-    repository = settings.repository_path()
     limits = settings.limits.model_dump_json()
+    places = Places(settings.repository_path(), settings.cache_path(), settings.cache_bytes)
     models = {
         model.name: with_own_version(
             # With a user_config, if an empty one, Serve calls `reconfigure`: where loading begins.
             _deployment(OpenVINOModel).options(name=model.name, user_config={}),
-            f"{model.model_dump_json()} {limits} {repository}",
-        ).bind(model, settings.limits, repository)
+            f"{model.model_dump_json()} {limits} {places}",
+        ).bind(model, settings.limits, places)
         for model in settings.models
     }
     ingress = with_own_version(

@@ -191,6 +191,18 @@ class ModelSettings(Group):
         description="Seconds between looks at the source for new, changed and removed versions. "
         "0: only when it is asked for with `POST /v1/config/reload`.",
     )
+    remember_shapes: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many of the shapes that are asked for most are remembered in `cache_dir`, "
+        "and compiled like those of `warm_up` when the model is loaded the next time.",
+    )
+    unload_after_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds without a request after which the model's memory is given back; the "
+        "next request waits until it is loaded again. 0: never.",
+    )
     version_labels: dict[str, AtLeastOne] = Field(
         default_factory=dict,
         description="Names for versions, such as `stable: 1`, by which clients of TensorFlow "

@@ -130,6 +130,17 @@ class Settings(Group):
         "downloads land too. A relative one starts at the directory in which the server was "
         f"started. The environment variable `{REPOSITORY_VARIABLE}` overrides it.",
     )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Directory in which compilations are kept from one start to the next "
+        "(OpenVINO's `CACHE_DIR`), with what `models[].remember_shapes` remembers. Starts are "
+        "faster; each shape takes about as much disk as the model's weights.",
+    )
+    cache_bytes: AtLeastOne = Field(
+        default=4 * 2**30,
+        description="Most that the compilations of one model take in `cache_dir`, on each node. "
+        "Those that were not used for longest are removed first.",
+    )
     model_control: bool = Field(
         default=False,
         description="Whether clients may load and unload models over the API. Whoever reaches the "
@@ -144,6 +155,10 @@ class Settings(Group):
         place = os.environ.get(REPOSITORY_VARIABLE) or self.model_repository
         return Path(place).expanduser().absolute()
 
+    def cache_path(self) -> Path | None:
+        """The absolute path of `cache_dir`, if there is one."""
+        return Path(self.cache_dir).expanduser().absolute() if self.cache_dir else None
+
     @field_validator("models")
     @classmethod
     def _unique_names(cls, models: list[ModelSettings]) -> list[ModelSettings]:
@@ -152,10 +167,10 @@ class Settings(Group):
                 raise ValueError(f"has {count} models named '{name}'")
         return models
 
-    @field_validator("model_repository")
+    @field_validator("model_repository", "cache_dir")
     @classmethod
-    def _named_directory(cls, place: str) -> str:
-        if not place.strip() or "\0" in place:
+    def _named_directory(cls, place: str | None) -> str | None:
+        if place is not None and (not place.strip() or "\0" in place):
             raise ValueError(f"{place!r} is not a path")
         return place
 
@@ -164,7 +179,7 @@ class Settings(Group):
         contradictions = "; ".join(
             f"model '{model.name}' {complaint}"
             for model in self.models
-            for complaint in _beyond(self.limits, model)
+            for complaint in (*_beyond(self.limits, model), *_nowhere(self.cache_dir, model))
         )
         if contradictions:
             raise ValueError(contradictions)
@@ -203,6 +218,14 @@ def changed(model: ModelSettings, user_config: object, limits: Limits) -> ModelS
 def settings_table() -> str:
     """All settings in Markdown, a table for each group."""
     return render(Settings)
+
+
+def _nowhere(cache_dir: str | None, model: ModelSettings) -> Iterator[str]:
+    """What has no place where it could be kept."""
+    if cache_dir is None and model.remember_shapes:
+        yield f"has remember_shapes {model.remember_shapes}, which needs cache_dir"
+    if cache_dir is not None and "CACHE_DIR" in model.plugin_config:
+        yield "has CACHE_DIR in its plugin_config, beside cache_dir"
 
 
 def _beyond(limits: Limits, model: ModelSettings) -> Iterator[str]:

@@ -5,6 +5,7 @@ Knows nothing of OpenVINO: what a compilation is and how to make one is handed i
 
 import asyncio
 import copy
+import heapq
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -184,6 +185,12 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiles_per_minute = compiles_per_minute
         while len(self._entries) > bound:
             self._evict()
+
+    def hot(self, count: int) -> list[ShapeKey]:
+        """The compiled shapes that are asked for most, hottest first."""
+        now = self._clock()
+        interest = {key: self._interest.get(key, Interest()).value(now) for key in self._entries}
+        return heapq.nlargest(count, interest, key=interest.__getitem__)
 
     async def close(self) -> None:
         """Waits for the compilation that is under way; those that wait are cancelled."""

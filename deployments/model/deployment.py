@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from deployments.arena import Arena, ArenaUnreachable, PeerArenas
@@ -28,7 +27,8 @@ from deployments.crossing import (
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus, ShapeKey
 from deployments.lanes import CannotConnect, attend
-from deployments.model.loading import Loader
+from deployments.model.idle import IdleVersion
+from deployments.model.loading import Loader, Places
 from deployments.model.runtime import nowhere
 from deployments.model.serving import ServingVersion, Work
 from deployments.model.versions import Versions
@@ -39,6 +39,7 @@ from deployments.tensors import Array, Tensor
 logger: Final = logging.getLogger("ray.serve")
 
 _START_WAITS_S: Final = 20.0
+_REMEMBER_S: Final = 60.0
 _OFF_LOOP_BYTES: Final = 1 << 20
 
 
@@ -49,15 +50,18 @@ class OpenVINOModel:
     loading is tried again. The reshape lock is never taken by status or statistics.
     """
 
-    def __init__(self, settings: ModelSettings, limits: Limits, repository: Path) -> None:
+    def __init__(self, settings: ModelSettings, limits: Limits, places: Places) -> None:
         self._settings = settings
         self._limits = limits
         self._peers = PeerArenas()
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._reshape_lock = asyncio.Lock()
-        loader = Loader(repository, self._reshape_lock, self._report_progress)
-        self._versions: Versions[ServingVersion] = Versions(settings, loader.find, loader.load)
-        self._following: asyncio.Task[None] | None = None
+        loader = Loader(places, self._reshape_lock, self._report_progress)
+        self._versions: Versions[ServingVersion | IdleVersion] = Versions(
+            settings, loader.find, loader.load
+        )
+        self._hot_shapes = places.hot_shapes(settings.name)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Takes over settings that go before those it was made with; Serve calls it.
@@ -68,15 +72,18 @@ class OpenVINOModel:
         try:
             settings = changed(self._settings, user_config, self._limits)
         except SettingsError as error:
-            if self._following is None:
+            if not self._tasks:
                 raise
             self._versions.remark = f"user_config is refused: {' '.join(str(error).split())}"
             logger.error("model '%s': %s", self._settings.name, self._versions.remark)
             return
         self._versions.remark = ""
         self._versions.reconfigure(settings)
-        if self._following is None:
-            self._following = asyncio.create_task(self._versions.follow())
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._versions.follow()),
+                asyncio.create_task(self._remember_now_and_then()),
+            ]
             # The replica takes requests when this returns; most models are loaded by then.
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._versions.first_look.wait(), _START_WAITS_S)
@@ -133,13 +140,25 @@ class OpenVINOModel:
 
     async def shut_down(self) -> None:
         """Stops loading and ends after the inferences and the compilation under way."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._remember()
         await self._versions.close()
 
     # Serve awaits this when the replica has drained.
     __del__ = shut_down
+
+    async def _remember_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_REMEMBER_S)
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Writes down the shapes to begin with the next time."""
+        count, serving = self._versions.settings.remember_shapes, self._versions.version(None)
+        if count and serving is not None and self._hot_shapes is not None:
+            await asyncio.to_thread(self._hot_shapes.write, serving.hot(count))
 
     def _not_here(self, call: BatchCall) -> ServingError:
         status = self._versions.status()

@@ -3,13 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from deployments.dimensions import accepts, spell
 from deployments.errors import dims
+from deployments.model.blobs import Blobs
 from deployments.model.download import fetch
 from deployments.model.execution import SharedExecutions, to_the_end
+from deployments.model.hot_shapes import HotShapes
+from deployments.model.idle import IdleVersion
 from deployments.model.repository import Found, SourceUnavailable, find, found
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.serving import CacheSettings, ServingVersion
@@ -21,13 +27,27 @@ from deployments.settings import ModelSettings
 logger: Final = logging.getLogger("ray.serve")
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where models and, if anywhere, compilations lie; `cache_bytes` for those of a model."""
+
+    repository: Path
+    cache: Path | None = None
+    cache_bytes: int = 0
+
+    def blobs(self, model: str) -> Blobs | None:
+        return Blobs(self.cache / model / "compiled", self.cache_bytes) if self.cache else None
+
+    def hot_shapes(self, model: str) -> HotShapes | None:
+        return HotShapes(self.cache / model / "hot_shapes.json") if self.cache else None
+
+
 class Loader:
     """Finds and loads the versions of one model. Compiles under the deployment's lock."""
 
-    def __init__(
-        self, repository: Path, lock: asyncio.Lock, progress: Callable[[str], None]
-    ) -> None:
-        self._repository = repository
+    def __init__(self, places: Places, lock: asyncio.Lock, progress: Callable[[str], None]) -> None:
+        self._places = places
+        self._repository = places.repository
         self._lock = lock
         self._progress = progress
         self._executions = SharedExecutions()
@@ -42,8 +62,16 @@ class Loader:
         versions = fetch(name, source, self._repository, self._tell)
         return {number: found(path) for number, path in versions.items()}
 
-    async def load(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
+    async def load(
+        self, number: int, files: Found, settings: ModelSettings
+    ) -> ServingVersion | IdleVersion:
         """Reads and compiles a version, and its warm-up shapes. Raises LoadFailed."""
+        again = partial(self._load, number, files, settings)
+        if not settings.unload_after_s:
+            return await again()
+        return IdleVersion(await again(), again, settings.unload_after_s)
+
+    async def _load(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
         try:
             return await self._loaded(number, files, settings)
         except (SourceUnavailable, CannotLoad, PolicyError) as error:
@@ -64,24 +92,39 @@ class Loader:
             raise LoadFailed(files.problem)
 
         def read() -> Version:
-            return Version(settings.name, str(number), source, _version_settings(settings))
+            blobs = self._places.blobs(settings.name)
+            return Version(settings.name, str(number), source, _version_settings(settings, blobs))
 
         async with self._lock:
             version = await to_the_end(asyncio.get_running_loop().run_in_executor(None, read))
         serving = ServingVersion(version, _cache_settings(settings), self._lock, self._executions)
         try:
             await serving.warm_up(_warm_up(settings, version))
+            await self._warm_up_remembered(serving, settings)
         except BaseException:
             await serving.close()
             raise
         return serving
+
+    async def _warm_up_remembered(self, serving: ServingVersion, settings: ModelSettings) -> None:
+        """What was remembered is no promise: what does not suit the version is left out."""
+        hot = self._places.hot_shapes(settings.name)
+        places = settings.max_compiled_shapes - len(settings.warm_up)
+        count = min(settings.remember_shapes, places)
+        if hot is None or count <= 0:
+            return
+        specs = serving.info.inputs
+        for shapes in (await asyncio.to_thread(hot.read))[:count]:
+            if len(shapes) == len(specs) and all(map(accepts, (s.dims for s in specs), shapes)):
+                with suppress(CannotReshape):
+                    await serving.warm_up([shapes])
 
     def _tell(self, line: str) -> None:
         logger.info("%s", line)
         self._progress(f"it is being downloaded: {line}")
 
 
-def _version_settings(settings: ModelSettings) -> VersionSettings:
+def _version_settings(settings: ModelSettings, blobs: Blobs | None) -> VersionSettings:
     return VersionSettings(
         device=settings.device,
         plugin_config=settings.plugin_config,
@@ -91,6 +134,7 @@ def _version_settings(settings: ModelSettings) -> VersionSettings:
         max_batch_rows=settings.batching.max_rows,
         stacking=settings.batching.stacking,
         preprocessing=settings.preprocessing,
+        blobs=blobs,
     )
 
 

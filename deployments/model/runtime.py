@@ -16,6 +16,7 @@ from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
 from deployments.model import strings
+from deployments.model.blobs import Blobs
 from deployments.model.spots import spots_model
 from deployments.model.streams import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
@@ -225,11 +226,15 @@ def _to_openvino(tensor: Tensor) -> Any:
 class Runtime:
     """OpenVINO for one model: its core, the device and what to tell the plugin."""
 
-    def __init__(self, device: str, plugin_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, device: str, plugin_config: Mapping[str, Any], blobs: Blobs | None = None
+    ) -> None:
+        """With `blobs`, what was compiled before is read from there."""
         self._core = ov.Core()
         # Mapped files that somebody overwrites end the process with a bus error, or change results.
         self._core.set_property({"ENABLE_MMAP": False})
         self._device = device
+        self._blobs = blobs
         self._config: dict[str, Any] = dict(plugin_config)
         if not self._config.keys() & {"PERFORMANCE_HINT", "NUM_STREAMS"}:
             self._config["PERFORMANCE_HINT"] = "THROUGHPUT"
@@ -294,11 +299,19 @@ class Runtime:
         if model.is_dynamic() and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
             config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)
+        if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:
+            config["CACHE_DIR"] = str(place)
         try:
             compiled = self._core.compile_model(model, self._device, config)
         except Exception as error:
             raise CannotReshape(f"OpenVINO cannot compile it{where_it_failed(error)}") from error
+        if self._blobs:
+            self._blobs.prune()
         return CompiledShape(compiled, self.outputs(model))
+
+
+def _shapes_of(model: ov.Model) -> str:
+    return " ".join(str(port.get_partial_shape()) for port in model.inputs)
 
 
 def dimension(dim: Dim | int) -> ov.Dimension:

@@ -21,6 +21,7 @@ from deployments.errors import (
 from deployments.inference import ModelInfo, ShapeKey
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import SharedExecutions
+from deployments.model.hot_shapes import Shapes
 from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape, Space, nowhere
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import trial_key
@@ -254,6 +255,10 @@ class ServingVersion:
             "dynamic": self.version.dynamic is not None,
             "stacking": self.version.stacking is not None,
         }
+
+    def hot(self, count: int) -> list[Shapes]:
+        """The compiled shapes that are asked for most, hottest first."""
+        return [self.version.shapes_of(key) for key in self._shapes.hot(count)]
 
     async def shapes(self) -> ShapesReport:
         """What is known of each shape that was asked for. Never waits for the reshape lock."""

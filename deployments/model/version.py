@@ -13,6 +13,7 @@ import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import ModelInfo, OutputSpec, ShapeKey
+from deployments.model.blobs import Blobs
 from deployments.model.measuring import stacking_wins, static_wins
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import (
@@ -50,6 +51,7 @@ class VersionSettings:
     max_batch_rows: int
     stacking: Literal["auto", "always", "never"]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    blobs: Blobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Version:
         self, name: str, number: str, source: str | Path, settings: VersionSettings
     ) -> None:
         """Raises CannotLoad, PolicyError."""
-        self._runtime = Runtime(settings.device, settings.plugin_config)
+        self._runtime = Runtime(settings.device, settings.plugin_config, settings.blobs)
         prepared = prepare(self._runtime.read(source), settings.preprocessing)
         self._model = prepared.model
         inputs = prepared.described(self._runtime.inputs(self._model))
@@ -168,18 +170,22 @@ class Version:
             return _Trial(compiled, key, shapes)
         return None
 
-    def static_pays(self, key: ShapeKey, static: CompiledShape) -> bool:
-        """Whether this key is worth its own compilation where the dynamic one serves it too."""
-        assert self.dynamic is not None
-        shapes = [
+    def shapes_of(self, key: ShapeKey) -> list[tuple[int, ...]]:
+        """Shapes with this key, of the fewest rows that are some."""
+        return [
             tuple(
                 max(1, spec.dims[axis].minimum) if size == -1 else size
                 for axis, size in enumerate(shape)
             )
             for spec, shape in zip(self._specs, key, strict=True)
         ]
+
+    def static_pays(self, key: ShapeKey, static: CompiledShape) -> bool:
+        """Whether this key is worth its own compilation where the dynamic one serves it too."""
+        assert self.dynamic is not None
+        rows = random_rows(self._specs, self.shapes_of(key), 0)
         try:
-            return static_wins(static, self.dynamic, random_rows(self._specs, shapes, 0))
+            return static_wins(static, self.dynamic, rows)
         except CannotInfer:
             return True
 

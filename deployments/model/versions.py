@@ -84,7 +84,7 @@ class Versions(Generic[ServingT]):
         linger_s: float = _LINGER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._find = find
         self._load = load
         self._linger_s = linger_s
@@ -148,12 +148,12 @@ class Versions(Generic[ServingT]):
         if version.serving is None:
             state: ModelState = "LOADING" if version.loading else "UNAVAILABLE"
             return VersionStatus(str(number), state, version.problem)
-        labels = {label: str(n) for label, n in self._settings.version_labels.items()}
+        labels = {label: str(n) for label, n in self.settings.version_labels.items()}
         info = replace(
             version.serving.info,
             versions=tuple(map(str, answering)),
             labels=labels,
-            max_batch_rows=self._settings.batching.max_rows,
+            max_batch_rows=self.settings.batching.max_rows,
         )
         return VersionStatus(str(number), "AVAILABLE", version.problem, info)
 
@@ -161,7 +161,7 @@ class Versions(Generic[ServingT]):
 
     def reconfigure(self, settings: ModelSettings) -> None:
         """Takes over at once what needs no loading, and has the rest loaded soon."""
-        self._settings = settings
+        self.settings = settings
         for version in self._versions.values():
             if version.serving is not None:
                 version.serving.configure(settings)
@@ -179,7 +179,7 @@ class Versions(Generic[ServingT]):
             try:
                 await self.look()
             except Exception:
-                logger.exception("looking for versions of '%s' failed", self._settings.name)
+                logger.exception("looking for versions of '%s' failed", self.settings.name)
                 self._again_s = _RETRY_LAST_S
             try:
                 await asyncio.wait_for(self._wake.wait(), self._again_s)
@@ -193,7 +193,7 @@ class Versions(Generic[ServingT]):
         are taken for complete.
         """
         async with self._turn:
-            before, settings = self.status(), self._settings
+            before, settings = self.status(), self.settings
             self._again_s = settings.poll_s or None
             try:
                 found = {} if self._unloaded else await asyncio.to_thread(self._find, settings)
@@ -282,7 +282,7 @@ class Versions(Generic[ServingT]):
             return
         finally:
             version.loading = False
-        serving.configure(self._settings)  # may have changed meanwhile
+        serving.configure(self.settings)  # may have changed meanwhile
         before, version.serving = version.serving, serving
         version.loaded, version.failed, version.problem = wanted, None, ""
         self._by_revision[serving.info.revision] = serving
@@ -339,4 +339,4 @@ class Versions(Generic[ServingT]):
             del self._by_revision[revision]
         await serving.close()
         self._leaving[number] -= 1
-        logger.info("model '%s' version %d: one is let go of", self._settings.name, number)
+        logger.info("model '%s' version %d: one is let go of", self.settings.name, number)

@@ -1,0 +1,260 @@
+"""Loading versions from real files with real OpenVINO, without Ray."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from deployments.model.idle import IdleVersion
+from deployments.model.loading import Loader, Places
+from deployments.model.serving import ServingVersion, Work
+from deployments.model.versions import LoadFailed
+from deployments.settings import ModelSettings
+from tests.e2e.live import counting_model, put_version
+from tests.model.loading import tensor
+
+
+def settings(**changes: Any) -> ModelSettings:
+    return ModelSettings(**{"name": "m", "source": "m", **changes})
+
+
+def loader(root: Path, *, cache: bool = False) -> Loader:
+    places = Places(root / "models", root / "cache" if cache else None, 10**9)
+    return Loader(places, asyncio.Lock(), lambda line: None)
+
+
+async def loaded(
+    root: Path, number: int = 1, *, cache: bool = False, **changes: Any
+) -> ServingVersion | IdleVersion:
+    from_files, wanted = loader(root, cache=cache), settings(**changes)
+    return await from_files.load(number, from_files.find(wanted)[number], wanted)
+
+
+async def ask(serving: ServingVersion | IdleVersion, *shape: int) -> float:
+    """The number that the version adds."""
+    tensors = serving.info.arrange([tensor(np.zeros(shape), name="data")])
+    key, rows = serving.info.key_and_rows(tensors, 100)
+    work = Work(tensors, rows, (), time.monotonic() + 10, 10.0)
+    (answer,) = await serving.run(key, [work])
+    assert isinstance(answer, list), answer
+    return round(float(np.asarray(answer[0].data).flat[0]), 3)
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+async def test_versions_are_loaded_from_their_directories(tmp_path: Path) -> None:
+    for number in (1, 12):
+        put_version(tmp_path / "models" / "m", number)
+    assert [1, 12] == list(loader(tmp_path).find(settings()))
+    serving = await loaded(tmp_path, 12)
+    assert "12" == serving.info.version
+    assert 12.0 == await ask(serving, 1, 4)
+    await serving.close()
+
+
+async def test_a_signature_changes_with_the_files_and_only_with_them(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    before = loader(tmp_path).find(settings())
+    assert before == loader(tmp_path).find(settings())
+    (tmp_path / "models" / "m" / "1" / ".notes").write_text("hidden files do not count")
+    assert before == loader(tmp_path).find(settings())
+    put_version(tmp_path / "models" / "m", 1)
+    assert before != loader(tmp_path).find(settings())
+
+
+def _truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _dangling(file: Path) -> None:
+    file.unlink()
+    os.symlink("nowhere", file)
+
+
+@pytest.mark.parametrize(
+    ("file", "broken", "told"),
+    [
+        ("m.xml", _truncated, "OpenVINO cannot read m.xml"),
+        ("m.bin", _truncated, "OpenVINO cannot read m.xml"),
+        ("m.bin", Path.unlink, "OpenVINO cannot read m.xml"),
+        ("m.xml", Path.unlink, "its directory has no model file (.xml, .onnx, .tflite, "),
+        ("m.bin", _dangling, "m.bin cannot be read: no such file or directory"),
+    ],
+)
+async def test_broken_files_are_told_in_words(
+    file: str, broken: Any, told: str, tmp_path: Path
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    broken(tmp_path / "models" / "m" / "1" / file)
+    with pytest.raises(LoadFailed) as caught:
+        await loaded(tmp_path)
+    assert told in str(caught.value)
+
+
+_AS_NOBODY = """
+import os, pathlib
+from deployments.model.repository import find
+if os.geteuid() == 0:  # who may read everything
+    os.setuid(65534)
+print(find("m", "m", pathlib.Path())[1].problem)
+"""
+
+
+def test_a_file_without_read_permission_is_told(tmp_path: Path) -> None:
+    put_version(tmp_path / "m", 1)
+    (tmp_path / "m" / "1" / "m.bin").chmod(0)
+    tmp_path.chmod(0o755)
+    told = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert "m.bin cannot be read: permission denied\n" == told
+
+
+async def test_a_version_serves_on_when_its_files_are_overwritten_or_removed(
+    tmp_path: Path,
+) -> None:
+    """A mapped file would end the process, or change the answers."""
+    put_version(tmp_path / "models" / "m", 1)
+    serving = await loaded(tmp_path, reshape="blocking")
+    weights = tmp_path / "models" / "m" / "1" / "m.bin"
+    weights.write_bytes(b"\xff" * weights.stat().st_size)
+    assert 1.0 == await ask(serving, 1, 4)
+    weights.write_bytes(b"")
+    assert 1.0 == await ask(serving, 1, 5)
+    await serving.close()
+
+
+async def test_a_single_file_is_version_1(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    ov.save_model(counting_model(7), tmp_path / "models" / "seven.xml", compress_to_fp16=False)
+    serving = await loaded(tmp_path, source="seven.xml")
+    assert ("1", 7.0) == (serving.info.version, await ask(serving, 1, 4))
+    await serving.close()
+
+
+# Warm-up -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "told"),
+    [
+        ({"other": "(1,4)"}, "warm_up names ['other'], the inputs are ['data']"),
+        ("(1,4,4)", "warm_up has [1,4,4] for input 'data', which takes (-1,-1)"),
+    ],
+)
+async def test_warm_up_that_the_model_cannot_take_is_refused(
+    warm_up: Any, told: str, tmp_path: Path
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    with pytest.raises(LoadFailed) as caught:
+        await loaded(tmp_path, warm_up=[warm_up])
+    assert told == str(caught.value)
+
+
+async def test_what_is_remembered_is_compiled_if_it_suits_and_there_is_room(
+    tmp_path: Path,
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    places = Places(tmp_path / "models", tmp_path / "cache", 10**9)
+    hot = places.hot_shapes("m")
+    assert hot is not None
+    hot.write([[(1, 5)], [(1, 2, 3)], [(1, 3), (1, 3)], [(1, 6)], [(1, 7)]])
+    serving = await loaded(
+        tmp_path, cache=True, remember_shapes=5, warm_up=["(1,4)"], max_compiled_shapes=5
+    )
+    assert isinstance(serving, ServingVersion)
+    assert 3 == serving.statistics()["compiled_shapes"]
+    await ask(serving, 1, 6)
+    assert [[(1, 6)]] == serving.hot(1)
+    await serving.close()
+
+
+# Idle --------------------------------------------------------------------------------------------
+
+
+async def test_an_idle_version_is_let_go_of_and_comes_back_for_the_next_request(
+    tmp_path: Path,
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    serving = await loaded(tmp_path, unload_after_s=0.2)
+    assert isinstance(serving, IdleVersion)
+    info = serving.info
+    for _ in range(2):
+        assert 1.0 == await ask(serving, 1, 4)
+        assert serving.statistics()["requests"] == 1
+        await _idle(serving)
+        assert {"idle": True} == serving.statistics()
+        assert await serving.shapes() is None
+        assert info is serving.info
+    assert [1.0, 1.0] == [*await asyncio.gather(ask(serving, 1, 4), ask(serving, 1, 5))]
+    assert 2 == serving.statistics()["requests"]
+    await serving.close()
+
+
+async def test_an_idle_version_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    serving = await loaded(tmp_path, unload_after_s=0.05)
+    assert isinstance(serving, IdleVersion)
+    await _idle(serving)
+    (tmp_path / "models" / "m" / "1" / "m.bin").unlink()
+    with pytest.raises(AssertionError, match=r"not available: OpenVINO cannot read m\.xml"):
+        await ask(serving, 1, 4)
+    put_version(tmp_path / "models" / "m", 1)
+    assert 1.0 == await ask(serving, 1, 4)
+    await serving.close()
+
+
+class Slow:
+    """Stands in for a version whose inference takes as long as the test says."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.info = settings()  # has a name, for the log
+
+    async def run(self, key: Any, members: Any) -> list[Any]:
+        await self.done.wait()
+        return []
+
+    def hot(self, count: int) -> list[Any]:
+        return []
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+async def test_a_version_that_answers_is_not_idle() -> None:
+    slow: Any = Slow()
+
+    async def never() -> Any:
+        raise AssertionError
+
+    serving = IdleVersion(slow, never, 0.01)
+    asked = asyncio.ensure_future(serving.run((), []))
+    await asyncio.sleep(0.1)
+    assert not slow.closed.is_set()
+    slow.done.set()
+    await asked
+    await slow.closed.wait()
+
+
+async def _idle(serving: IdleVersion) -> None:
+    for _ in range(1000):
+        if serving.statistics()["idle"]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it stays")
