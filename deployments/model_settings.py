@@ -4,19 +4,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from fsspec import available_protocols
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from deployments import dimensions
 from deployments.dimensions import ShapeRule
+from deployments.problems import meant
 
 BUILTIN_MODELS = ("spots",)
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
 Shape = tuple[int, ...]
+StorageOption: TypeAlias = str | int | float | bool | dict[str, Any]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
@@ -101,8 +104,16 @@ class ModelSettings(Group):
     )
     source: str | list[RemoteFile] = Field(
         description="Where the model comes from: a directory `<dir>/<version>/<files>`, a single "
-        "model file (either one absolute or relative to the model repository), `builtin:spots`, or "
-        "a list of files to download. Files that are already in the repository are not downloaded.",
+        "model file (either one absolute or relative to the model repository), `builtin:spots`, "
+        "the URL of such a directory in a store (`s3://bucket/dir`, `gs://bucket/dir`, or another "
+        "that fsspec knows), or a list of files to download. Files that are already in the "
+        "repository are not downloaded; copies from a store are renewed when its files change.",
+    )
+    storage_options: dict[str, StorageOption] = Field(
+        default_factory=dict,
+        description="What fsspec's filesystem for the URL in `source` is opened with, such as "
+        "`endpoint_url` or `anon: true`. Do not put secrets here, where everyone sees them who "
+        "may read this file or Ray's dashboard: the stores' clients find them in the environment.",
     )
     shape: str | dict[str, str] = Field(
         default="auto",
@@ -166,6 +177,11 @@ class ModelSettings(Group):
     )
 
     @property
+    def remote(self) -> bool:
+        """Whether `source` is a URL: a directory of versions in a store."""
+        return isinstance(self.source, str) and "://" in self.source
+
+    @property
     def shape_rules(self) -> ShapeRule | dict[str, ShapeRule]:
         """`shape`, read."""
         if isinstance(self.shape, str):
@@ -209,7 +225,7 @@ class ModelSettings(Group):
                 known = ", ".join(f"'builtin:{name}'" for name in BUILTIN_MODELS)
                 raise ValueError(f"{source!r} is not built in, known: {known}")
         elif "://" in source:
-            raise ValueError(f"{source!r} has to be a list of files, each with its url and sha384")
+            _check_url(source)
         elif not source.strip() or "\0" in source:
             raise ValueError(f"{source!r} is not a path")
         return source
@@ -262,6 +278,8 @@ class ModelSettings(Group):
             isinstance(rule, str) or (rule and rule[0].accepts(batch_size)) for rule in self.rules()
         ):
             yield f"shape {self.shape!r} does not allow batch_size {batch_size}, give only one"
+        if self.storage_options and not self.remote:
+            yield "storage_options are for a source that is a URL such as 's3://bucket/dir'"
         if len(self.warm_up) > self.max_compiled_shapes:
             yield (
                 f"warm_up has {len(self.warm_up)} shapes, "
@@ -285,6 +303,35 @@ class ModelSettings(Group):
             yield from _outside(rules, by_name)
         if self.batch_size != "auto" and all(shape[:1] != (self.batch_size,) for shape in shapes):
             yield f"is outside batch_size {self.batch_size}"
+
+
+def _check_url(source: str) -> None:
+    """Raise ValueError unless it is the URL of a store's directory, without repeating secrets."""
+    scheme = source.partition("://")[0]
+    if scheme in ("http", "https"):
+        # Shown without what may be secret: a password stands before the @, a signature after the ?.
+        raise ValueError(
+            f"'{_without_secrets(source)}' has to be a list of files, each with its url and sha384"
+        )
+    if scheme not in available_protocols():
+        raise ValueError(f"'{scheme}://' cannot be read, {meant(scheme, available_protocols())}")
+    try:
+        password = urlsplit(source).password
+    except ValueError:
+        raise ValueError(f"the URL after '{scheme}://' cannot be read") from None
+    if password is not None or re.search(r"[?#]", source):
+        raise ValueError(
+            f"the URL after '{scheme}://' may have no password and no query: credentials belong in "
+            "the environment, anything else in storage_options"
+        )
+    if re.search(r"::|[\s\x00-\x1f\x7f]", source) or source.endswith("://"):
+        raise ValueError(f"{source!r} is not the URL of a directory")
+
+
+def _without_secrets(url: str) -> str:
+    head, _, tail = re.sub(r"[?#].*", "", url, flags=re.S).partition("://")
+    authority, slash, path = tail.partition("/")
+    return f"{head}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _check(shape: str | dict[str, str], parse: Callable[[str], object]) -> None:

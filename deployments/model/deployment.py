@@ -29,6 +29,7 @@ from deployments.errors import ModelUnavailable, ServingError, VersionNotFound
 from deployments.inference import ModelStatus, ShapeKey
 from deployments.lanes import CannotConnect, attend
 from deployments.model.download import fetch
+from deployments.model.mirror import Mirror
 from deployments.model.repository import SourceUnavailable, locate
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape, nowhere
 from deployments.model.serving import CacheSettings, ServingVersion, Work
@@ -220,7 +221,11 @@ class OpenVINOModel:
         name, source = self._settings.name, self._settings.source
         if isinstance(source, str) and source in BUILT_IN:
             return "1", source
-        if isinstance(source, str):
+        if isinstance(source, str) and self._settings.remote:
+            mirror = Mirror(name, source, self._settings.storage_options, self._repository)
+            known = mirror.known_versions(self._report_progress)
+            versions = mirror.bring({max(known): known[max(known)]}, self._report_progress)
+        elif isinstance(source, str):
             versions = locate(name, source, self._repository)
         else:
             versions = fetch(name, source, self._repository, self._report_progress)
