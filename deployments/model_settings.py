@@ -15,6 +15,8 @@ from deployments.dimensions import ShapeRule
 from deployments.problems import meant
 
 BUILTIN_MODELS = ("spots",)
+STORES = frozenset(available_protocols()) - {"http", "https"}
+"""The schemes that a source may have as a URL; from the web come single files, with their sums."""
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
@@ -313,8 +315,8 @@ def _check_url(source: str) -> None:
         raise ValueError(
             f"'{_without_secrets(source)}' has to be a list of files, each with its url and sha384"
         )
-    if scheme not in available_protocols():
-        raise ValueError(f"'{scheme}://' cannot be read, {meant(scheme, available_protocols())}")
+    if scheme not in STORES:
+        raise ValueError(f"'{scheme}://' cannot be read, {meant(scheme, STORES)}")
     try:
         password = urlsplit(source).password
     except ValueError:

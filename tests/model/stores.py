@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from xml.sax.saxutils import escape
 
 import fsspec
 import httpx
@@ -15,43 +16,21 @@ from moto.server import ThreadedMotoServer
 LOCALHOST = "127.0.0.1"
 
 
-class S3:
-    """moto's S3."""
+class Bucket:
+    """The directory `resnet` of the bucket `models`, filled by a client of its own."""
 
-    url = "s3://models/resnet"
-
-    def __init__(self, endpoint: str) -> None:
-        self.options: dict[str, Any] = {"endpoint_url": endpoint}
-        self._files = fsspec.filesystem("s3", **self.options)
-        self._files.mkdir("models")
+    def __init__(self, scheme: str, **options: Any) -> None:
+        self.url = f"{scheme}://models/resnet"
+        self.options = options
+        self._files = fsspec.filesystem(scheme, **options, skip_instance_cache=True)
+        if scheme == "s3":
+            self._files.mkdir("models")
 
     def put(self, path: str, content: bytes) -> None:
         self._files.pipe_file(f"models/resnet/{path}", content)
 
     def remove(self, path: str) -> None:
         self._files.rm_file(f"models/resnet/{path}")
-
-
-class GoogleStorage:
-    """An emulator of Google Cloud Storage's JSON API."""
-
-    url = "gs://models/resnet"
-
-    def __init__(self, endpoint: str) -> None:
-        self.options: dict[str, Any] = {"endpoint_url": endpoint, "token": "anon"}
-        self._client = httpx.Client(base_url=endpoint, trust_env=False)
-
-    def put(self, path: str, content: bytes) -> None:
-        where = {"uploadType": "media", "name": f"resnet/{path}"}
-        url = "/upload/storage/v1/b/models/o"
-        self._client.post(url, params=where, content=content).raise_for_status()
-
-    def remove(self, path: str) -> None:
-        url = f"/storage/v1/b/models/o/resnet%2F{path.replace('/', '%2F')}"
-        self._client.delete(url).raise_for_status()
-
-    def close(self) -> None:
-        self._client.close()
 
 
 class Denying(ThreadingHTTPServer):
@@ -64,7 +43,7 @@ class Denying(ThreadingHTTPServer):
 class _Denial(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         code = "<Error><Code>AccessDenied</Code>"
-        asked = f"<Message>{self.headers} {self.path}</Message></Error>"
+        asked = f"<Message>{escape(str(self.headers))}</Message></Error>"
         body = (code + asked).encode()
         self.send_response(403)
         self.send_header("content-length", str(len(body)))

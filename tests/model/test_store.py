@@ -1,11 +1,11 @@
-import gc
 import socket
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,14 +15,13 @@ from deployments.model.repository import SourceUnavailable
 from deployments.model.store import Store, StoredFile, signature
 from tests.model.stores import (
     LOCALHOST,
-    S3,
-    GoogleStorage,
+    Bucket,
     denying_server,
     google_server,
     s3_server,
 )
 
-GOOGLE = {"token": "anon"}
+ANONYMOUS = {"token": "anon"}
 ONCE = {"config_kwargs": {"retries": {"max_attempts": 0}}}
 
 
@@ -39,32 +38,29 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     yield
-    for filesystem in (store_module.fsspec.get_filesystem_class(name) for name in ("s3", "gs")):
-        filesystem.clear_instance_cache()
-    gc.collect()
+    for scheme in ("s3", "gs"):
+        fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
 
 @pytest.fixture
-def s3() -> Iterator[S3]:
+def s3() -> Iterator[Bucket]:
     with s3_server() as endpoint:
-        yield S3(endpoint)
+        yield Bucket("s3", endpoint_url=endpoint)
 
 
 @pytest.fixture
-def google() -> Iterator[GoogleStorage]:
+def google() -> Iterator[Bucket]:
     with google_server() as endpoint:
-        google = GoogleStorage(endpoint)
-        yield google
-        google.close()
+        yield Bucket("gs", endpoint_url=endpoint, **ANONYMOUS)
 
 
 @pytest.fixture(params=["s3", "google"])
-def remote(request: pytest.FixtureRequest) -> S3 | GoogleStorage:
-    found: S3 | GoogleStorage = request.getfixturevalue(request.param)
+def remote(request: pytest.FixtureRequest) -> Bucket:
+    found: Bucket = request.getfixturevalue(request.param)
     return found
 
 
-def signatures(remote: S3 | GoogleStorage) -> dict[int, str]:
+def signatures(remote: Bucket) -> dict[int, str]:
     versions = Store(remote.url, remote.options).versions()
     return {number: signature(files) for number, files in versions.items()}
 
@@ -79,7 +75,7 @@ def refusal(url: str, options: dict[str, Any]) -> str:
 # Real servers -----------------------------------------------------------------------------------
 
 
-def test_versions_with_a_model_file_are_listed_lowest_first(remote: S3 | GoogleStorage) -> None:
+def test_versions_with_a_model_file_are_listed_lowest_first(remote: Bucket) -> None:
     for path in (
         *("10/saved_model.pb", "10/variables/variables.index", "2/m.xml", "2/m.bin", "2/.DS_Store"),
         *("3/m.bin", "4/deeper/m.xml", "latest/m.xml", "README.md", "05/m.xml"),
@@ -92,7 +88,7 @@ def test_versions_with_a_model_file_are_listed_lowest_first(remote: S3 | GoogleS
     assert {"saved_model.pb", "variables/variables.index"} == names
 
 
-def test_a_signature_tells_changed_versions_from_unchanged(remote: S3 | GoogleStorage) -> None:
+def test_a_signature_tells_changed_versions_from_unchanged(remote: Bucket) -> None:
     remote.put("1/m.onnx", b"first")
     remote.put("2/m.onnx", b"first")
     before = signatures(remote)
@@ -108,9 +104,7 @@ def test_a_signature_tells_changed_versions_from_unchanged(remote: S3 | GoogleSt
     assert after == signatures(remote)
 
 
-def test_a_file_is_read_in_pieces(
-    remote: S3 | GoogleStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_in_pieces(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "PIECE_BYTES", 1000)
     remote.put("1/m.onnx", content := bytes(range(250)) * 9)
     remote.put("1/empty.txt", b"")
@@ -121,7 +115,7 @@ def test_a_file_is_read_in_pieces(
     assert list(store.read(empty)) == []
 
 
-def test_a_file_that_shrank_is_told(remote: S3 | GoogleStorage) -> None:
+def test_a_file_that_shrank_is_told(remote: Bucket) -> None:
     remote.put("1/m.onnx", b"12345")
     store = Store(remote.url, remote.options)
     (file,) = store.versions()[1]
@@ -130,7 +124,7 @@ def test_a_file_that_shrank_is_told(remote: S3 | GoogleStorage) -> None:
         list(store.read(file))
 
 
-def test_a_file_that_went_is_told(remote: S3 | GoogleStorage) -> None:
+def test_a_file_that_went_is_told(remote: Bucket) -> None:
     remote.put("1/m.onnx", b"12345")
     store = Store(remote.url, remote.options)
     (file,) = store.versions()[1]
@@ -139,12 +133,12 @@ def test_a_file_that_went_is_told(remote: S3 | GoogleStorage) -> None:
         list(store.read(file))
 
 
-def test_a_missing_directory_has_no_versions(remote: S3 | GoogleStorage) -> None:
+def test_a_missing_directory_has_no_versions(remote: Bucket) -> None:
     remote.put("1/m.onnx", b"")
     assert Store(f"{remote.url}/elsewhere", remote.options).versions() == {}
 
 
-def test_a_missing_bucket_is_told(s3: S3, google: GoogleStorage) -> None:
+def test_a_missing_bucket_is_told(s3: Bucket, google: Bucket) -> None:
     reason = "s3://missing/m cannot be read: it does not exist (NoSuchBucket)"
     assert reason == refusal("s3://missing/m", s3.options)
     reason = "gs://missing/m cannot be read: it does not exist"
@@ -152,7 +146,7 @@ def test_a_missing_bucket_is_told(s3: S3, google: GoogleStorage) -> None:
 
 
 def test_missing_credentials_are_told_and_found_later(
-    s3: S3, monkeypatch: pytest.MonkeyPatch
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.put("1/m.onnx", b"")
     options = {**s3.options, "use_ssl": False}  # so that this filesystem is not there yet
@@ -172,7 +166,7 @@ def test_unusable_credentials_are_told() -> None:
 @pytest.mark.parametrize("url", ["s3://b/m", "gs://b/m"])
 def test_a_denied_access_is_told_without_secrets(url: str) -> None:
     with denying_server() as endpoint:
-        options = {"endpoint_url": endpoint} | (GOOGLE if url.startswith("gs") else {})
+        options = {"endpoint_url": endpoint} | (ANONYMOUS if url.startswith("gs") else {})
         reason = refusal(url, options)
     code = " (AccessDenied)" if url.startswith("s3") else ""
     assert f"{url} cannot be read: access is denied{code}" == reason
@@ -201,7 +195,7 @@ def test_a_silent_server_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) 
         port = silent.getsockname()[1]
         options = {"endpoint_url": f"http://{LOCALHOST}:{port}"}
         start = time.monotonic()
-        reason = refusal(url, options | (GOOGLE if url.startswith("gs") else {}))
+        reason = refusal(url, options | (ANONYMOUS if url.startswith("gs") else {}))
     assert time.monotonic() - start < 10
     assert f"{url} cannot be read: no answer within 1 s" == reason
 
@@ -226,14 +220,14 @@ def test_unusable_options_are_told(options: dict[str, Any]) -> None:
 def test_a_missing_package_is_told(
     url: str, package: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(store_module.fsspec.registry.known_implementations, "x", {})
-    monkeypatch.setattr(store_module.fsspec.registry, "_registry", {})
-    for module in ("", ".core"):
-        monkeypatch.setitem(__import__("sys").modules, package + module, None)
-    assert f"{url} cannot be read: {reason}" == refusal(url, {})
+    with monkeypatch.context() as without:
+        without.setattr(sys.modules["fsspec.registry"], "registry", {})  # those that were imported
+        for module in (package, f"{package}.core"):
+            without.setitem(sys.modules, module, None)
+        assert f"{url} cannot be read: {reason}" == refusal(url, {})
 
 
-def test_a_local_directory_can_be_a_store(tmp_path: Any) -> None:
+def test_a_local_directory_can_be_a_store(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "m.onnx").write_bytes(b"12345")
     store = Store(f"file://{tmp_path}", {})
