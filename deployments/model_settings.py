@@ -1,23 +1,27 @@
 """The settings of one served model, an entry of `models` in serve_config.yaml."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deployments import dimensions, preprocessing_settings
 from deployments.dimensions import Dim, ShapeRule
 from deployments.preprocessing_settings import Preprocessing
+from deployments.source_settings import (
+    AtLeastOne,
+    Group,
+    RemoteFile,
+    StorageOption,
+    check_source,
+)
 from deployments.version_policy import VersionPolicy, parse_version_policy
 
-BUILTIN_MODELS = ("spots",)
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
+_REMOTE_S = 30.0
 _CHANGED_IN_PLACE = (
     "name",
     "source",  # the files that it leads to are compared instead
@@ -26,61 +30,13 @@ _CHANGED_IN_PLACE = (
     "compiles_per_minute",
     "model_version_policy",
     "poll_s",
+    "storage_options",
+    "remember_shapes",
     "version_labels",
     "batching",
 )
 
 Shape = tuple[int, ...]
-AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class Group(BaseModel):
-    """What all groups of settings have in common."""
-
-    # Strict: YAML has types of its own, and `true` for a number is a mistake.
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class RemoteFile(Group):
-    """A file of a model that is downloaded once (`source` as a list)."""
-
-    url: str = Field(
-        description="Fetched once over https into the model repository, where it keeps the last "
-        "part of the path as its name; plain http is refused except from localhost."
-    )
-    sha384: str = Field(
-        description="What the file has to hash to, as 96 hexadecimal digits; a download that "
-        "differs is thrown away and the model stays unavailable."
-    )
-
-    @property
-    def file_name(self) -> str:
-        return PurePosixPath(unquote(urlsplit(self.url).path)).name
-
-    @field_validator("url")
-    @classmethod
-    def _fetchable(cls, url: str) -> str:
-        if re.search(r"[\s\x00-\x1f\x7f]", url):
-            raise ValueError(f"{url!r} has blanks or control characters in it")
-        try:
-            scheme, host, path = urlsplit(url).scheme, urlsplit(url).hostname, urlsplit(url).path
-        except ValueError:
-            raise ValueError(f"{url!r} is not a URL") from None
-        if not host or scheme not in ("https", "http"):
-            raise ValueError(f"{url!r} is not a URL that starts with https://")
-        if scheme == "http" and host not in ("localhost", "127.0.0.1"):
-            raise ValueError(f"{url!r} has to use https, plain http is for localhost only")
-        name = unquote(path).rpartition("/")[2]
-        if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*", name):
-            raise ValueError(f"{url!r} does not end in a file name")
-        return url
-
-    @field_validator("sha384")
-    @classmethod
-    def _digest(cls, text: str) -> str:
-        if not re.fullmatch(r"[0-9a-fA-F]{96}", text):
-            raise ValueError(f"has to be 96 hexadecimal digits, has {len(text)} characters")
-        return text.lower()
 
 
 class Batching(Group):
@@ -115,8 +71,16 @@ class ModelSettings(Group):
     )
     source: str | list[RemoteFile] = Field(
         description="Where the model comes from: a directory `<dir>/<version>/<files>`, a single "
-        "model file (either one absolute or relative to the model repository), `builtin:spots`, or "
-        "a list of files to download. Files that are already in the repository are not downloaded.",
+        "model file (either one absolute or relative to the model repository), `builtin:spots`, "
+        "the URL of such a directory in a store (`s3://bucket/dir`, `gs://bucket/dir`, or another "
+        "that fsspec knows), or a list of files to download. Files that are already in the "
+        "repository are not downloaded; copies from a store are renewed when its files change.",
+    )
+    storage_options: dict[str, StorageOption] = Field(
+        default_factory=dict,
+        description="What fsspec's filesystem for the URL in `source` is opened with, such as "
+        "`endpoint_url` or `anon: true`. Do not put secrets here, where everyone sees them who "
+        "may read this file or Ray's dashboard: the stores' clients find them in the environment.",
     )
     shape: str | dict[str, str] = Field(
         default="auto",
@@ -188,7 +152,8 @@ class ModelSettings(Group):
         ge=0,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds between looks at the source for new, changed and removed versions. "
+        description="Seconds between looks at the source for new, changed and removed versions; "
+        "at least 30 for one that is not on the machine. "
         "0: only when it is asked for with `POST /v1/config/reload`.",
     )
     remember_shapes: Annotated[int, Field(ge=0)] = Field(
@@ -218,9 +183,19 @@ class ModelSettings(Group):
         return parse_version_policy(self.model_version_policy)
 
     @property
+    def remote(self) -> bool:
+        """Whether `source` is a URL: a directory of versions in a store."""
+        return isinstance(self.source, str) and "://" in self.source
+
+    @property
     def is_local(self) -> bool:
         """Whether the source is on this machine, where looking at it costs little."""
-        return isinstance(self.source, str) and "://" not in self.source
+        return isinstance(self.source, str) and not self.remote
+
+    @property
+    def look_every_s(self) -> float:
+        """Seconds from one look at the source to the next; 0 for never."""
+        return self.poll_s if self.is_local or not self.poll_s else max(self.poll_s, _REMOTE_S)
 
     def loaded_by(self) -> str:
         """What of the settings a loaded version rests on; the others can change while it serves."""
@@ -267,21 +242,7 @@ class ModelSettings(Group):
     @field_validator("source")
     @classmethod
     def _usable_source(cls, source: str | list[RemoteFile]) -> str | list[RemoteFile]:
-        if isinstance(source, list):
-            names = Counter(file.file_name for file in source)
-            if not names:
-                raise ValueError("lists no file")
-            for name, count in names.items():
-                if count > 1:
-                    raise ValueError(f"has {count} files named '{name}', one would replace another")
-        elif source.startswith("builtin:"):
-            if source.removeprefix("builtin:") not in BUILTIN_MODELS:
-                known = ", ".join(f"'builtin:{name}'" for name in BUILTIN_MODELS)
-                raise ValueError(f"{source!r} is not built in, known: {known}")
-        elif "://" in source:
-            raise ValueError(f"{source!r} has to be a list of files, each with its url and sha384")
-        elif not source.strip() or "\0" in source:
-            raise ValueError(f"{source!r} is not a path")
+        check_source(source)
         return source
 
     @field_validator("shape")
@@ -340,6 +301,8 @@ class ModelSettings(Group):
         ):
             yield f"shape {self.shape!r} does not allow batch_size {batch_size}, give only one"
         yield from self._contradicting_layouts()
+        if self.storage_options and not self.remote:
+            yield "storage_options are for a source that is a URL such as 's3://bucket/dir'"
         if len(self.warm_up) > self.max_compiled_shapes:
             yield (
                 f"warm_up has {len(self.warm_up)} shapes, "

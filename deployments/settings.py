@@ -15,16 +15,10 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from deployments.dimensions import spell
-from deployments.model_settings import (
-    INGRESS_NAME,
-    AtLeastOne,
-    Batching,
-    Group,
-    ModelSettings,
-    RemoteFile,
-)
+from deployments.model_settings import INGRESS_NAME, Batching, ModelSettings
 from deployments.problems import Problem, from_validation
 from deployments.settings_table import render
+from deployments.source_settings import AtLeastOne, Group, RemoteFile
 
 __all__ = [
     "INGRESS_NAME",

@@ -16,6 +16,7 @@ _NAMES: dict[Any, str] = {
     str: "text",
     NoneType: "empty",
     str | int | float | bool: "text, number or true or false",
+    str | int | float | bool | dict[str, Any]: "text, number, true or false or mapping",
 }
 
 

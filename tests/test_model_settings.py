@@ -2,13 +2,15 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from fsspec import available_protocols
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployments.dimensions import Dim
-from deployments.model_settings import Batching, ModelSettings, RemoteFile
+from deployments.model_settings import Batching, ModelSettings
 from deployments.preprocessing_settings import ColorFormat, Precision, Preprocessing
+from deployments.source_settings import RemoteFile
 
 SHA384 = "0123456789ABCDEF" * 6
 FILES = [
@@ -74,6 +76,25 @@ def test_a_source_may_be_remote_files() -> None:
                 "each with its url and sha384"
             ),
         ),
+        (
+            "https://user:hush@example.org/m?signature=hush",
+            "'https://example.org/m' has to be a list of files, each with its url and sha384",
+        ),
+        ("gss://bucket/m", "'gss://' cannot be read, did you mean 'gs'?"),
+        *(
+            (
+                url,
+                (
+                    "the URL after 's3://' may have no password and no query: credentials belong "
+                    "in the environment, anything else in storage_options"
+                ),
+            )
+            for url in ("s3://key:hush@bucket/m", "s3://bucket/m?hush", "s3://:@bucket/m")
+        ),
+        ("s3://[/m", "the URL after 's3://' cannot be read"),
+        ("s3://", "'s3://' is not the URL of a directory"),
+        ("s3://b/m::s3://b/n", "'s3://b/m::s3://b/n' is not the URL of a directory"),
+        ("s3://b/m n", "'s3://b/m n' is not the URL of a directory"),
         (" ", "' ' is not a path"),
         ("a\0b", "'a\\x00b' is not a path"),
         ([], "lists no file"),
@@ -82,6 +103,39 @@ def test_a_source_may_be_remote_files() -> None:
 )
 def test_a_source_that_cannot_be_had_is_refused(source: object, reason: str) -> None:
     assert reason == refusal(source=source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "s3://b/m",
+        "gs://b",
+        "az://c/m",
+        "abfs://c@account.dfs.example.org/m",
+        "file:///srv/models/m",
+    ],
+)
+def test_a_source_may_be_a_directory_in_a_store(source: str) -> None:
+    options = {"endpoint_url": "http://localhost:9000", "anon": True, "config_kwargs": {"a": [1]}}
+    settings = model(source=source, storage_options=options)
+    assert settings.remote
+    assert options == settings.storage_options
+
+
+@pytest.mark.parametrize("source", ["builtin:spots", "m", FILES])
+def test_only_a_store_has_options(source: object) -> None:
+    assert not model(source=source).remote
+    reason = "storage_options are for a source that is a URL such as 's3://bucket/dir'"
+    assert reason == refusal(source=source, storage_options={"anon": True})
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz0123456789+.-", min_size=1, max_size=12))
+def test_a_scheme_that_fsspec_does_not_know_is_refused_with_what_it_knows(scheme: str) -> None:
+    assume(scheme not in available_protocols())
+    reason = refusal(source=f"{scheme}://bucket/m")
+    assert reason.startswith(f"'{scheme}://' cannot be read, ")
+    known = set(available_protocols()) - {"http", "https"}
+    assert re.findall(r"[\w+.-]+", reason.partition(", ")[2])[-1] in known
 
 
 @pytest.mark.parametrize(

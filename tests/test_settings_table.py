@@ -1,4 +1,4 @@
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -20,6 +20,9 @@ class Outer(BaseModel):
     name: str = Field(description="What it is called.")
     mode: Literal["a", "b"] | Annotated[int, Field(ge=1)] = Field(default="a", description="How.")
     values: dict[str, str | int | float | bool] = Field(default_factory=dict, description="What.")
+    options: dict[str, str | int | float | bool | dict[str, Any]] = Field(
+        default_factory=dict, description="Which."
+    )
     alone: Inner = Field(default_factory=Inner, description="One.")
     several: str | list[Inner] = Field(default="x", description="Many.")
     maybe: float | None = Field(default=None, description="Perhaps.")
@@ -34,6 +37,7 @@ Outer things.
 | `name` | text | *required* | What it is called. |
 | `mode` | `a` or `b` or integer | `a` | How. |
 | `values` | mapping of text to text, number or true or false | none | What. |
+| `options` | mapping of text to text, number, true or false or mapping | none | Which. |
 | `alone` | mapping | see below | One. |
 | `several` | text or list of mappings | `x` | Many. |
 | `maybe` | number or empty | none | Perhaps. |

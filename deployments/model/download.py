@@ -80,26 +80,32 @@ def fetch(
     file. `progress` gets lines for people to read; what it raises ends the download and leaves
     no partial file. Raises SourceUnavailable.
     """
-    if not _PLAIN_NAME.fullmatch(name):
-        raise SourceUnavailable(f"model name {name!r} cannot be the name of a directory")
-    home = repository / name
+    home = home_of(name, repository)
     with told(home):
         if versions := versions_in(home):
             return versions
         plan = _plan(name, files)
         home.mkdir(parents=True, exist_ok=True)
         waiting = f"{name}: waiting for another process that downloads it"
-        with _locked(home / ".lock", lambda: progress(waiting)):
+        with locked(home, lambda: progress(waiting)):
             if not versions_in(home):
                 _download(name, plan, home / "1", progress, max_bytes)
                 progress(f"{name}: downloaded, all sums are right")
             return versions_in(home)
 
 
+def home_of(name: str, repository: Path) -> Path:
+    """The directory of a model's versions; raises SourceUnavailable when `name` cannot name it."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise SourceUnavailable(f"model name {name!r} cannot be the name of a directory")
+    return repository / name
+
+
 @contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def locked(home: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock of a model's directory, among threads and processes; tells if it waits."""
     # The file stays: unlinking it would let a waiter and a newcomer hold two different locks.
-    with path.open("a") as lock:
+    with (home / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -124,13 +130,14 @@ def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLik
 
 
 def _filename(url: str) -> str:
-    filename = unquote(_shown(url).rpartition("/")[2])
+    filename = unquote(shown(url).rpartition("/")[2])
     if not _PLAIN_NAME.fullmatch(filename):
-        raise SourceUnavailable(f"{_shown(url)} does not end in a plain file name")
+        raise SourceUnavailable(f"{shown(url)} does not end in a plain file name")
     return filename
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
+    """The URL without what may be secret in it; raises SourceUnavailable when it is none."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -151,7 +158,7 @@ def _download(
     try:
         with _client() as client:
             for filename, file in plan.items():
-                tell = _Progress(f"{name}: {filename}", progress)
+                tell = Progress(f"{name}: {filename}", progress)
                 _receive(client, file, parts[filename], tell, max_bytes)
         for filename, part in parts.items():
             part.replace(folder / filename)
@@ -187,7 +194,7 @@ def _client() -> httpx.Client:
 def _refuse_plain_http(request: httpx.Request) -> None:
     url = request.url
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.host)):
-        raise _Refused(f"only https is allowed, not {_shown(str(url))}")
+        raise _Refused(f"only https is allowed, not {shown(str(url))}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -197,7 +204,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _receive(
-    client: httpx.Client, file: RemoteFileLike, part: Path, tell: "_Progress", max_bytes: int
+    client: httpx.Client, file: RemoteFileLike, part: Path, tell: "Progress", max_bytes: int
 ) -> None:
     digest, done = hashlib.sha384(), 0
     try:
@@ -213,13 +220,11 @@ def _receive(
             out.flush()
             os.fsync(out.fileno())  # a name that survives a power cut needs bytes that do
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SourceUnavailable(
-            f"{_shown(file.url)} cannot be downloaded: {_why(error)}"
-        ) from error
+        raise SourceUnavailable(f"{shown(file.url)} cannot be downloaded: {_why(error)}") from error
     tell.line(done, total)
     if digest.hexdigest() != file.sha384.lower():
         raise SourceUnavailable(
-            f"{_shown(file.url)} has sha384 {digest.hexdigest()}, expected {file.sha384}"
+            f"{shown(file.url)} has sha384 {digest.hexdigest()}, expected {file.sha384}"
         )
 
 
@@ -240,7 +245,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, httpx.ConnectError) and (root := _root(error)):
-        return _reason(root)
+        return broken_connection(root)
     matching = (text for kind, text in _REASONS if isinstance(error, kind))
     return next(matching, "the server's answer cannot be read")
 
@@ -251,7 +256,8 @@ def _root(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _reason(error: OSError) -> str:
+def broken_connection(error: OSError) -> str:
+    """Why there is no connection, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted, {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -259,7 +265,7 @@ def _reason(error: OSError) -> str:
     return in_words(error)
 
 
-class _Progress:
+class Progress:
     """Tells a line about one file every 5 % or every second, whichever comes first."""
 
     def __init__(self, label: str, tell: Callable[[str], None]) -> None:

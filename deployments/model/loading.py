@@ -16,6 +16,7 @@ from deployments.model.download import fetch
 from deployments.model.execution import SharedExecutions, to_the_end
 from deployments.model.hot_shapes import HotShapes
 from deployments.model.idle import IdleVersion
+from deployments.model.mirror import Mirror
 from deployments.model.repository import Found, SourceUnavailable, find, found
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.serving import CacheSettings, ServingVersion
@@ -57,6 +58,11 @@ class Loader:
         name, source = settings.name, settings.source
         if isinstance(source, str) and source in BUILT_IN:
             return {1: Found(source)}
+        if settings.remote:
+            mirror = self._mirror(settings)
+            known = mirror.known_versions(self._tell)
+            home = self._repository / name
+            return {n: Found(home / str(n), stamp, remote=True) for n, stamp in known.items()}
         if isinstance(source, str):
             return find(name, source, self._repository)
         versions = fetch(name, source, self._repository, self._tell)
@@ -91,6 +97,10 @@ class Loader:
         if source is None:
             raise LoadFailed(files.problem)
 
+        if files.remote:
+            copy = partial(self._copied, number, files, settings)
+            source = await to_the_end(asyncio.get_running_loop().run_in_executor(None, copy))
+
         def read() -> Version:
             blobs = self._places.blobs(settings.name)
             return Version(settings.name, str(number), source, _version_settings(settings, blobs))
@@ -118,6 +128,18 @@ class Loader:
             if len(shapes) == len(specs) and all(map(accepts, (s.dims for s in specs), shapes)):
                 with suppress(CannotReshape):
                     await serving.warm_up([shapes])
+
+    def _mirror(self, settings: ModelSettings) -> Mirror:
+        assert isinstance(settings.source, str)
+        return Mirror(settings.name, settings.source, settings.storage_options, self._repository)
+
+    def _copied(self, number: int, files: Found, settings: ModelSettings) -> Path:
+        """Copies a version from its store, and lets go of the copies of those that are gone."""
+        mirror = self._mirror(settings)
+        path = mirror.bring({number: str(files.signature)}, self._tell)[number]
+        with suppress(SourceUnavailable):
+            mirror.prune(mirror.remote_versions())
+        return path
 
     def _tell(self, line: str) -> None:
         logger.info("%s", line)

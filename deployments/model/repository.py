@@ -8,7 +8,7 @@ reads.
 import glob
 import re
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ class Found:
     path: str | Path | None
     signature: Hashable = None
     problem: str = ""
+    remote: bool = False
+    """Whether it is still to be copied there."""
 
 
 def find(name: str, source: str, repository: Path) -> dict[int, Found]:
@@ -41,7 +43,7 @@ def find(name: str, source: str, repository: Path) -> dict[int, Found]:
     if not path.is_dir() or (path / "saved_model.pb").is_file():
         return {n: found(file) for n, file in locate(name, source, repository).items()}
     with told(path):
-        folders = _version_directories(path)
+        folders = version_directories(path)
     if not folders:
         _no_version(path)
     return {number: found_in(folder) for number, folder in folders}
@@ -95,7 +97,7 @@ def versions_in(directory: Path) -> dict[int, Path]:
     `.pdiparams`) are not looked for: a model without weights has none. Version directories
     without a model file are left out; a missing `directory` has no versions. Raises OSError.
     """
-    models = {version: _model_in(folder) for version, folder in _version_directories(directory)}
+    models = {version: _model_in(folder) for version, folder in version_directories(directory)}
     return {version: model for version, model in models.items() if model is not None}
 
 
@@ -118,6 +120,28 @@ def locate(name: str, source: str, repository: Path) -> dict[int, Path]:
     return {1: _as_read(path)}
 
 
+def version_directories(directory: Path) -> list[tuple[int, Path]]:
+    """The directories below `directory` that are named as versions; raises OSError."""
+    if not directory.is_dir():
+        return []
+    numbered = ((version_number(entry.name), entry) for entry in directory.iterdir())
+    return sorted((number, entry) for number, entry in numbered if number and entry.is_dir())
+
+
+def version_number(folder: str) -> int | None:
+    """The version that a directory of this name holds, None when it is not a version."""
+    return int(folder) if _VERSION.fullmatch(folder) else None
+
+
+def model_name(names: Collection[str]) -> str | None:
+    """Which of the files in a version directory is its model, by their names."""
+    for suffix in MODEL_SUFFIXES:
+        for name in sorted(names):
+            if Path(name).suffix == suffix and not name.startswith("."):
+                return name
+    return None
+
+
 @contextmanager
 def told(path: Path) -> Iterator[None]:
     """Turns an OSError into a SourceUnavailable about `path`."""
@@ -131,20 +155,9 @@ def in_words(error: OSError) -> str:
     return (error.strerror or "input or output failed").lower()
 
 
-def _version_directories(directory: Path) -> list[tuple[int, Path]]:
-    if not directory.is_dir():
-        return []
-    named = (entry for entry in directory.iterdir() if _VERSION.fullmatch(entry.name))
-    return sorted((int(entry.name), entry) for entry in named if entry.is_dir())
-
-
 def _model_in(folder: Path) -> Path | None:
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    for suffix in MODEL_SUFFIXES:
-        for file in files:
-            if file.suffix == suffix and file.is_file():
-                return _as_read(file)
-    return None
+    name = model_name([file.name for file in folder.iterdir() if file.is_file()])
+    return None if name is None else _as_read(folder / name)
 
 
 def _as_read(file: Path) -> Path:
@@ -152,7 +165,7 @@ def _as_read(file: Path) -> Path:
 
 
 def _no_version(directory: Path) -> NoReturn:
-    empty = ", ".join(str(version) for version, _ in _version_directories(directory))
+    empty = ", ".join(str(version) for version, _ in version_directories(directory))
     raise SourceUnavailable(
         f"directory {directory} has no version directory with a model file"
         + (f" (without one: {empty})" if empty else "")

@@ -194,7 +194,7 @@ class Versions(Generic[ServingT]):
         """
         async with self._turn:
             before, settings = self.status(), self.settings
-            self._again_s = settings.poll_s or None
+            self._again_s = settings.look_every_s or None
             try:
                 found = {} if self._unloaded else await asyncio.to_thread(self._find, settings)
             except SourceUnavailable as error:

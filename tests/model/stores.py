@@ -1,0 +1,96 @@
+"""Real servers of the stores' protocols, and a way to fill each."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from xml.sax.saxutils import escape
+
+import fsspec
+import httpx
+from gcp_storage_emulator.server import create_server
+from moto.server import ThreadedMotoServer
+
+LOCALHOST = "127.0.0.1"
+
+
+class Bucket:
+    """The directory `resnet` of the bucket `models`, filled by a client of its own."""
+
+    def __init__(self, scheme: str, **options: Any) -> None:
+        self.url = f"{scheme}://models/resnet"
+        self.options = options
+        self._files = fsspec.filesystem(scheme, **options, skip_instance_cache=True)
+        if scheme == "s3":
+            self._files.mkdir("models")
+
+    def put(self, path: str, content: bytes) -> None:
+        self._files.pipe_file(f"models/resnet/{path}", content)
+
+    def remove(self, path: str) -> None:
+        self._files.rm_file(f"models/resnet/{path}")
+
+
+class Denying(ThreadingHTTPServer):
+    """Refuses everybody, and repeats what it was asked with."""
+
+    def __init__(self) -> None:
+        super().__init__((LOCALHOST, 0), _Denial)
+
+
+class _Denial(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        code = "<Error><Code>AccessDenied</Code>"
+        asked = f"<Message>{escape(str(self.headers))}</Message></Error>"
+        body = (code + asked).encode()
+        self.send_response(403)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def denying_server() -> Iterator[str]:
+    with Denying() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://{LOCALHOST}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The endpoint of an S3 without buckets."""
+    server = ThreadedMotoServer(LOCALHOST, 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    try:
+        # Buckets belong to the process and not to its server.
+        httpx.post(f"{endpoint}/moto-api/reset", trust_env=False).raise_for_status()
+        yield endpoint
+    finally:
+        server.stop()
+        assert server._server is not None
+        server._server.server_close()
+
+
+@contextmanager
+def google_server() -> Iterator[str]:
+    """The endpoint of a Google Cloud Storage with the bucket `models`."""
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
+    server = create_server(LOCALHOST, 0, in_memory=True, default_bucket="models")
+    server.start()
+    try:
+        yield f"http://{LOCALHOST}:{server._api._httpd.server_address[1]}"
+    finally:
+        server.stop()
+        threading.Thread.join(server._api)  # its own `join` does not wait
