@@ -19,7 +19,13 @@ import yaml
 
 from deployments.problems import KeyPath, Problem, meant
 from deployments.ray_config import at, entries, ray_problems
-from deployments.settings import INGRESS_NAME, SettingsError, settings_from
+from deployments.settings import (
+    INGRESS_NAME,
+    Settings,
+    SettingsError,
+    changed,
+    settings_from,
+)
 
 BUILDERS = ("deployments.app:build", "deployments.app.build")
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -50,16 +56,36 @@ def _served_here(config: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _application_problems(application: Mapping[str, Any]) -> Iterator[Problem]:
+    settings = None
     try:
-        settings_from(application.get("args", {}))
+        settings = settings_from(application.get("args", {}))
     except SettingsError as error:
         yield from (problem.under(("args",)) for problem in error.problems)
     names = [INGRESS_NAME, *_models_of(application)]
     for index, deployment in enumerate(entries(application, "deployments")):
-        name = at(deployment, "name")
+        place, name = ("deployments", index), at(deployment, "name")
         if isinstance(name, str) and name not in names:
             text = f"there is no deployment '{name}', {meant(name, names)}"
-            yield Problem(("deployments", index, "name"), text)
+            yield Problem((*place, "name"), text)
+        elif isinstance(deployment, Mapping) and "user_config" in deployment:
+            problems = _user_config_problems(name, deployment["user_config"], settings)
+            yield from (problem.under((*place, "user_config")) for problem in problems)
+
+
+def _user_config_problems(
+    name: object, user_config: object, settings: Settings | None
+) -> Sequence[Problem]:
+    """A model's user_config changes its settings while it runs; the ingress has none."""
+    if name == INGRESS_NAME:
+        return [Problem((), f"'{INGRESS_NAME}' takes none, its models are told it in args")]
+    model = next((m for m in settings.models if m.name == name), None) if settings else None
+    if settings is None or model is None:
+        return []
+    try:
+        changed(model, user_config, settings.limits, cached=settings.cache_dir is not None)
+    except SettingsError as error:
+        return error.problems
+    return []
 
 
 def _models_of(application: Mapping[str, Any]) -> list[str]:

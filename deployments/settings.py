@@ -173,7 +173,10 @@ class Settings(Group):
         contradictions = "; ".join(
             f"model '{model.name}' {complaint}"
             for model in self.models
-            for complaint in (*_beyond(self.limits, model), *_nowhere(self.cache_dir, model))
+            for complaint in (
+                *_beyond(self.limits, model),
+                *_nowhere(self.cache_dir is not None, model),
+            )
         )
         if contradictions:
             raise ValueError(contradictions)
@@ -188,10 +191,12 @@ def settings_from(args: Mapping[str, Any]) -> Settings:
         raise SettingsError(list(from_validation(error, Settings, args))) from None
 
 
-def changed(model: ModelSettings, user_config: object, limits: Limits) -> ModelSettings:
+def changed(
+    model: ModelSettings, user_config: object, limits: Limits, *, cached: bool
+) -> ModelSettings:
     """The model's settings with those of its deployment's `user_config`, which go first.
 
-    Raises SettingsError.
+    `cached` says whether there is a `cache_dir`. Raises SettingsError.
     """
     if not isinstance(user_config, Mapping):
         raise SettingsError([Problem((), f"user_config is {user_config!r:.100}, not a mapping")])
@@ -204,8 +209,8 @@ def changed(model: ModelSettings, user_config: object, limits: Limits) -> ModelS
         settings = ModelSettings.model_validate(whole)
     except ValidationError as error:
         raise SettingsError(list(from_validation(error, ModelSettings, whole))) from None
-    if beyond := "; ".join(_beyond(limits, settings)):
-        raise SettingsError([Problem((), beyond)])
+    if complaints := [*_beyond(limits, settings), *_nowhere(cached, settings)]:
+        raise SettingsError([Problem((), complaint) for complaint in complaints])
     return settings
 
 
@@ -214,11 +219,11 @@ def settings_table() -> str:
     return render(Settings)
 
 
-def _nowhere(cache_dir: str | None, model: ModelSettings) -> Iterator[str]:
-    """What has no place where it could be kept."""
-    if cache_dir is None and model.remember_shapes:
+def _nowhere(cached: bool, model: ModelSettings) -> Iterator[str]:
+    """What has no place where it could be kept, or two."""
+    if not cached and model.remember_shapes:
         yield f"has remember_shapes {model.remember_shapes}, which needs cache_dir"
-    if cache_dir is not None and "CACHE_DIR" in model.plugin_config:
+    if cached and "CACHE_DIR" in model.plugin_config:
         yield "has CACHE_DIR in its plugin_config, beside cache_dir"
 
 

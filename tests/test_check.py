@@ -79,6 +79,25 @@ def test_a_deployment_that_is_neither_the_ingress_nor_a_model_is_reported() -> N
     ]
 
 
+def test_what_a_user_config_changes_is_checked_with_the_rest() -> None:
+    document = config()
+    deployments = document["applications"][0]["deployments"]
+    deployments[0]["user_config"] = {"models": ["spots"]}
+    deployments[1]["user_config"] = {"shpae": "auto"}
+    deployments.append({"name": "other", "user_config": {"shape": "(1,3)", "batch_size": 2}})
+    assert lines(document) == [
+        (
+            "applications[0].deployments[0].user_config: "
+            "'Ingress' takes none, its models are told it in args"
+        ),
+        "applications[0].deployments[1].user_config.shpae: unknown setting, did you mean 'shape'?",
+        (
+            "applications[0].deployments[2].user_config: "
+            "shape '(1,3)' does not allow batch_size 2, give only one"
+        ),
+    ]
+
+
 def test_deployments_of_models_with_wrong_settings_are_still_known() -> None:
     document = config()
     document["applications"][0]["args"]["models"][0]["shape"] = 5

@@ -10,6 +10,7 @@ from deployments.settings import (
     Limits,
     Settings,
     SettingsError,
+    changed,
     settings_from,
     settings_table,
 )
@@ -196,3 +197,84 @@ def test_the_table_shows_defaults_as_they_are_written() -> None:
     assert "| `models[].source[].sha384` | text | *required* |" in table
     assert "| `limits.body_bytes` | integer | `268435456` (256 MiB) |" in table
     assert "| `models[].warm_up` | list of text or mapping of text to text | none |" in table
+
+
+# Changes while it runs ---------------------------------------------------------------------------
+
+
+def change(user_config: Any, *, cached: bool = False, **model: Any) -> Any:
+    """The changed settings, or the lines that say why they are refused."""
+    settings = settings_from(args(models=[{**SPOTS, **model}]))
+    try:
+        return changed(settings.models[0], user_config, settings.limits, cached=cached)
+    except SettingsError as error:
+        return str(error).splitlines()
+
+
+def test_what_a_user_config_names_goes_first_and_the_rest_stays() -> None:
+    settings = change(
+        {"shape": "(1:4,3,-1,-1)", "batching": {"max_rows": 4}},
+        max_compiled_shapes=3,
+        batching={"stacking": "never"},
+    )
+    assert ("(1:4,3,-1,-1)", 3) == (settings.shape, settings.max_compiled_shapes)
+    assert ("never", 4) == (settings.batching.stacking, settings.batching.max_rows)
+
+
+@pytest.mark.parametrize(
+    ("user_config", "told"),
+    [
+        (None, "user_config is None, not a mapping"),
+        ({"shape": "(1,"}, "shape: '(1,' is not a shape: write 'auto' or '(1,3,300,300)'"),
+        ({"shpae": "auto"}, "shpae: unknown setting, did you mean 'shape'?"),
+        ({"name": "other"}, "name: the model's name stays 'spots'"),
+        ({"batch_size": 5000}, "has batch_size 5000, limits.batch_rows is 4096"),
+        ({"remember_shapes": 3}, "has remember_shapes 3, which needs cache_dir"),
+    ],
+)
+def test_a_user_config_that_cannot_be_used_says_why(user_config: Any, told: str) -> None:
+    assert [told] == change(user_config)
+
+
+def test_shapes_are_remembered_where_there_is_a_cache() -> None:
+    assert 3 == change({"remember_shapes": 3}, cached=True).remember_shapes
+    model = {**SPOTS, "remember_shapes": 3}
+    told = ["model 'spots' has remember_shapes 3, which needs cache_dir"]
+    assert told == refusal(args(models=[model]))
+    settings = settings_from(args(models=[model], cache_dir="cache"))
+    assert Path("cache").absolute() == settings.cache_path()
+    assert settings_from(args()).cache_path() is None
+
+
+def test_two_places_for_compilations_are_refused() -> None:
+    model = {**SPOTS, "plugin_config": {"CACHE_DIR": "there"}}
+    told = ["model 'spots' has CACHE_DIR in its plugin_config, beside cache_dir"]
+    assert told == refusal(args(models=[model], cache_dir="here"))
+    assert settings_from(args(models=[model])).models
+
+
+def test_what_is_changed_in_place_loads_nothing_anew() -> None:
+    before = change({})
+    in_place = {
+        "max_compiled_shapes": 1,
+        "promote_after": 1,
+        "compiles_per_minute": 1,
+        "model_version_policy": "all",
+        "poll_s": 0.0,
+        "version_labels": {"a": 1},
+        "batching": {"max_rows": 2},
+    }
+    for key, value in in_place.items():
+        assert before.loaded_by() == change({key: value}).loaded_by(), key
+    loaded = {
+        "shape": "(1,3,300,300)",
+        "reshape": "blocking",
+        "layout": "NHWC:NCHW",
+        "warm_up": ["(1,3,9,9)"],
+        "plugin_config": {"NUM_STREAMS": 1},
+        "batching": {"stacking": "never"},
+        "unload_after_s": 1.0,
+    }
+    for key, value in loaded.items():
+        assert before.loaded_by() != change({key: value}).loaded_by(), key
+    assert before.loaded_by() != change({"batching": {"max_rows": 1}}).loaded_by()

@@ -15,7 +15,7 @@ from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.models import ServedModel
 from deployments.ingress.replicas import RayReplicas
 from deployments.ingress.served import ServedModels
-from deployments.settings import Limits
+from deployments.settings import INGRESS_NAME, Limits
 
 
 class Ingress(GrpcMethods):
@@ -39,7 +39,9 @@ class Ingress(GrpcMethods):
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serves the models that `user_config` names, which `build` sets; Serve calls it."""
-        names: list[str] = user_config["models"]
+        names = user_config.get("models")
+        if not isinstance(names, list):
+            raise ValueError(f"{INGRESS_NAME} takes no user_config but what `build` sets")
         handles = {name: serve.get_deployment_handle(name, _check_exists=False) for name in names}
         gone = self._set_models(handles)
         await asyncio.gather(*(model.close() for model in gone))

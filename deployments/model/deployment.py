@@ -60,6 +60,7 @@ class OpenVINOModel:
         self._versions: Versions[ServingVersion | IdleVersion] = Versions(
             settings, loader.find, loader.load
         )
+        self._cached = places.cache is not None
         self._hot_shapes = places.hot_shapes(settings.name)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,7 +71,7 @@ class OpenVINOModel:
         then the settings stay what they are, and the status says why.
         """
         try:
-            settings = changed(self._settings, user_config, self._limits)
+            settings = changed(self._settings, user_config, self._limits, cached=self._cached)
         except SettingsError as error:
             if not self._tasks:
                 raise
