@@ -5,7 +5,7 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check bench bench-gate bench-peers bench-clients format protos clean
+.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-gate  a short run that fails where Ray Serve as documented is too close"
 	@echo "make bench-peers  compare with MLServer, LitServe and BentoML; installs them in build/peers"
 	@echo "make bench-clients  Triton's perf_analyzer over HTTP and gRPC; fetches it into build/"
+	@echo "make bench-choosing  what reshape, max_compiled_shapes, ranges and layouts cost"
 	@echo "make protos  generate the gRPC messages anew from the .proto files"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
@@ -62,6 +63,9 @@ bench-peers: $(VENV)/.dev
 
 bench-clients: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.perf_analyzer $(BENCH)
+
+bench-choosing: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.choosing $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
