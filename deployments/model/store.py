@@ -70,11 +70,8 @@ class Store:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = shown(url)
-        try:
-            with self._told():
-                self._files, root = fsspec.url_to_fs(url, **options)
-        except ImportError:
-            raise SourceUnavailable(f"{self.url} cannot be read: {_missing_package(url)}") from None
+        with self._told():
+            self._files, root = fsspec.url_to_fs(url, **options)
         self._root = f"{root.rstrip('/')}/"
         self._bounds = {"timeout": CALL_S} if self._files.async_impl else {}
 
@@ -87,7 +84,7 @@ class Store:
         for path, info in self._listing().items():
             folder, _, name = path.removeprefix(self._root).partition("/")
             number = version_number(folder)
-            if number and name and info["type"] == "file" and not _hidden(name):
+            if number and info["type"] == "file" and not _left_out(name):
                 file = StoredFile(path, name, info.get("size"), _stamp(info))
                 found.setdefault(number, []).append(file)
         return {
@@ -120,7 +117,9 @@ class Store:
         try:
             yield
         except ImportError:
-            raise
+            raise SourceUnavailable(
+                f"{self.url} cannot be read: {_missing_package(self.url)}"
+            ) from None
         except Exception as error:  # each filesystem has exceptions of its own
             if hasattr(self, "_files"):
                 # fsspec keeps filesystems, and those keep having found no credentials.
@@ -129,8 +128,11 @@ class Store:
             raise SourceUnavailable(f"{self.url} cannot be read: {_why(error)}") from None
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+def _left_out(name: str) -> bool:
+    # Consoles make empty objects for directories, `1/` and `1/variables/`.
+    return name[-1:] in ("", "/") or any(
+        part.startswith(".") and part not in (".", "..") for part in name.split("/")
+    )
 
 
 def _stamp(info: Mapping[str, Any]) -> str:

@@ -29,6 +29,10 @@ class Bucket:
     def put(self, path: str, content: bytes) -> None:
         self._files.pipe_file(f"models/resnet/{path}", content)
 
+    def put_odd(self, key: str) -> None:
+        """An S3 object with a name that is no file's."""
+        self._files.call_s3("put_object", Bucket="models", Key=f"resnet/{key}", Body=b"")
+
     def remove(self, path: str) -> None:
         self._files.rm_file(f"models/resnet/{path}")
 

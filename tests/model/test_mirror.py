@@ -227,6 +227,9 @@ def test_versions_come_from_real_stores(
         assert content == found[1].with_suffix(".bin").read_bytes()
         bucket.put("1/m.xml", b"<new/>")
         assert b"<new/>" == bring_all(mirror)[1].read_bytes()
+        if scheme == "s3":
+            bucket.put_odd("1/variables/../../../evil")
+            assert "no copy can be named" in refusal(mirror)
         fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
 

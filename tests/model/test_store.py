@@ -87,6 +87,14 @@ def test_versions_with_a_model_file_are_listed_lowest_first(remote: Bucket) -> N
     assert {"saved_model.pb", "variables/variables.index"} == names
 
 
+def test_what_stands_for_a_directory_is_no_file(s3: Bucket) -> None:
+    s3.put("1/saved_model.pb", b"")
+    for key in ("1/", "1/variables/", "2/", "/"):
+        s3.put_odd(key)
+    versions = Store(s3.url, s3.options).versions()
+    assert {1: ["saved_model.pb"]} == {n: [f.name for f in files] for n, files in versions.items()}
+
+
 def test_a_signature_tells_changed_versions_from_unchanged(remote: Bucket) -> None:
     remote.put("1/m.onnx", b"first")
     remote.put("2/m.onnx", b"first")
