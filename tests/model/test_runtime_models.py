@@ -159,8 +159,9 @@ def test_dynamic_compilations_keep_a_bounded_number_of_executors(
     given: dict[str, Any] = {}
 
     class Core:
-        def compile_model(self, model: ov.Model, device: str, config: dict[str, Any]) -> None:
+        def compile_model(self, model: ov.Model, device: str, config: dict[str, Any]) -> Any:
             given.update(config)
+            return ov.Core().compile_model(model, device)
 
     monkeypatch.setattr(runtime, "_core", Core())
     runtime.compile(runtime.reshaped(models.add_one(), [shape]))
