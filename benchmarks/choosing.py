@@ -226,7 +226,7 @@ async def main() -> None:
     parser.add_argument("--detector", type=Path, default=default_detector())
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    print("| | | | ratio |\n|---|---|---|---|")
+    print("| what | one way | the other | ratio |\n|---|---|---|---|")
     for measure in (
         memory,
         static_and_dynamic,
