@@ -181,10 +181,12 @@ class Versions(Generic[ServingT]):
             except Exception:
                 logger.exception("looking for versions of '%s' failed", self.settings.name)
                 self._again_s = _RETRY_LAST_S
+            # Not `wait_for`: before Python 3.12 it loses a cancellation that comes with the event.
+            woken = asyncio.ensure_future(self._wake.wait())
             try:
-                await asyncio.wait_for(self._wake.wait(), self._again_s)
-            except asyncio.TimeoutError:
-                continue
+                await asyncio.wait([woken], timeout=self._again_s)
+            finally:
+                woken.cancel()
 
     async def look(self, *, at_once: bool = False) -> bool:
         """Brings the versions up to date; says whether that changed the status.

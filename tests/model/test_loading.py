@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -144,6 +145,33 @@ async def test_a_single_file_is_version_1(tmp_path: Path) -> None:
     serving = await loaded(tmp_path, source="seven.xml")
     assert ("1", 7.0) == (serving.info.version, await ask(serving, 1, 4))
     await serving.close()
+
+
+async def test_versions_of_a_store_are_copied_when_they_are_loaded(tmp_path: Path) -> None:
+    store = tmp_path / "store" / "m"
+    for number in (1, 2, 3):
+        put_version(store, number)
+    from_store, wanted = loader(tmp_path), settings(source=f"file://{store}")
+    found = from_store.find(wanted)
+    assert [1, 2, 3] == list(found)
+    home = tmp_path / "models" / "m"
+    for number in (2, 3):
+        serving = await from_store.load(number, found[number], wanted)
+        assert float(number) == await ask(serving, 1, 4)
+        await serving.close()
+    assert ["2", "3"] == sorted(path.name for path in home.iterdir() if path.name.isdigit())
+    assert found == from_store.find(wanted)
+    shutil.rmtree(store / "2")
+    put_version(store, 3)
+    changed = from_store.find(wanted)
+    assert [1, 3] == list(changed)
+    assert found[3] != changed[3]
+    serving = await from_store.load(3, changed[3], wanted)
+    assert 3.0 == await ask(serving, 1, 4)
+    await serving.close()
+    assert ["3"] == sorted(path.name for path in home.iterdir() if path.name.isdigit())
+    shutil.rmtree(store)
+    assert [3] == list(from_store.find(wanted))
 
 
 # Warm-up -----------------------------------------------------------------------------------------

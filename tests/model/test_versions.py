@@ -413,6 +413,20 @@ async def test_following_looks_again_after_a_while_and_when_the_settings_change(
     assert there.versions.revision(there.loaded[1].info.revision) is None
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_following_ends_when_it_is_cancelled_while_the_settings_change(turns: int) -> None:
+    there = Site(poll_s=0.0)
+    following = asyncio.ensure_future(there.versions.follow())
+    await there.versions.first_look.wait()
+    await asyncio.sleep(0.01)
+    there.versions.reconfigure(model())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.wait([following], timeout=5)
+    assert following.cancelled()
+
+
 async def test_closing_does_not_wait_for_what_lingers() -> None:
     there = Site()
     there.versions._linger_s = 3600.0

@@ -1,0 +1,143 @@
+"""The deployment's own class, called as Serve calls it, without Ray."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.arena import PeerArenas
+from deployments.crossing import BatchCall, BatchReply, Member, pack, unpack
+from deployments.errors import ModelUnavailable, VersionChanged
+from deployments.model.deployment import OpenVINOModel
+from deployments.model.loading import Places
+from deployments.settings import Limits, ModelSettings, SettingsError
+from tests.e2e.live import put_version
+from tests.model.loading import tensor
+
+
+class Model(OpenVINOModel):
+    def __del__(self) -> None:  # type: ignore[override]
+        """Serve awaits what this returns; Python, when the object goes, would not."""
+
+
+@asynccontextmanager
+async def running(root: Path, **settings: Any) -> AsyncIterator[OpenVINOModel]:
+    places = Places(root / "models", root / "cache", 10**9)
+    model = Model(
+        ModelSettings(**{"name": "m", "source": "m", "poll_s": 0.05, **settings}),
+        Limits(),
+        places,
+    )
+    try:
+        yield model
+    finally:
+        await model.shut_down()
+
+
+async def ask(model: OpenVINOModel, *shape: int, revision: str | None = None) -> Any:
+    """The number that the version adds, or the error."""
+    info = (await model.status()).info
+    assert info is not None
+    tensors = info.arrange([tensor(np.zeros(shape), name="data")])
+    key, rows = info.key_and_rows(tensors, 100)
+    member = Member(tuple(pack(t, None) for t in tensors), rows, (), 30.0)
+    reply = await model.infer(BatchCall(revision or info.revision, key, (member,), None))
+    assert isinstance(reply, BatchReply)
+    (answer,) = reply.members
+    if isinstance(answer, Exception):
+        return answer
+    return round(float(np.asarray(unpack(answer[0], None, PeerArenas()).data).flat[0]), 3)
+
+
+async def eventually(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 30
+    while not await holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_a_model_is_loaded_when_its_first_configuration_comes(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path) as model:
+        assert "LOADING" == (await model.status()).state
+        await model.reconfigure({})
+        assert "AVAILABLE" == (await model.status()).state
+        assert 1.0 == await ask(model, 1, 4)
+        assert 1 == (await model.statistics())["requests"]
+        report = await model.shapes("1")
+        assert report is not None
+        assert await model.shapes("2") is None
+
+
+async def test_settings_that_contradict_each_other_refuse_to_start(tmp_path: Path) -> None:
+    async with running(tmp_path) as model:
+        with pytest.raises(SettingsError, match="shpae"):
+            await model.reconfigure({"shpae": "auto"})
+
+
+async def test_but_they_change_nothing_once_it_runs(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path) as model:
+        await model.reconfigure({})
+        await model.reconfigure({"batch_size": 5000})
+        status = await model.status()
+        assert "AVAILABLE" == status.state
+        expected = "user_config is refused: has batch_size 5000, limits.batch_rows is 4096"
+        assert expected == status.reason
+        assert 1.0 == await ask(model, 1, 4)
+        await model.reconfigure({})
+        assert "" == (await model.status()).reason
+
+
+async def test_a_call_for_what_is_not_there_any_more_says_so(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path) as model:
+        await model.reconfigure({})
+        error = await ask(model, 1, 4, revision="7-0123456789abcdef")
+        assert isinstance(error, VersionChanged)
+        assert "version '7' of model 'm' changed" in error.message
+        call = BatchCall("1-0", ((-1, 4),), (Member((), 1, (), 1.0),), None)
+        await model.set_unloaded(True)
+        reply = await model.infer(call)
+        assert isinstance(reply, BatchReply)
+        assert isinstance(reply.members[0], ModelUnavailable)
+
+
+async def test_new_versions_are_found_and_looked_for_when_asked(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path) as model:
+        await model.reconfigure({})
+        put_version(tmp_path / "models" / "m", 2)
+
+        async def second() -> bool:
+            return bool(await ask(model, 1, 4) == 2.0)
+
+        await eventually(second)
+        await model.reconfigure({"poll_s": 0.0})
+        put_version(tmp_path / "models" / "m", 3)
+        assert await model.look()
+        assert 3.0 == await ask(model, 1, 4)
+        assert not await model.look()
+
+
+async def test_hot_shapes_are_compiled_at_the_next_start(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    rules = {"reshape": "blocking", "remember_shapes": 2}
+    async with running(tmp_path, **rules) as model:
+        await model.reconfigure({})
+        for size, times in ((4, 1), (5, 3), (6, 9)):
+            for _ in range(times):
+                await ask(model, 1, size)
+    async with running(tmp_path, **rules) as model:
+        await model.reconfigure({})
+        counters = await model.statistics()
+        assert (2, 0) == (counters["compiled_shapes"], counters["requests"])
+        for size in (6, 5, 4):
+            assert 1.0 == await ask(model, 1, size)
+        counters = await model.statistics()
+        assert (2, 3) == (counters["hits"], counters["compiles"])
