@@ -415,7 +415,7 @@ async def test_following_looks_again_after_a_while_and_when_the_settings_change(
 
 @pytest.mark.parametrize("turns", range(5))
 async def test_following_ends_when_it_is_cancelled_while_the_settings_change(turns: int) -> None:
-    there = Site(poll_s=0.0)
+    there = Site(poll_s=60.0)
     following = asyncio.ensure_future(there.versions.follow())
     await there.versions.first_look.wait()
     await asyncio.sleep(0.01)
