@@ -146,7 +146,7 @@ def test_settings_that_contradict_the_model_are_its_state(server: Server) -> Non
     while not reason:
         index = httpx.post(f"{server.url}/v2/repository/index", timeout=10).json()
         reason = next(entry["reason"] for entry in index if entry["name"] == "pixels")
-    assert "input 'z'" in reason
+    assert "color_format names 'z', the model's inputs are x" in reason
     bgr = pixels(1, 8, 8, 3)
     expected = direct(MODELS["pixels"], [normalized(bgr)])
     check(server, "pixels", tensor(bgr, "UINT8"), expected)

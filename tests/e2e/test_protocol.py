@@ -44,7 +44,14 @@ def test_model_metadata_names_open_dimensions_minus_one(http: httpx.Client, vers
         "name": "spots",
         "versions": ["1"],
         "platform": "openvino",
-        "inputs": [{"name": "data", "datatype": "FP32", "shape": [-1, 3, -1, -1]}],
+        "inputs": [
+            {
+                "name": "data",
+                "datatype": "FP32",
+                "shape": [-1, 3, -1, -1],
+                "parameters": {"layout": "NCHW"},
+            }
+        ],
         "outputs": [{"name": "detection_out", "datatype": "FP32", "shape": [1, 1, -1, 7]}],
     }
     assert expected == http.get(f"/v2/models/spots{version}").json()

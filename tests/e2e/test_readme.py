@@ -27,6 +27,12 @@ def test_the_commands_run_one_after_the_other(server: Server, tmp_path: Path) ->
     commands = commands.replace(".venv/bin/python examples/", f"{sys.executable} {ROOT}/examples/")
     commands = commands.replace("detect_faces.py", f"detect_faces.py --url {server.url}")
     commands = commands.replace("localhost:8000", server.url)
+    config = server.log.with_name("serve_config.yaml")
+    serve = Path(sys.executable).with_name("serve")
+    commands = commands.replace(
+        ".venv/bin/serve deploy serve_config.yaml",
+        f"{serve} deploy --address {server.dashboard} {config}",
+    )
     commands = commands.replace("models/face-detection", "models/spots")
     (tmp_path / "photos").mkdir()
     subprocess.run(
@@ -63,8 +69,14 @@ def test_the_python_example_runs(server: Server, tmp_path: Path) -> None:
 def test_the_yaml_examples_are_accepted() -> None:
     import yaml
 
-    from deployments.settings import settings_from
+    from deployments.settings import changed, settings_from
 
-    served = [settings_from(yaml.safe_load(example)).models for example in blocks("yaml")]
-
-    assert [["my-model"], ["classifier"]] == [[model.name for model in models] for models in served]
+    examples = [yaml.safe_load(example) for example in blocks("yaml")]
+    settings = [settings_from(example) for example in examples if "models" in example]
+    models = {model.name: model for one in settings for model in one.models}
+    assert ["my-model", "classifier", "stored"] == list(models)
+    (change,) = (d for example in examples for d in example.get("deployments", []))
+    changed_model = changed(
+        models[change["name"]], change["user_config"], settings[0].limits, cached=False
+    )
+    assert ("(1,3,200:800,200:800)", 4) == (changed_model.shape, changed_model.max_compiled_shapes)
