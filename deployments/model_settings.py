@@ -22,6 +22,7 @@ INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
 _REMOTE_S = 30.0
+_OFTEN_S = 0.01
 _CHANGED_IN_PLACE = (
     "name",
     "source",  # the files that it leads to are compared instead
@@ -250,6 +251,13 @@ class ModelSettings(Group):
     def _readable_shape(cls, shape: str | dict[str, str]) -> str | dict[str, str]:
         _check(shape, dimensions.parse_shape_rule)
         return shape
+
+    @field_validator("poll_s", "unload_after_s")
+    @classmethod
+    def _seldom(cls, seconds: float) -> float:
+        if 0 < seconds < _OFTEN_S:
+            raise ValueError(f"has to be 0 or at least {_OFTEN_S}, not {seconds:g}")
+        return seconds
 
     @field_validator("model_version_policy")
     @classmethod

@@ -135,7 +135,7 @@ def _text(details: list[ErrorDetails], path: KeyPath, model: type[BaseModel]) ->
         elif kind == "missing":
             sentences.append("required setting is missing")
         elif kind in ("extra_forbidden", "invalid_key"):
-            sentences.append(unknown_key(path[-1], _fields_at(model, path[:-1])))
+            sentences.append(unknown_key(path[-1] if path else "", _fields_at(model, path[:-1])))
         elif kind == "too_short":
             sentences.append(f"needs at least {context['min_length']} of them")
         else:

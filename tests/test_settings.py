@@ -278,3 +278,11 @@ def test_what_is_changed_in_place_loads_nothing_anew() -> None:
     for key, value in loaded.items():
         assert before.loaded_by() != change({key: value}).loaded_by(), key
     assert before.loaded_by() != change({"batching": {"max_rows": 1}}).loaded_by()
+
+
+@pytest.mark.parametrize("setting", ["poll_s", "unload_after_s"])
+def test_seconds_that_are_next_to_none_are_refused(setting: str) -> None:
+    told = [f"models[0].{setting}: has to be 0 or at least 0.01, not 1e-09"]
+    assert told == refusal(args(models=[{**SPOTS, setting: 1e-9}]))
+    for seconds in (0.0, 0.01):
+        assert settings_from(args(models=[{**SPOTS, setting: seconds}])).models

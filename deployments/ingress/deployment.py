@@ -44,13 +44,16 @@ class Ingress(GrpcMethods):
             raise ValueError(f"{INGRESS_NAME} takes no user_config but what `build` sets")
         handles = {name: serve.get_deployment_handle(name, _check_exists=False) for name in names}
         gone = self._set_models(handles)
-        await asyncio.gather(*(model.close() for model in gone))
+        await asyncio.gather(*(model.close() for model, _ in gone))
+        for _, replicas in gone:
+            replicas.close()
 
-    def _set_models(self, handles: Mapping[str, DeploymentHandle[Any]]) -> list[ServedModel]:
+    def _set_models(
+        self, handles: Mapping[str, DeploymentHandle[Any]]
+    ) -> list[tuple[ServedModel, RayReplicas]]:
         """Returns the models that are not served any more. Those that stay keep their handles."""
-        gone = [name for name in self._replicas if name not in handles]
-        for name in gone:
-            self._replicas.pop(name).close()
+        old = {name: r for name, r in self._replicas.items() if name not in handles}
+        self._replicas = {n: r for n, r in self._replicas.items() if n not in old}
         new = {
             name: RayReplicas(handle, self._meeting)
             for name, handle in handles.items()
@@ -59,7 +62,8 @@ class Ingress(GrpcMethods):
         self._replicas |= new
         limits = self.models.limits
         served = {name: ServedModel(name, r, limits, self._arena) for name, r in new.items()}
-        return self.models.change(list(handles), served)
+        gone = self.models.change(list(handles), served)
+        return [(model, old[model.name]) for model in gone]
 
     def __serve_build_asgi_app__(self) -> Application:
         """Serve calls this after the constructor, on the replica's event loop."""

@@ -104,10 +104,11 @@ class GrpcMethods:
 
     @_answers(_as(kserve.ModelReadyRequest))
     async def ModelReady(self, request: kserve.ModelReadyRequest) -> Message:
-        status = await self.models.named(request.name).status()
-        if status.info is not None:
+        try:
             await self.models.addressed(request.name, request.version or None)
-        return kserve.ModelReadyResponse(ready=status.state == "AVAILABLE")
+        except ModelUnavailable:
+            return kserve.ModelReadyResponse(ready=False)
+        return kserve.ModelReadyResponse(ready=True)
 
     @_answers(_as(kserve.ServerMetadataRequest))
     async def ServerMetadata(self, request: kserve.ServerMetadataRequest) -> Message:

@@ -10,6 +10,7 @@ from deployments.inference import ModelStatus
 from deployments.ingress.model_replicas import ReplicaDied
 
 _STATUS_S: Final = 1.0
+_STALE_S: Final = 4.0
 _SILENCES: Final = 4
 _REFUSALS: Final = 4
 _START_S: Final = 120.0
@@ -28,15 +29,22 @@ class KnownStatus:
         self._refreshing: asyncio.Task[ModelStatus] | None = None
 
     async def get(self) -> ModelStatus:
-        """Once a model has answered, nobody waits for its next answer: it may be busy."""
-        if time.monotonic() >= self._until:
+        """Of a model that has answered lately nobody waits for the next answer: it may be busy.
+
+        What is known from before a pause may be wrong by now, and is asked anew.
+        """
+        now = time.monotonic()
+        if now >= self._until:
             self.refresh()
-        if self._status.info is None and self._refreshing is not None:
+        unknown = self._status.info is None or now >= self._until + _STALE_S
+        if unknown and self._refreshing is not None:
             await asyncio.shield(self._refreshing)
         return self._status
 
     async def after_asking(self, *, believed: bool = False) -> ModelStatus:
         """The status after a replica was asked. One that cannot answer is `believed` at once."""
+        if self._refreshing is not None:  # it may have been asked too early
+            await asyncio.shield(self._refreshing)
         if believed:
             self._refusals = _REFUSALS
         return await asyncio.shield(self.refresh())

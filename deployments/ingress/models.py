@@ -79,10 +79,12 @@ class ServedModel:
             raise ModelUnavailable(self.name, status.reason)
         if version is None:
             return status.info
-        info = status.of(version)
-        if info is None:
+        found = next((v for v in status.versions if v.version == version), None)
+        if found is None or found.state == "UNLOADING":
             raise VersionNotFound(self.name, version, status.info.versions)
-        return info
+        if found.info is None:
+            raise ModelUnavailable(self.name, f"version {version}: {found.reason or found.state}")
+        return found.info
 
     async def changed_info(self, version: str | None) -> ModelInfo:
         """What a replica has now, after one did not know what `info` said; raises as that does."""

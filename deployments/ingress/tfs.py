@@ -76,4 +76,4 @@ def version_statuses(
 def _told(version: int, state: ModelState, reason: str) -> VersionStatus:
     if state == "UNAVAILABLE":
         return VersionStatus(version, "END", ModelUnavailable.grpc_code, reason)
-    return VersionStatus(version, state)
+    return VersionStatus(version, state, error_message=reason)

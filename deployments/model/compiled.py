@@ -199,6 +199,14 @@ class CompiledShapes(Generic[CompiledT]):
         await asyncio.gather(*tasks, return_exceptions=True)
         self._compiling.clear()
 
+    def let_go(self) -> None:
+        """Of all compilations, and of who makes them: whoever made this has it, and would never
+        be freed without the garbage collector."""
+        self._entries.clear()
+        self._dynamic = None
+        self._reshape = _nobody
+        self._pays = _nobody
+
     def _note(self, key: ShapeKey, requests: int) -> None:
         """Counts requests for a shape without a compilation, and promotes it when it pays."""
         now = self._clock()
@@ -321,3 +329,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._failed[key] = copy.copy(error), self._clock() + _REMEMBER_FAILURE_S
         if len(self._failed) > _REMEMBERED_KEYS:
             self._failed.popitem(last=False)
+
+
+def _nobody(*arguments: Any) -> Any:
+    raise RuntimeError("its version was let go of")

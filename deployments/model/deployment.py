@@ -38,7 +38,7 @@ from deployments.tensors import Array, Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
-_START_WAITS_S: Final = 20.0
+_START_WAITS_S: Final = 600
 _REMEMBER_S: Final = 60.0
 _OFF_LOOP_BYTES: Final = 1 << 20
 
@@ -62,32 +62,39 @@ class OpenVINOModel:
         )
         self._cached = places.cache is not None
         self._hot_shapes = places.hot_shapes(settings.name)
+        self._downloading = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Takes over settings that go before those it was made with; Serve calls it.
 
-        Raises SettingsError if they contradict each other, but not while requests are answered:
-        then the settings stay what they are, and the status says why.
+        Where they contradict each other the settings stay what they are, and the status says why:
+        Serve would replace the replica again and again if this raised.
         """
+        settings = self._versions.settings
         try:
             settings = changed(self._settings, user_config, self._limits, cached=self._cached)
         except SettingsError as error:
-            if not self._tasks:
-                raise
             self._versions.remark = f"user_config is refused: {' '.join(str(error).split())}"
             logger.error("model '%s': %s", self._settings.name, self._versions.remark)
-            return
-        self._versions.remark = ""
+        else:
+            self._versions.remark = ""
         self._versions.reconfigure(settings)
         if not self._tasks:
             self._tasks = [
                 asyncio.create_task(self._versions.follow()),
                 asyncio.create_task(self._remember_now_and_then()),
             ]
-            # The replica takes requests when this returns; most models are loaded by then.
+            await self._started()
+
+    async def _started(self) -> None:
+        """Until the model is loaded, if it can be: Serve then lets go of a replica that this one
+        replaces. What is being downloaded is waited for in the status instead."""
+        for _ in range(_START_WAITS_S):
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._versions.first_look.wait(), _START_WAITS_S)
+                await asyncio.wait_for(self._versions.first_look.wait(), 1.0)
+            if self._versions.first_look.is_set() or self._downloading:
+                return
 
     async def status(self) -> ModelStatus:
         return self._versions.status()
@@ -100,7 +107,7 @@ class OpenVINOModel:
 
     async def look(self) -> bool:
         """Looks for versions now, trying again what failed. Says whether that changed any."""
-        return await self._versions.look(at_once=True)
+        return await self._versions.look_now()
 
     async def set_unloaded(self, unloaded: bool) -> None:
         """Lets go of all versions, or loads them again."""
@@ -169,6 +176,7 @@ class OpenVINOModel:
 
     def _report_progress(self, line: str) -> None:
         self._versions.progress = line
+        self._downloading = True
 
     def _work(self, member: Member, call: BatchCall) -> Work:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -10,13 +11,14 @@ from typing import Any, Final
 from deployments.errors import ModelUnavailable
 from deployments.inference import ModelInfo, ShapeKey
 from deployments.model.hot_shapes import Shapes
+from deployments.model.lifecycle import LoadFailed
 from deployments.model.serving import Answer, ServingVersion, Work
-from deployments.model.versions import LoadFailed
 from deployments.settings import ModelSettings
 from deployments.shape_records import ShapesReport
 
 logger: Final = logging.getLogger("ray.serve")
 _HOT: Final = 64
+_RETRY_S: Final = 5.0
 
 
 class IdleVersion:
@@ -35,7 +37,9 @@ class IdleVersion:
         self._after_s = after_s
         self._settings: ModelSettings | None = None
         self._hot: list[Shapes] = []
+        self._failure, self._failed_until = "", 0.0
         self._running = 0
+        self._closed = False
         self._turn = asyncio.Lock()
         self._letting_go: asyncio.Task[None] | None = None
         self._wait()
@@ -71,22 +75,42 @@ class IdleVersion:
         return self._hot[:count] if self._serving is None else self._serving.hot(count)
 
     async def close(self) -> None:
+        self._closed = True
         self._stop_waiting()
         async with self._turn:
-            if self._serving is not None:
-                await self._serving.close()
+            serving, self._serving = self._serving, None
+            if serving is not None:
+                await serving.close()
 
     async def _awake(self) -> ServingVersion:
         async with self._turn:
+            if self._closed:
+                raise LoadFailed("its version is being unloaded")
             if self._serving is None:
                 logger.info("model '%s' is asked for again", self.info.name)
-                self._serving = await self._load()
-                if self._settings is not None:
-                    self._serving.configure(self._settings)
+                self._serving = await self._loaded_again()
             return self._serving
+
+    async def _loaded_again(self) -> ServingVersion:
+        """Raises LoadFailed, for a while without trying."""
+        if time.monotonic() < self._failed_until:
+            raise LoadFailed(self._failure)
+        try:
+            serving = await self._load()
+            if serving.info.revision != self.info.revision:
+                await serving.close()
+                raise LoadFailed("its files are not those of this version any more")
+        except LoadFailed as error:
+            self._failure, self._failed_until = str(error), time.monotonic() + _RETRY_S
+            raise
+        if self._settings is not None:
+            serving.configure(self._settings)
+        return serving
 
     def _wait(self) -> None:
         self._stop_waiting()
+        if self._closed:
+            return
         self._letting_go = asyncio.get_running_loop().create_task(self._let_go())
 
     def _stop_waiting(self) -> None:

@@ -16,13 +16,13 @@ from deployments.model.download import fetch
 from deployments.model.execution import SharedExecutions, to_the_end
 from deployments.model.hot_shapes import HotShapes
 from deployments.model.idle import IdleVersion
+from deployments.model.lifecycle import LoadFailed
 from deployments.model.mirror import Mirror
 from deployments.model.repository import Found, SourceUnavailable, find, found
 from deployments.model.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.serving import CacheSettings, ServingVersion
 from deployments.model.shapes import PolicyError
 from deployments.model.version import Version, VersionSettings
-from deployments.model.versions import LoadFailed
 from deployments.settings import ModelSettings
 
 logger: Final = logging.getLogger("ray.serve")

@@ -40,9 +40,9 @@ class Found:
 def find(name: str, source: str, repository: Path) -> dict[int, Found]:
     """Like `locate`, but incomplete versions are among them. Raises SourceUnavailable."""
     path = repository / source
-    if not path.is_dir() or (path / "saved_model.pb").is_file():
-        return {n: found(file) for n, file in locate(name, source, repository).items()}
     with told(path):
+        if not path.is_dir() or (path / "saved_model.pb").is_file():
+            return {n: found(file) for n, file in locate(name, source, repository).items()}
         folders = version_directories(path)
     if not folders:
         _no_version(path)
@@ -53,12 +53,12 @@ def found_in(folder: Path) -> Found:
     """The model in a version's directory."""
     try:
         model = _model_in(folder)
+        if model is not None:
+            return _readable(model, sorted(_files_in(folder)))
     except OSError as error:
         return Found(None, None, f"its directory cannot be read: {in_words(error)}")
-    if model is None:
-        known = ", ".join(MODEL_SUFFIXES)
-        return Found(None, None, f"its directory has no model file ({known})")
-    return _readable(model, sorted(_files_in(folder)))
+    known = ", ".join(MODEL_SUFFIXES)
+    return Found(None, None, f"its directory has no model file ({known})")
 
 
 def found(model: Path) -> Found:
@@ -129,8 +129,12 @@ def version_directories(directory: Path) -> list[tuple[int, Path]]:
 
 
 def version_number(folder: str) -> int | None:
-    """The version that a directory of this name holds, None when it is not a version."""
-    return int(folder) if _VERSION.fullmatch(folder) else None
+    """The version that a directory of this name holds, None when it is not a version.
+
+    Beyond an int64 it cannot be told over gRPC.
+    """
+    number = int(folder) if _VERSION.fullmatch(folder) and len(folder) < 20 else 0
+    return number if 0 < number < 2**63 else None
 
 
 def model_name(names: Collection[str]) -> str | None:

@@ -274,6 +274,7 @@ class ServingVersion:
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)
         await asyncio.to_thread(self._compiler.shutdown)
+        self._shapes.let_go()
 
     def _reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         started = time.perf_counter()

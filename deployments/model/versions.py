@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Final, Generic, TypeAlias
 
-from deployments.inference import ModelInfo, ModelState, ModelStatus, VersionStatus
+from deployments.inference import ModelState, ModelStatus, VersionStatus
+from deployments.model.lifecycle import Lifecycle, LoadFailed, ServingT
 from deployments.model.repository import Found, SourceUnavailable
 from deployments.settings import ModelSettings
 
@@ -27,45 +28,11 @@ _RETRY_FIRST_S: Final = 5.0
 _RETRY_LAST_S: Final = 120.0
 
 
-class LoadFailed(Exception):
-    """Raised when a version cannot be loaded; the text says why in words."""
-
-
-class Serving(Protocol):
-    """A loaded version at work."""
-
-    @property
-    def info(self) -> ModelInfo: ...
-
-    def configure(self, settings: ModelSettings) -> None:
-        """Takes over what needs no loading."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-ServingT = TypeVar("ServingT", bound=Serving)
 Find: TypeAlias = Callable[[ModelSettings], Mapping[int, Found]]
 """Blocks; raises SourceUnavailable."""
 
 Load: TypeAlias = Callable[[int, Found, ModelSettings], Awaitable[ServingT]]
 """Raises LoadFailed."""
-
-
-@dataclass(slots=True)
-class _Version(Generic[ServingT]):
-    """A version that is wanted, or was and still answers.
-
-    `loaded` and `failed` are what was loaded and what could not be.
-    """
-
-    serving: ServingT | None = None
-    loaded: Hashable = None
-    failed: Hashable = None
-    problem: str = ""
-    wait_s: float = 0.0
-    retry_at: float = 0.0
-    loading: bool = False
 
 
 class Versions(Generic[ServingT]):
@@ -89,17 +56,18 @@ class Versions(Generic[ServingT]):
         self._load = load
         self._linger_s = linger_s
         self._clock = clock
-        self._versions: dict[int, _Version[ServingT]] = {}
+        self._versions: dict[int, Lifecycle[ServingT]] = {}
         self._by_revision: dict[str, ServingT] = {}
         self._leaving: Counter[int] = Counter()
         self._retiring: set[asyncio.Task[None]] = set()
         self._seen: Mapping[int, Found] = {}
-        self._source = _Version[ServingT]()
+        self._source = Lifecycle[ServingT]()
         self.first_look = asyncio.Event()
         """Set when the versions have been looked at, and loaded if they could be."""
         self._unloaded = False
         self._again_s: float | None = None
         self._turn = asyncio.Lock()
+        self._asked: asyncio.Task[bool] | None = None
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self.remark = ""
@@ -123,18 +91,21 @@ class Versions(Generic[ServingT]):
         answering = self._answering()
         told = self._versions.keys() | +self._leaving
         versions = tuple(self._status(number, tuple(answering)) for number in sorted(told))
+        reasons = [
+            self.remark,
+            self._source.problem,
+            *(v.reason for v in versions[::-1] if v.state != "UNLOADING"),
+        ]
+        reason = next(filter(None, reasons), "")
         if answering:
-            return ModelStatus("AVAILABLE", self.remark or self._source.problem, versions)
+            return ModelStatus("AVAILABLE", reason, versions)
         if self._unloaded:
             return ModelStatus("UNAVAILABLE", "it was unloaded over the API", versions)
         if not self.first_look.is_set() or any(
             version.loading for version in self._versions.values()
         ):
             return ModelStatus("LOADING", self.progress, versions)
-        reasons = [self._source.problem, *(v.reason for v in versions)]
-        return ModelStatus(
-            "UNAVAILABLE", next(filter(None, reasons), "it has no version"), versions
-        )
+        return ModelStatus("UNAVAILABLE", reason or "it has no version", versions)
 
     def _answering(self) -> dict[int, ServingT]:
         """Lowest first."""
@@ -170,17 +141,13 @@ class Versions(Generic[ServingT]):
     async def set_unloaded(self, unloaded: bool) -> None:
         """Lets go of all versions, or loads them again; ends when that is done."""
         self._unloaded = unloaded
-        await self.look(at_once=True)
+        await self.look_now()
 
     async def follow(self) -> None:
         """Looks now, and whenever it is time to look again."""
         while True:
             self._wake.clear()
-            try:
-                await self.look()
-            except Exception:
-                logger.exception("looking for versions of '%s' failed", self.settings.name)
-                self._again_s = _RETRY_LAST_S
+            await self.look()
             # Not `wait_for`: before Python 3.12 it loses a cancellation that comes with the event.
             woken = asyncio.ensure_future(self._wake.wait())
             try:
@@ -188,25 +155,47 @@ class Versions(Generic[ServingT]):
             finally:
                 woken.cancel()
 
-    async def look(self, *, at_once: bool = False) -> bool:
-        """Brings the versions up to date; says whether that changed the status.
+    async def look_now(self) -> bool:
+        """Looks at once, though what failed was tried a while ago or files have just changed.
 
-        With `at_once`, what failed a moment ago is tried again, and files that have just changed
-        are taken for complete.
+        Says whether that changed what is loaded. Those who ask before it begins share one look.
         """
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_task(self._look_as_asked())
+        return await asyncio.shield(self._asked)
+
+    async def _look_as_asked(self) -> bool:
         async with self._turn:
-            before, settings = self.status(), self.settings
-            self._again_s = settings.look_every_s or None
-            try:
-                found = {} if self._unloaded else await asyncio.to_thread(self._find, settings)
-            except SourceUnavailable as error:
-                self._note_source(str(error), settings)
-            else:
-                self._source = _Version()
-                await self._bring_up(found, settings, at_once)
-                self._let_go(found, settings)
+            self._asked = None
+            changed = await self._look(at_once=True)
+        self._wake.set()  # `follow` waits for the time of an earlier look
+        return changed
+
+    async def look(self) -> bool:
+        """Brings the versions up to date; says whether that changed what is loaded."""
+        async with self._turn:
+            return await self._look(at_once=False)
+
+    async def _look(self, *, at_once: bool) -> bool:
+        before, settings = self._loaded(), self.settings
+        self._again_s = settings.look_every_s or None
+        try:
+            found = {} if self._unloaded else await asyncio.to_thread(self._find, settings)
+        except SourceUnavailable as error:
+            self._note_source(str(error), settings)
+        except Exception:
+            logger.exception("looking for versions of '%s' failed", settings.name)
+            self._put_off(self._source, None, "its source cannot be read, the log has the reason")
+        else:
+            self._source = Lifecycle()
+            await self._bring_up(found, settings, at_once)
+            self._let_go(found, settings)
+        finally:
             self.first_look.set()
-            return before != self.status()
+        return before != self._loaded()
+
+    def _loaded(self) -> dict[int, Hashable]:
+        return {number: version.loaded for number, version in self._versions.items()}
 
     async def close(self) -> None:
         """Ends after the inferences that are under way."""
@@ -235,18 +224,18 @@ class Versions(Generic[ServingT]):
         for number in policy.candidates(found):
             if policy.latest is not None and available >= policy.latest:
                 break
-            version = self._versions.setdefault(number, _Version())
+            version = self._versions.setdefault(number, Lifecycle())
             new = answered and self._seen.get(number) != found[number]
             await self._bring_up_one(number, version, found[number], settings, new, at_once)
             available += version.serving is not None
         for number in () if self._unloaded else policy.missing(found):
-            self._versions.setdefault(number, _Version()).problem = "its directory is not there"
+            self._versions.setdefault(number, Lifecycle()).problem = "its directory is not there"
         self._seen = found
 
     async def _bring_up_one(
         self,
         number: int,
-        version: _Version[ServingT],
+        version: Lifecycle[ServingT],
         found: Found,
         settings: ModelSettings,
         new: bool,
@@ -256,19 +245,21 @@ class Versions(Generic[ServingT]):
         if version.loaded == wanted:
             version.problem = ""
             return
-        if not at_once:
-            if version.failed == wanted and self._clock() < version.retry_at:
-                self._look_again(version.retry_at - self._clock())
+        if version.failed == wanted:
+            if at_once:  # but not all the time
+                version.wait_s = min(version.wait_s, _RETRY_FIRST_S)
+            if (left_s := version.tried_at + version.wait_s - self._clock()) > 0:
+                self._look_again(left_s)
                 return
-            if new:  # its files may not be complete yet
-                self._look_again(_SETTLE_S)
-                return
+        elif new and not at_once:  # its files may not be complete yet
+            self._look_again(_SETTLE_S)
+            return
         await self._replace(number, version, found, settings, wanted)
 
     async def _replace(
         self,
         number: int,
-        version: _Version[ServingT],
+        version: Lifecycle[ServingT],
         found: Found,
         settings: ModelSettings,
         wanted: Hashable,
@@ -292,10 +283,10 @@ class Versions(Generic[ServingT]):
         if before is not None:
             self._retire(number, before)
 
-    def _put_off(self, what: _Version[ServingT], failed: Hashable, reason: str) -> None:
+    def _put_off(self, what: Lifecycle[ServingT], failed: Hashable, reason: str) -> None:
         """The next try is after a wait that doubles from one to the next."""
         what.wait_s = min(2 * what.wait_s or _RETRY_FIRST_S, _RETRY_LAST_S)
-        what.failed, what.retry_at = failed, self._clock() + what.wait_s
+        what.failed, what.tried_at = failed, self._clock()
         what.problem = f"{reason}; next try in {what.wait_s:.0f} s"
         self._look_again(what.wait_s)
 
@@ -309,16 +300,16 @@ class Versions(Generic[ServingT]):
         policy = settings.version_policy
         candidates = policy.candidates(found)
         wanted = [n for n in candidates if self._answers(n)][: policy.latest]
-        complete = len(wanted) == min(len(candidates), policy.latest or len(candidates))
-        lowest = min(wanted) if complete and wanted and policy.latest else 0
+        complete = len(wanted) == policy.latest
+        lowest = min(wanted) if complete else 0
         awaited = {n for n in candidates if n > lowest}
         if not self._unloaded:
             awaited.update(policy.missing(found))
         for number in list(self._versions):
             if number in wanted or (not self._answers(number) and number in awaited):
                 continue
-            if number in found and not complete and self._answers(number):
-                continue  # it stands in for those that cannot be loaded
+            if found and not wanted and self._answers(number):
+                continue  # better than none, until one that is wanted can be loaded
             version = self._versions.pop(number)
             if version.serving is not None:
                 self._retire(number, version.serving)

@@ -323,7 +323,7 @@ async def test_a_model_that_is_not_there_yet_is_not_ready(status: ModelStatus) -
         grpc_methods.GetModelStatus, serving.GetModelStatusRequest(model_spec=spec)
     )
     expected = {
-        "LOADING": (0, serving.ModelVersionStatus.LOADING, 0, ""),
+        "LOADING": (0, serving.ModelVersionStatus.LOADING, 0, "it is being downloaded"),
         "UNAVAILABLE": (0, serving.ModelVersionStatus.END, 14, "no such file"),
     }
     assert [expected[status.state]] == [

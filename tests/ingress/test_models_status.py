@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from deployments.errors import ModelUnavailable, VersionNotFound
-from deployments.inference import ModelStatus
+from deployments.inference import ModelStatus, VersionStatus, available
 from deployments.ingress.known_status import _SILENCES, _START_S, _STATUS_S
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.models import ServedModel
@@ -209,13 +209,36 @@ async def test_a_model_that_cannot_answer_says_why(status: ModelStatus) -> None:
     assert f"model 'doubler' is not available: {status.reason}" == caught.value.message
 
 
-async def test_info_that_is_known_is_not_asked_for(clock: Clock) -> None:
+async def test_info_that_is_known_is_not_waited_for(clock: Clock) -> None:
     replicas = Replicas()
     model = served(replicas)
-    for _ in range(3):
-        assert INFO is await model.info()
-        clock.now += 10 * _STATUS_S
-    assert 1 == replicas.asked
+    assert INFO is await model.info()
+    replicas.open.clear()
+    clock.now += 3 * _STATUS_S
+    assert INFO is await model.info()
+
+
+async def test_after_a_pause_nothing_is_told_that_may_be_old(clock: Clock) -> None:
+    replicas = Replicas()
+    model = served(replicas)
+    await model.info()
+    replicas.status_now = available(replace(INFO, version="3"))
+    clock.now += 3600
+    assert "3" == (await model.info("3")).version
+    replicas.status_now = TimeoutError()
+    clock.now += 3600
+    assert "3" == (await model.info()).version
+
+
+async def test_a_version_that_cannot_answer_is_told_with_its_reason() -> None:
+    broken = VersionStatus("3", "UNAVAILABLE", "m.bin is missing")
+    leaving = VersionStatus("1", "UNLOADING", "it is being let go of")
+    known = VersionStatus("2", "AVAILABLE", "", INFO)
+    model = served(Replicas(ModelStatus("AVAILABLE", "", (leaving, known, broken))))
+    with pytest.raises(ModelUnavailable, match="not available: version 3: m"):
+        await model.info("3")
+    with pytest.raises(VersionNotFound):
+        await model.info("1")
 
 
 async def test_statistics_come_from_the_replicas() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from deployments.arena import PeerArenas
 from deployments.crossing import BatchCall, BatchReply, Member, pack, unpack
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.model.deployment import OpenVINOModel
 from deployments.model.loading import Places
-from deployments.settings import Limits, ModelSettings, SettingsError
+from deployments.settings import Limits, ModelSettings
 from tests.e2e.live import put_version
 from tests.model.loading import tensor
 
@@ -74,21 +73,25 @@ async def test_a_model_is_loaded_when_its_first_configuration_comes(tmp_path: Pa
         assert await model.shapes("2") is None
 
 
-async def test_settings_that_contradict_each_other_refuse_to_start(tmp_path: Path) -> None:
-    async with running(tmp_path) as model:
-        with pytest.raises(SettingsError, match="shpae"):
-            await model.reconfigure({"shpae": "auto"})
-
-
-async def test_but_they_change_nothing_once_it_runs(tmp_path: Path) -> None:
+async def test_it_starts_without_what_of_its_configuration_cannot_be_used(tmp_path: Path) -> None:
     put_version(tmp_path / "models" / "m", 1)
     async with running(tmp_path) as model:
-        await model.reconfigure({})
+        await model.reconfigure({"shpae": "auto"})
+        status = await model.status()
+        expected = "user_config is refused: shpae: unknown setting, did you mean 'shape'?"
+        assert ("AVAILABLE", expected) == (status.state, status.reason)
+
+
+async def test_settings_that_contradict_each_other_change_nothing(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path, shape="(1:4,4)") as model:
+        await model.reconfigure({"max_compiled_shapes": 3})
         await model.reconfigure({"batch_size": 5000})
+        assert 3 == (await model.statistics())["max_compiled_shapes"]
         status = await model.status()
         assert "AVAILABLE" == status.state
-        expected = "user_config is refused: has batch_size 5000, limits.batch_rows is 4096"
-        assert expected == status.reason
+        expected = "shape '(1:4,4)' does not allow batch_size 5000, give only one"
+        assert f"user_config is refused: {expected}" == status.reason
         assert 1.0 == await ask(model, 1, 4)
         await model.reconfigure({})
         assert "" == (await model.status()).reason

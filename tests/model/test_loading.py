@@ -1,11 +1,13 @@
 """Loading versions from real files with real OpenVINO, without Ray."""
 
 import asyncio
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import openvino as ov
 import pytest
 
 from deployments.model.idle import IdleVersion
+from deployments.model.lifecycle import LoadFailed
 from deployments.model.loading import Loader, Places
 from deployments.model.serving import ServingVersion, Work
-from deployments.model.versions import LoadFailed
 from deployments.settings import ModelSettings
 from tests.e2e.live import counting_model, put_version
 from tests.model.loading import tensor
+from tests.model.models import add_one
 
 
 def settings(**changes: Any) -> ModelSettings:
@@ -102,18 +105,29 @@ async def test_broken_files_are_told_in_words(
 
 _AS_NOBODY = """
 import os, pathlib
-from deployments.model.repository import find
+from deployments.model.repository import SourceUnavailable, find
 if os.geteuid() == 0:  # who may read everything
     os.setuid(65534)
-print(find("m", "m", pathlib.Path())[1].problem)
+try:
+    print(find("m", "m", pathlib.Path())[1].problem)
+except SourceUnavailable as error:
+    print(error)
 """
 
 
-def test_a_file_without_read_permission_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("forbidden", "told"),
+    [
+        ("m/1/m.bin", "m.bin cannot be read: permission denied"),
+        ("m/1", "its directory cannot be read: permission denied"),
+        ("m", "m cannot be used: permission denied"),
+    ],
+)
+def test_what_may_not_be_read_is_told(forbidden: str, told: str, tmp_path: Path) -> None:
     put_version(tmp_path / "m", 1)
-    (tmp_path / "m" / "1" / "m.bin").chmod(0)
+    (tmp_path / forbidden).chmod(0)
     tmp_path.chmod(0o755)
-    told = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-c", _AS_NOBODY],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
@@ -122,7 +136,8 @@ def test_a_file_without_read_permission_is_told(tmp_path: Path) -> None:
         timeout=30,
         check=True,
     ).stdout
-    assert "m.bin cannot be read: permission denied\n" == told
+    (tmp_path / forbidden).chmod(0o755)
+    assert f"{told}\n" == answer
 
 
 async def test_a_version_serves_on_when_its_files_are_overwritten_or_removed(
@@ -233,7 +248,9 @@ async def test_an_idle_version_is_let_go_of_and_comes_back_for_the_next_request(
     await serving.close()
 
 
-async def test_an_idle_version_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
+async def test_an_idle_version_that_cannot_be_loaded_again_says_why_without_trying_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_version(tmp_path / "models" / "m", 1)
     serving = await loaded(tmp_path, unload_after_s=0.05)
     assert isinstance(serving, IdleVersion)
@@ -242,8 +259,53 @@ async def test_an_idle_version_that_cannot_be_loaded_again_says_why(tmp_path: Pa
     with pytest.raises(AssertionError, match=r"not available: OpenVINO cannot read m\.xml"):
         await ask(serving, 1, 4)
     put_version(tmp_path / "models" / "m", 1)
+    with pytest.raises(AssertionError, match=r"not available: OpenVINO cannot read m\.xml"):
+        await ask(serving, 1, 4)
+    monkeypatch.setattr(serving, "_failed_until", 0.0)
     assert 1.0 == await ask(serving, 1, 4)
     await serving.close()
+
+
+async def test_an_idle_version_does_not_come_back_as_another(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "m"
+    put_version(folder, 1)
+    serving = await loaded(tmp_path, unload_after_s=0.05)
+    assert isinstance(serving, IdleVersion)
+    await _idle(serving)
+    ov.save_model(add_one((1, 4)), folder / "1" / "m.xml", compress_to_fp16=False)
+    with pytest.raises(AssertionError, match="its files are not those of this version any more"):
+        await ask(serving, 1, 4)
+    await serving.close()
+
+
+async def test_a_closed_version_does_not_wait_to_be_idle(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    serving = await loaded(tmp_path, unload_after_s=3600.0)
+    assert isinstance(serving, IdleVersion)
+    asked = asyncio.ensure_future(ask(serving, 1, 4))
+    await asyncio.sleep(0)
+    await serving.close()
+    assert 1.0 == await asked
+    assert serving._letting_go is None
+    assert serving._serving is None
+
+
+async def test_a_version_that_is_let_go_of_takes_no_memory_without_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    serving = await loaded(tmp_path, warm_up=["(1,4)"])
+    assert isinstance(serving, ServingVersion)
+    await ask(serving, 1, 5)
+    version = weakref.ref(serving.version)
+    gc.collect()
+    gc.disable()
+    try:
+        await serving.close()
+        del serving
+        assert version() is None
+    finally:
+        gc.enable()
 
 
 class Slow:

@@ -87,3 +87,10 @@ def test_a_local_source_that_cannot_be_served_says_why(tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailable) as failure:
             locate("m", source, tmp_path)
         assert reason == str(failure.value)
+
+
+def test_a_version_that_no_protocol_can_tell_is_none(tmp_path: Path) -> None:
+    for name in (str(2**63 - 1), str(2**63), "9" * 30):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.onnx").touch()
+    assert [2**63 - 1] == list(versions_in(tmp_path))

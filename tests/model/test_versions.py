@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from deployments.inference import InputSpec, ModelInfo, ModelStatus
+from deployments.model.lifecycle import LoadFailed
 from deployments.model.repository import Found, SourceUnavailable
-from deployments.model.versions import LoadFailed, Versions
+from deployments.model.versions import Versions
 from deployments.settings import ModelSettings
 from deployments.tensors import BYTES
 
@@ -146,7 +147,7 @@ async def test_a_named_version_that_is_not_there_is_told(site: Make) -> None:
     assert {"1": "AVAILABLE", "7": "UNAVAILABLE"} == states(there.versions.status())
     assert "its directory is not there" == there.versions.status().versions[1].reason
     there.put(7)
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     assert {"1": "AVAILABLE", "7": "AVAILABLE"} == states(there.versions.status())
 
 
@@ -160,7 +161,7 @@ async def test_a_new_version_is_loaded_before_the_old_one_is_let_go_of(site: Mak
     (first,) = there.loaded
     there.put(2)
     there.go.clear()
-    looking = asyncio.ensure_future(there.versions.look(at_once=True))
+    looking = asyncio.ensure_future(there.versions.look_now())
     await eventually(lambda: len(there.attempts) == 2)
     assert {"1": "AVAILABLE", "2": "LOADING"} == states(there.versions.status())
     assert first is there.versions.revision(first.info.revision)
@@ -195,7 +196,7 @@ async def test_a_removed_version_goes_and_a_lower_one_takes_its_place(site: Make
     there.put(2)
     await there.versions.look()
     del there.found[2]
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     await settled(there)
     assert {"1": "AVAILABLE"} == states(there.versions.status())
     there.found.clear()
@@ -209,12 +210,54 @@ async def test_changed_files_are_loaded_beside_what_serves(site: Make) -> None:
     there.put(1, "a")
     await there.versions.look()
     there.put(1, "b")
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     first, second = there.loaded
     assert second is there.versions.revision(second.info.revision)
     await settled(there)
     assert (True, False) == (first.closed, second.closed)
     assert second is there.versions.revision(second.info.revision)
+
+
+async def test_a_version_whose_directory_is_replaced_serves_until_the_next_one_does(
+    site: Make,
+) -> None:
+    there = site()
+    there.put(1)
+    await there.versions.look()
+    del there.found[1]
+    there.put(2)
+    there.broken = {2: "it is no model"}
+    for _ in range(3):
+        await there.versions.look()
+        assert {"1": "AVAILABLE", "2": "UNAVAILABLE"} == states(there.versions.status())
+    there.broken = {}
+    there.put(2, "mended")
+    await there.versions.look()
+    await there.versions.look()
+    assert {"1": "UNLOADING", "2": "AVAILABLE"} == states(there.versions.status())
+
+
+async def test_a_version_that_is_named_by_mistake_takes_nothing_from_what_serves(
+    site: Make,
+) -> None:
+    there = site()
+    there.put(3)
+    await there.versions.look()
+    there.versions.reconfigure(model(model_version_policy={"specific": [33]}))
+    await there.versions.look()
+    assert {"3": "AVAILABLE", "33": "UNAVAILABLE"} == states(there.versions.status())
+
+
+async def test_going_back_to_lower_versions_does_not_wait_for_a_broken_one(site: Make) -> None:
+    there = site()
+    there.broken = {1: "it is no model"}
+    for number in (1, 3, 5):
+        there.put(number)
+    await there.versions.look()
+    there.versions.reconfigure(model(model_version_policy={"specific": [1, 3]}))
+    await there.versions.look()
+    await settled(there)
+    assert {"1": "UNAVAILABLE", "3": "AVAILABLE"} == states(there.versions.status())
 
 
 # What cannot be loaded ---------------------------------------------------------------------------
@@ -226,7 +269,7 @@ async def test_a_broken_version_is_told_and_the_old_one_goes_on_serving(site: Ma
     await there.versions.look()
     there.broken = {2: "it is no model"}
     there.put(2)
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     status = there.versions.status()
     assert {"1": "AVAILABLE", "2": "UNAVAILABLE"} == states(status)
     assert "it is no model; next try in 5 s" == status.versions[1].reason
@@ -245,7 +288,7 @@ async def test_the_next_lower_version_stands_in_for_one_that_is_broken_from_the_
     now = states(there.versions.status())
     assert {"2": "AVAILABLE", "3": "UNAVAILABLE", "4": "AVAILABLE"} == now
     there.put(5)
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     await settled(there)
     assert {"4": "AVAILABLE", "5": "AVAILABLE"} == states(there.versions.status())
 
@@ -272,13 +315,51 @@ async def test_what_failed_is_tried_again_after_longer_and_longer_or_when_its_fi
     assert "AVAILABLE" == there.versions.status().state
 
 
+async def test_those_who_ask_at_once_share_a_look_and_do_not_make_it_worse(site: Make) -> None:
+    there = site()
+    there.broken = {1: "it is no model"}
+    there.put(1)
+    await there.versions.look()
+    there.now = 6.0
+    await asyncio.gather(*(there.versions.look_now() for _ in range(50)))
+    assert 2 == len(there.attempts)
+    for _ in range(10):
+        assert not await there.versions.look_now()
+    assert 2 == len(there.attempts)
+    assert there.versions.status().reason.endswith("next try in 10 s")
+    there.broken = {}
+    there.now += 6.0
+    both = await asyncio.gather(there.versions.look_now(), there.versions.look_now())
+    assert [True, True] == [*both]
+
+
+async def test_a_source_that_fails_in_an_unforeseen_way_is_told_and_tried_again(
+    site: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = site()
+
+    def find(settings: ModelSettings) -> dict[int, Found]:
+        raise ZeroDivisionError
+
+    there.versions._find = find
+    await there.versions.look()
+    status = there.versions.status()
+    assert "UNAVAILABLE" == status.state
+    assert status.reason.startswith("its source cannot be read, the log has the reason; next try")
+    assert "ZeroDivisionError" in caplog.text
+    there.versions._find = there.find
+    there.put(1)
+    await there.versions.look()
+    assert "AVAILABLE" == there.versions.status().state
+
+
 async def test_broken_changes_of_a_version_leave_it_serving_with_a_reason(site: Make) -> None:
     there = site()
     there.put(1, "good")
     await there.versions.look()
     there.broken = {1: "weights are missing"}
     there.put(1, "bad")
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     (version,) = there.versions.status().versions
     assert "AVAILABLE" == version.state
     assert version.reason.startswith("weights are missing")
@@ -433,6 +514,6 @@ async def test_closing_does_not_wait_for_what_lingers() -> None:
     there.put(1)
     await there.versions.look()
     there.put(2)
-    await there.versions.look(at_once=True)
+    await there.versions.look_now()
     await asyncio.wait_for(there.versions.close(), 10)
     assert [True, True] == [loaded.closed for loaded in there.loaded]
