@@ -1,7 +1,26 @@
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
 import pytest
+
+from tests.model.sites import Site
 
 
 @pytest.fixture(autouse=True)
 def static_compilations_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's models are too small to time: what is promoted would be chance."""
     monkeypatch.setattr("deployments.model.version.static_wins", lambda *_: True)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(**settings: Any) -> Site:
+        sites.append(Site(**settings))
+        return sites[-1]
+
+    yield make
+    for made in sites:
+        await made.versions.close()
+        assert all(loaded.closed for loaded in made.loaded)
