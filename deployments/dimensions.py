@@ -5,7 +5,7 @@ it, a dimension may be 0 and `()` stands for the shape of a scalar.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -89,6 +89,33 @@ def accepts(rule: ShapeRule, shape: Sequence[int]) -> bool:
 def spell(rule: ShapeRule) -> str:
     """The rule as `parse_shape_rule` reads it."""
     return rule if isinstance(rule, str) else "(" + ",".join(map(str, rule)) + ")"
+
+
+def check(shape: str | dict[str, str], parse: Callable[[str], object]) -> None:
+    """Raises ValueError if the shape, or an input's, cannot be read."""
+    if isinstance(shape, str):
+        parse(shape)
+    elif not shape:
+        raise ValueError("names no input")
+    else:
+        for name, text in shape.items():
+            _check_input(name, text, parse)
+
+
+def _check_input(name: str, text: str, parse: Callable[[str], object]) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        raise ValueError(f"input '{name}': {error}") from None
+
+
+def outside(rules: Mapping[str, ShapeRule], shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Why shapes, by input, are not what the rules take."""
+    for name, rule in rules.items():
+        if name in shapes and not accepts(rule, shapes[name]):
+            yield f"is outside shape '{spell(rule)}' of input '{name}'"
+        elif name not in shapes and (rule == "auto" or any(dim.fixed is None for dim in rule)):
+            yield f"leaves out input '{name}'"
 
 
 def _parse_dim(part: str, text: str) -> Dim:

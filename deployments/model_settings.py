@@ -1,7 +1,7 @@
 """The settings of one served model, an entry of `models` in serve_config.yaml."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -249,7 +249,7 @@ class ModelSettings(Group):
     @field_validator("shape")
     @classmethod
     def _readable_shape(cls, shape: str | dict[str, str]) -> str | dict[str, str]:
-        _check(shape, dimensions.parse_shape_rule)
+        dimensions.check(shape, dimensions.parse_shape_rule)
         return shape
 
     @field_validator("poll_s", "unload_after_s")
@@ -279,7 +279,7 @@ class ModelSettings(Group):
     @classmethod
     def _readable_warm_up(cls, entries: list[str | dict[str, str]]) -> list[str | dict[str, str]]:
         for entry in entries:
-            _check(entry, dimensions.parse_fixed)
+            dimensions.check(entry, dimensions.parse_fixed)
         return entries
 
     @field_validator("device")
@@ -349,34 +349,8 @@ class ModelSettings(Group):
             yield f"names no input, shape has several ({', '.join(rules)})"
         else:
             by_name = dict.fromkeys(rules, warm_up) if isinstance(warm_up, tuple) else warm_up
-            yield from _outside(rules, by_name)
+            yield from dimensions.outside(rules, by_name)
         named = warm_up.items() if isinstance(warm_up, dict) else [(None, warm_up)]
         size = self.batch_size
         if size != "auto" and not any(s and self._batch_is(size, name, s) for name, s in named):
             yield f"is outside batch_size {size}"
-
-
-def _check(shape: str | dict[str, str], parse: Callable[[str], object]) -> None:
-    """Raise ValueError if the shape, or an input's, cannot be read."""
-    if isinstance(shape, str):
-        parse(shape)
-    elif not shape:
-        raise ValueError("names no input")
-    else:
-        for name, text in shape.items():
-            _check_input(name, text, parse)
-
-
-def _check_input(name: str, text: str, parse: Callable[[str], object]) -> None:
-    try:
-        parse(text)
-    except ValueError as error:
-        raise ValueError(f"input '{name}': {error}") from None
-
-
-def _outside(rules: dict[str, ShapeRule], shapes: dict[str, Shape]) -> Iterator[str]:
-    for name, rule in rules.items():
-        if name in shapes and not dimensions.accepts(rule, shapes[name]):
-            yield f"is outside shape '{dimensions.spell(rule)}' of input '{name}'"
-        elif name not in shapes and (rule == "auto" or any(dim.fixed is None for dim in rule)):
-            yield f"leaves out input '{name}'"
