@@ -42,8 +42,10 @@ serve: $(VENV)/.serve
 	  exec $(BIN)/serve run $(VENV)/$(notdir $(CONFIG)); \
 	fi
 
+# Really started servers are tested in a process of their own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

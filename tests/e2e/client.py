@@ -11,6 +11,9 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from examples.spots_picture import random_spots, spots_picture
+from tests.e2e.server import NO_TLS
+
 Array = NDArray[Any]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _DATATYPES = {"float32": "FP32", "uint8": "UINT8", "int64": "INT64"}
@@ -53,7 +56,8 @@ def read_outputs(response: httpx.Response) -> dict[str, Array]:
 def infer(url: str, model: str, inputs: Mapping[str, Array], **more: Any) -> dict[str, Array]:
     body, headers = binary_request(inputs, **more)
     target = f"{url}/v2/models/{model}/infer"
-    return read_outputs(httpx.post(target, content=body, headers=headers, timeout=60))
+    response = httpx.post(target, content=body, headers=headers, timeout=60, verify=NO_TLS)
+    return read_outputs(response)
 
 
 async def infer_async(
@@ -81,3 +85,20 @@ def direct(model: ov.Model, inputs: Array, precision: str | None = "f32") -> Arr
     compiled = ov.Core().compile_model(model, "CPU", config)
     result: Array = np.array(compiled([inputs])[0])
     return result
+
+
+def spots_found(url: str) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """The centres of the spots on a generated picture and of those found, to 8 pixels."""
+    spots = random_spots(420, 310, 9, seed=5)
+    picture = spots_picture(420, 310, spots, seed=5)
+    tensor = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))
+    table = infer(url, "spots", {"data": tensor})["detection_out"][0, 0]
+    boxes = [row[3:] for row in table if row[0] == 0 and row[2] > 0.5]
+    found = {
+        (x, y)
+        for x, y, _ in spots
+        for box in boxes
+        if abs((box[0] + box[2]) / 2 * 420 - x) < 4 and abs((box[1] + box[3]) / 2 * 310 - y) < 4
+    }
+    assert len(boxes) == len(spots)
+    return {(x, y) for x, y, _ in spots}, found

@@ -12,7 +12,7 @@ from tests.e2e.client import Array, direct, infer, infer_async, picture_tensor
 from tests.e2e.server import Server
 from tests.shared import FACE_MODEL, FACES_AT_300, PEOPLE, needs_shared
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), needs_shared]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_shared]
 
 SIZES = [(300, 300), (500, 500), (600, 400), None]
 PICTURES = ["people2.jpeg", "people3.jpeg", "people4.jpeg"]

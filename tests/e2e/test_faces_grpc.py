@@ -15,7 +15,7 @@ from tests.e2e.client import Array, direct, infer_async, picture_tensor
 from tests.e2e.server import Server
 from tests.shared import FACE_MODEL, PEOPLE, needs_shared
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), needs_shared]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_shared]
 
 SIZES = [(300, 300), (600, 400), (420, 315)]
 PICTURES = ["people2.jpeg", "people3.jpeg", "people4.jpeg"]

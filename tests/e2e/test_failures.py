@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.client import Array, binary_request, infer_async
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def rows(count: int) -> list[Array]:

@@ -20,7 +20,7 @@ from tests.formats import onnx_models, paddle, tensorflow, tensorflow_lite
 from tests.model import models
 from tests.model.loading import tensor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def whole(*shape: int) -> Array:

@@ -1,4 +1,4 @@
-"""From start to Ctrl-C with the configuration that people get, and without HAProxy."""
+"""From start to Ctrl-C with the configuration that people get."""
 
 import json
 import socket
@@ -20,15 +20,13 @@ import openvino as ov
 import pytest
 import yaml
 
-from deployments.check import without_haproxy
 from deployments.model.spots import spots_model
-from examples.spots_picture import random_spots, spots_picture
-from tests.e2e.client import infer
+from tests.e2e.client import infer, spots_found
 from tests.e2e.clients import call
 from tests.e2e.conftest import config, save
-from tests.e2e.server import Server, family, running, stop
+from tests.e2e.server import family, running, stop
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,23 +35,6 @@ def default_config() -> dict[str, Any]:
     loaded = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     assert isinstance(loaded, dict)
     return loaded
-
-
-def spots_found(server: Server) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
-    """The centres of the spots on a generated picture and of those found, to 8 pixels."""
-    spots = random_spots(420, 310, 9, seed=5)
-    picture = spots_picture(420, 310, spots, seed=5)
-    tensor = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))
-    table = infer(server.url, "spots", {"data": tensor})["detection_out"][0, 0]
-    boxes = [row[3:] for row in table if row[0] == 0 and row[2] > 0.5]
-    found = {
-        (x, y)
-        for x, y, _ in spots
-        for box in boxes
-        if abs((box[0] + box[2]) / 2 * 420 - x) < 4 and abs((box[1] + box[3]) / 2 * 310 - y) < 4
-    }
-    assert len(boxes) == len(spots)
-    return {(x, y) for x, y, _ in spots}, found
 
 
 def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
@@ -67,7 +48,7 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         reply = httpx.get(f"{server.url}/v2/models/face-detection")
         assert 503 == reply.status_code
         assert "cannot be downloaded" in reply.json()["error"]
-        expected, found = spots_found(server)
+        expected, found = spots_found(server.url)
         assert expected == found
         call("sends_pictures", server)
 
@@ -81,14 +62,6 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", port))
-
-
-def test_without_haproxy_the_same_configuration_serves_through_rays_proxy(tmp_path: Path) -> None:
-    models = [{"name": "spots", "source": "builtin:spots"}]
-    with running(without_haproxy(config(models)), tmp_path) as server:
-        assert not any("haproxy" in member.name() for member in family(server.process))
-        expected, found = spots_found(server)
-    assert expected == found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.e2e.conftest import config
 from tests.e2e.live import eventually, load, put_version, reason, states, until
 from tests.e2e.server import Server, running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 INFER = {"inputs": [{"name": "data", "datatype": "FP32", "shape": [1, 5], "data": [0.0] * 5}]}
 

@@ -18,7 +18,7 @@ from tests.e2e.wire import FORMS, Form, Refused, asked
 from tests.model import models
 from tests.model.loading import tensor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MODELS: dict[str, ov.Model] = {
     "constant-target": models.fixed_batch(),

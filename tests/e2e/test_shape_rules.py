@@ -20,7 +20,7 @@ from tests.e2e.wire import FORMS, Refused, asked
 from tests.model import models
 from tests.model.loading import assert_same, direct, tensor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 Shape = tuple[int, ...]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.client import infer
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PATIENCE_S = 60
 SUMS = ("requests", "rows", "batches", "unanswered", "evictions")

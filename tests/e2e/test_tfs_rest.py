@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.client import infer
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROW = [float(n) for n in range(10)]
 ANSWER = [n + 1 for n in ROW]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from deployments.check import without_haproxy
-from tests.e2e.client import infer
+from tests.e2e.client import infer, spots_found
 from tests.e2e.clients import call
 from tests.e2e.conftest import config
-from tests.e2e.server import Server, running
+from tests.e2e.server import Server, family, running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 CALLS = [
     "describes",
@@ -44,7 +44,13 @@ def proxied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A server behind Ray's own proxy, as where HAProxy cannot run."""
     models: list[dict[str, Any]] = [
         {"name": "spots", "source": "builtin:spots"},
-        {"name": "slow", "source": "slow", "reshape": "blocking", "warm_up": ["(1,1,4)"]},
+        {
+            "name": "slow",
+            "source": "slow",
+            "reshape": "blocking",
+            "warm_up": ["(1,1,4)"],
+            "batching": {"stacking": "never"},  # measuring it would take half a minute
+        },
         {"name": "add-one", "source": "add-one", "shape": "(1:64,10)"},
         {"name": "echo", "source": "echo"},
         {
@@ -57,6 +63,12 @@ def proxied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     plain = without_haproxy(config(models, **settings))
     with running(plain, directory, {"ANYSHAPE_MODELS": str(repository)}) as server:
         yield server
+
+
+def test_spots_are_found_without_haproxy(proxied: Server) -> None:
+    assert not any("haproxy" in member.name() for member in family(proxied.process))
+    expected, found = spots_found(proxied.url)
+    assert expected == found
 
 
 def test_a_large_answer_over_http_through_rays_own_proxy(proxied: Server) -> None:

@@ -9,7 +9,7 @@ import tritonclient.http as triton
 
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 from deployments.ingress.protos import kserve_v2_pb2 as pb
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
 from tests.e2e.client import HEADER_LENGTH
-from tests.e2e.server import Server
+from tests.e2e.server import NO_TLS, Server
 
 Form: TypeAlias = Literal["binary", "json", "grpc"]
 FORMS: tuple[Form, ...] = ("binary", "json", "grpc")
@@ -33,7 +33,7 @@ def asked(server: Server, model: str, tensors: Sequence[Tensor], form: Form) -> 
         return _over_grpc(server, model, tensors)
     body, headers = request_body(tensors, binary=form == "binary")
     url = f"{server.url}/v2/models/{model}/infer"
-    return outputs_of(httpx.post(url, content=body, headers=headers, timeout=50))
+    return outputs_of(httpx.post(url, content=body, headers=headers, timeout=50, verify=NO_TLS))
 
 
 def request_body(tensors: Sequence[Tensor], *, binary: bool) -> tuple[bytes, dict[str, str]]:
