@@ -1,6 +1,7 @@
 """One server with all the models that the end-to-end tests ask for."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ def save(model: ov.Model, repository: Path, name: str) -> None:
     directory = repository / name / "1"
     directory.mkdir(parents=True)
     ov.save_model(model, directory / f"{name}.xml", compress_to_fp16=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """Shells have what they start in the background ignore it, and the servers would inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
