@@ -191,6 +191,7 @@ def run(client: Client, options: Namespace) -> int:
                 done += len(answer.batch)
     finally:
         gevent.killall([answers, *workers])
+        hub.threadpool.join()  # a thread that is in OpenCV when Python ends aborts the process
     if done:
         print(f"{done / (perf_counter() - started):.1f} pictures/s, reading and drawing included")
         print(percentile_line(latencies_ms))

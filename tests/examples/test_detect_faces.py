@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,7 @@ from examples.detect_faces import (
     main,
     parse_detections,
     percentile_line,
+    read_picture,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -480,6 +482,24 @@ class TestErrors:
         assert error_of(capsys) in {
             f"error: {name}.png: HTTP 503: queue is full" for name in "abcd"
         }
+
+    def test_no_picture_is_being_read_any_more_when_it_ends(
+        self, server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, ended = [], []
+
+        def slow_after_the_first(path: Path, size: tuple[int, int] | None) -> Picture | None:
+            begun.append(path)
+            time.sleep(0.3 * (len(begun) > 1))
+            ended.append(path)
+            return read_picture(path, size)
+
+        cv2.imwrite(str(folder / "b.png"), scene(40, 20))
+        server.infer_failure = 503, b'{"error": "queue is full"}'
+        monkeypatch.setattr("examples.detect_faces.read_picture", slow_after_the_first)
+        assert run(server.url, folder) == 1
+        assert 2 == len(begun)
+        assert begun == ended
 
     def test_nobody_listens(
         self, refused_url: str, folder: Path, capsys: pytest.CaptureFixture[str]
