@@ -3,6 +3,7 @@
 Loading is blocking and belongs into a worker thread.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -37,6 +38,7 @@ from deployments.preprocessing_settings import Preprocessing
 
 _REQUESTS_PER_STREAM: Final = 2
 _SIZES_TRIED: Final = 3
+_MEASURING_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +213,14 @@ class Version:
 
         What stacking saves does not grow with the shape, so it wins below some size. From the
         trial shape on, open dimensions are doubled for as long as it wins, else halved until it
-        does.
+        does. No further size is begun after five seconds: large and blocking models load sooner.
         """
+        deadline = time.monotonic() + _MEASURING_S
         best = self._stacks_at(row)
         factor, growing = (2.0, True) if best else (0.5, False)
         for _ in range(_SIZES_TRIED):
             larger_or_smaller = self._scaled(row, factor)
-            if larger_or_smaller == row:
+            if larger_or_smaller == row or time.monotonic() > deadline:
                 break
             row, stacks = larger_or_smaller, self._stacks_at(larger_or_smaller)
             if stacks:

@@ -200,6 +200,17 @@ def test_stacking_is_for_shapes_up_to_the_size_at_which_it_was_found_to_win(
     assert timed == seen
 
 
+def test_no_further_size_is_begun_when_measuring_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.model.version._MEASURING_S", -1.0)
+    seen = wins_up_to(monkeypatch, 64)
+    stacking = loaded(models.add_one((-1, 8)), shape="(-1,-1)", stacking="auto").stacking
+    assert stacking is not None
+    assert 8 == stacking.elements
+    assert [(1, 8)] == seen
+
+
 def test_dimensions_that_are_fixed_or_bounded_are_not_scaled_past_their_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
