@@ -17,7 +17,8 @@ _MAX_ONGOING_REQUESTS = 16_384
 
 _RESERVED_CPUS = 0
 """Replicas reserve no CPUs unless `deployments:` in serve_config.yaml says so: else a machine
-with fewer cores than models could not start them all. OpenVINO uses the cores either way."""
+with fewer cores than models could not start them all. OpenVINO then uses all of the cores, and
+else as many threads as are reserved."""
 
 
 def build(args: dict[str, Any]) -> Application:

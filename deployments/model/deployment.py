@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import ray
+
 from deployments.arena import Arena, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
     INLINE_BYTES,
@@ -56,7 +58,8 @@ class OpenVINOModel:
         self._peers = PeerArenas()
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._reshape_lock = asyncio.Lock()
-        loader = Loader(places, self._reshape_lock, self._report_progress)
+        cpus = _reserved_cpus()
+        loader = Loader(places, self._reshape_lock, self._report_progress, cpus)
         self._versions: Versions[ServingVersion | IdleVersion] = Versions(
             settings, loader.find, loader.load
         )
@@ -239,3 +242,11 @@ def _message_bytes(members: Sequence[tuple[PackedTensor, ...] | ServingError]) -
             elif not isinstance(data, int):
                 total += data.nbytes
     return total
+
+
+def _reserved_cpus() -> float:
+    """`num_cpus` of this replica's `ray_actor_options`; 0 where there are none, or no Ray."""
+    if not ray.is_initialized():
+        return 0
+    context: Any = ray.get_runtime_context()  # its methods have no types
+    return float(context.get_assigned_resources().get("CPU", 0))

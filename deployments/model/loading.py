@@ -46,8 +46,16 @@ class Places:
 class Loader:
     """Finds and loads the versions of one model. Compiles under the deployment's lock."""
 
-    def __init__(self, places: Places, lock: asyncio.Lock, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        lock: asyncio.Lock,
+        progress: Callable[[str], None],
+        reserved_cpus: float = 0,
+    ) -> None:
+        """With `reserved_cpus` OpenVINO has as many threads, rounded down, and at least one."""
         self._places = places
+        self._reserved_cpus = reserved_cpus
         self._repository = places.repository
         self._lock = lock
         self._progress = progress
@@ -103,7 +111,8 @@ class Loader:
 
         def read() -> Version:
             blobs = self._places.blobs(settings.name)
-            return Version(settings.name, str(number), source, _version_settings(settings, blobs))
+            chosen = _version_settings(settings, blobs, self._reserved_cpus)
+            return Version(settings.name, str(number), source, chosen)
 
         async with self._lock:
             version = await to_the_end(asyncio.get_running_loop().run_in_executor(None, read))
@@ -146,10 +155,14 @@ class Loader:
         self._progress(f"it is being downloaded: {line}")
 
 
-def _version_settings(settings: ModelSettings, blobs: Blobs | None) -> VersionSettings:
+def _version_settings(
+    settings: ModelSettings, blobs: Blobs | None, reserved_cpus: float
+) -> VersionSettings:
+    threads = {"INFERENCE_NUM_THREADS": max(1, int(reserved_cpus))}
+    limited = settings.device == "CPU" and reserved_cpus > 0
     return VersionSettings(
         device=settings.device,
-        plugin_config=settings.plugin_config,
+        plugin_config={**(threads if limited else {}), **settings.plugin_config},
         shape=settings.shape_rules,
         batch_size=settings.batch_size,
         background=settings.reshape == "background",

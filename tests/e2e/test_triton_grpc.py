@@ -1,5 +1,6 @@
 """`tritonclient.grpc` as its users have it, through HAProxy and through Ray's own proxy."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def proxied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = {"limits": {"body_bytes": 32 * 2**20}}
     directory = tmp_path_factory.mktemp("proxied")
     plain = without_haproxy(config(models, **settings))
+    one_cpu = {"name": "add-one", "ray_actor_options": {"num_cpus": 1}}
+    plain["applications"][0]["deployments"] = [one_cpu]
     with running(plain, directory, {"ANYSHAPE_MODELS": str(repository)}) as server:
         yield server
 
@@ -69,6 +72,12 @@ def test_spots_are_found_without_haproxy(proxied: Server) -> None:
     assert not any("haproxy" in member.name() for member in family(proxied.process))
     expected, found = spots_found(proxied.url)
     assert expected == found
+
+
+def test_a_replica_has_the_streams_of_the_processors_that_it_reserves(proxied: Server) -> None:
+    assert 2 == proxied.statistics("add-one")["slots"], "two infer requests for one stream"
+    if os.cpu_count() != 1:
+        assert 2 < proxied.statistics("echo")["slots"]
 
 
 def test_a_large_answer_over_http_through_rays_own_proxy(proxied: Server) -> None:

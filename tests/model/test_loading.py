@@ -10,6 +10,7 @@ import time
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import openvino as ov
@@ -29,15 +30,16 @@ def settings(**changes: Any) -> ModelSettings:
     return ModelSettings(**{"name": "m", "source": "m", **changes})
 
 
-def loader(root: Path, *, cache: bool = False) -> Loader:
+def loader(root: Path, *, cache: bool = False, reserved_cpus: float = 0) -> Loader:
     places = Places(root / "models", root / "cache" if cache else None, 10**9)
-    return Loader(places, asyncio.Lock(), lambda line: None)
+    return Loader(places, asyncio.Lock(), lambda line: None, reserved_cpus)
 
 
 async def loaded(
-    root: Path, number: int = 1, *, cache: bool = False, **changes: Any
+    root: Path, number: int = 1, *, cache: bool = False, reserved_cpus: float = 0, **changes: Any
 ) -> ServingVersion | IdleVersion:
-    from_files, wanted = loader(root, cache=cache), settings(**changes)
+    from_files = loader(root, cache=cache, reserved_cpus=reserved_cpus)
+    wanted = settings(**changes)
     return await from_files.load(number, from_files.find(wanted)[number], wanted)
 
 
@@ -49,6 +51,53 @@ async def ask(serving: ServingVersion | IdleVersion, *shape: int) -> float:
     (answer,) = await serving.run(key, [work])
     assert isinstance(answer, list), answer
     return round(float(np.asarray(answer[0].data).flat[0]), 3)
+
+
+# Processors --------------------------------------------------------------------------------------
+
+
+def properties(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of threads and their places."""
+    return {
+        name: given[name]
+        for name in ("INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING")
+        if name in given
+    }
+
+
+@pytest.mark.parametrize(
+    ("reserved_cpus", "plugin_config", "expected"),
+    [
+        (0, {}, {}),
+        (1, {}, {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}),
+        (2.5, {}, {"INFERENCE_NUM_THREADS": 2, "ENABLE_CPU_PINNING": False}),
+        (0.5, {}, {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}),
+        (
+            2,
+            {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": True},
+            {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": True},
+        ),
+        (
+            0,
+            {"INFERENCE_NUM_THREADS": 1},
+            {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False},
+        ),
+    ],
+)
+async def test_threads_follow_the_reserved_processors_and_are_not_pinned(
+    tmp_path: Path,
+    reserved_cpus: float,
+    plugin_config: dict[str, Any],
+    expected: dict[str, Any],
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    with patch.object(
+        ov.Core, "compile_model", autospec=True, side_effect=ov.Core.compile_model
+    ) as spy:
+        serving = await loaded(tmp_path, reserved_cpus=reserved_cpus, plugin_config=plugin_config)
+    assert expected == properties(spy.call_args.args[3])
+    assert 1.0 == await ask(serving, 1, 4)
+    await serving.close()
 
 
 # Files -------------------------------------------------------------------------------------------
