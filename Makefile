@@ -5,7 +5,7 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing format protos clean
+.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-peers  compare with MLServer, LitServe and BentoML; installs them in build/peers"
 	@echo "make bench-clients  Triton's perf_analyzer over HTTP and gRPC; fetches it into build/"
 	@echo "make bench-choosing  what reshape, max_compiled_shapes, ranges and layouts cost"
+	@echo "make bench-routing  our request router beside Serve's, in simulated clusters"
 	@echo "make protos  generate the gRPC messages anew from the .proto files"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
@@ -68,6 +69,9 @@ bench-clients: $(VENV)/.dev
 
 bench-choosing: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.choosing $(BENCH)
+
+bench-routing: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.routing $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -22,7 +22,8 @@ import psutil
 
 from benchmarks.models import default_detector
 from deployments.model.loading import Loader, Places
-from deployments.model.serving import ServingVersion, Work
+from deployments.model.serving import ServingVersion
+from deployments.model.work import Work
 from deployments.settings import ModelSettings
 from deployments.tensors import Tensor
 

@@ -4,8 +4,10 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from deployments.ingress.deployment import Ingress
+from deployments.ingress.shape_router import ShapeRouter
 from deployments.model.deployment import OpenVINOModel
 from deployments.model.loading import Places
 from deployments.redeploy import with_own_version
@@ -20,6 +22,14 @@ _RESERVED_CPUS = 0
 with fewer cores than models could not start them all. OpenVINO then uses all of the cores, and
 else as many threads as are reserved."""
 
+_BY_SHAPE = RequestRouterConfig.model_validate(
+    {
+        "request_router_class": ShapeRouter,
+        # How often replicas tell what they have compiled; what they were sent is known without it.
+        "request_routing_stats_period_s": 5.0,
+    }
+)
+
 
 def build(args: dict[str, Any]) -> Application:
     """The application for the `args` of serve_config.yaml. Raises SettingsError.
@@ -33,7 +43,9 @@ def build(args: dict[str, Any]) -> Application:
     models = {
         model.name: with_own_version(
             # With a user_config, if an empty one, Serve calls `reconfigure`: where loading begins.
-            _deployment(OpenVINOModel).options(name=model.name, user_config={}),
+            _deployment(OpenVINOModel).options(
+                name=model.name, user_config={}, request_router_config=_BY_SHAPE
+            ),
             f"{model.model_dump_json()} {limits} {places}",
         ).bind(model, settings.limits, places)
         for model in settings.models

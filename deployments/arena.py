@@ -156,6 +156,15 @@ class Arena:
         return sys.platform == "linux"
 
     @property
+    def size(self) -> int:
+        """Bytes that can be allocated when nothing is."""
+        return self._size - _PAGE
+
+    @property
+    def used_bytes(self) -> int:
+        return self.size - self.free_bytes
+
+    @property
     def free_bytes(self) -> int:
         with self._lock:
             self._collect()

@@ -24,12 +24,17 @@ PackedTensor: TypeAlias = tuple[str, str, tuple[int, ...], Array | list[bytes] |
 
 
 class Member(NamedTuple):
-    """One request of a batch. `time_left_s` is what remains of its time when it is sent."""
+    """One request of a batch. `time_left_s` is what remains of its time when it is sent.
+
+    `trace` is the `traceparent` of the span that waits for it, empty where nothing is traced.
+    """
 
     tensors: tuple[PackedTensor, ...]
     rows: int
     outputs: tuple[str, ...]
     time_left_s: float
+    request_id: str = ""
+    trace: str = ""
 
 
 class BatchCall(NamedTuple):
@@ -46,10 +51,29 @@ class BatchCall(NamedTuple):
 
 
 class BatchReply(NamedTuple):
-    """The answers in the order of the call's members, or what went wrong with each."""
+    """The answers in the order of the call's members, or what went wrong with each.
+
+    `load` is how many requests the replica had under way then, these among them, and `took_s` how
+    long it had the call.
+    """
 
     members: tuple[tuple[PackedTensor, ...] | ServingError, ...]
     arena: ArenaAddress | None = None
+    load: int = 0
+    took_s: float = 0.0
+
+
+class Route(NamedTuple):
+    """The replica that a call is meant for, by the unique part of its id; None for any.
+
+    It is `near` if it may share memory with the caller, that is, on the same node.
+    """
+
+    replica: str | None
+    near: bool
+
+
+ANY_ROUTE: Final = Route(None, near=True)
 
 
 class Unreachable(NamedTuple):

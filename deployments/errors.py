@@ -18,18 +18,21 @@ class ServingError(Exception):
 
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
+    limit: str = ""
+    """The name under `limits` in the settings, if one of those ended the request."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message)
+        return _rebuild, (type(self), self.message, self.limit)
 
 
-def _rebuild(cls: type[ServingError], message: str) -> ServingError:
+def _rebuild(cls: type[ServingError], message: str, limit: str) -> ServingError:
     error = cls.__new__(cls)
     ServingError.__init__(error, message)
+    error.limit = limit
     return error
 
 
@@ -259,6 +262,7 @@ class LimitExceeded(ServingError):
 
     def __init__(self, what: str, value: int, limit_name: str, limit: int) -> None:
         super().__init__(f"{what} of {value} exceeds limits.{limit_name} ({limit})")
+        self.limit = limit_name
 
 
 # Not now: 503, 504 ------------------------------------------------------------------------------
@@ -272,6 +276,16 @@ class ModelUnavailable(ServingError):
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(f"model '{model}' is not available: {why}")
+
+
+class MetricsUnavailable(ServingError):
+    """Raised when nobody answers for what this server's metrics are."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+
+    def __init__(self, agents: int) -> None:
+        super().__init__(f"none of {agents} metrics agents of Ray answers")
 
 
 class VersionChanged(ServingError):
@@ -291,6 +305,7 @@ class QueueFull(ServingError):
 
     http_status = 503
     grpc_code = "RESOURCE_EXHAUSTED"
+    limit = "queue_length"
 
     def __init__(self, model: str, waiting: int, limit: int) -> None:
         super().__init__(
@@ -303,6 +318,7 @@ class DeadlineExceeded(ServingError):
 
     http_status = 504
     grpc_code = "DEADLINE_EXCEEDED"
+    limit = "timeout_s"
 
     def __init__(self, model: str, timeout_s: float) -> None:
         super().__init__(f"model '{model}' did not answer within {timeout_s:g} s")

@@ -27,6 +27,11 @@ from deployments.tensors import Tensor
 ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 
 
+def shape_number(revision: str, key: ShapeKey) -> int:
+    """64 bits that name a shape of a version, equal in all processes, unlike `hash`."""
+    return int.from_bytes(blake2s(repr((revision, key)).encode(), digest_size=8).digest(), "little")
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """One input: `dims` is what the shape policy accepts, `batch_axis` where the rows are.

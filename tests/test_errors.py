@@ -6,6 +6,7 @@ import pytest
 
 from deployments import errors
 from deployments.errors import ServingError, dims
+from deployments.settings import Limits
 
 BAD, GONE, METHOD, LARGE, OURS = 400, 404, 405, 413, 500
 
@@ -147,6 +148,12 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "model 'faces' is not available: no internet",
     ),
     (
+        errors.MetricsUnavailable(3),
+        503,
+        "UNAVAILABLE",
+        "none of 3 metrics agents of Ray answers",
+    ),
+    (
         errors.ControlDisabled(),
         403,
         "PERMISSION_DENIED",
@@ -214,7 +221,7 @@ def test_every_error_keeps_type_and_text_across_processes(
     ):
         assert type(error) is type(again)
         assert (error.message, str(error), error.args) == (again.message, str(again), again.args)
-        assert error.http_status == again.http_status
+        assert (error.http_status, error.limit) == (again.http_status, again.limit)
 
 
 @EVERY_ERROR
@@ -250,3 +257,10 @@ def test_what_a_client_wrote_at_length_is_cut(error: ServingError) -> None:
 )
 def test_shapes_are_written_as_clients_write_them(shape: list[int], expected: str) -> None:
     assert expected == dims(shape)
+
+
+def test_what_ends_a_request_over_a_limit_names_the_setting() -> None:
+    limits = {type(row[0]): row[0].limit for row in ERRORS if row[0].limit}
+
+    assert {errors.LimitExceeded, errors.QueueFull, errors.DeadlineExceeded} == limits.keys()
+    assert set(limits.values()) <= Limits.model_fields.keys()

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import Arena
 from deployments.ingress.application import Application
+from deployments.ingress.exported_metrics import ExportedMetrics
 from deployments.ingress.grpc_methods import GrpcMethods
 from deployments.ingress.http import Http
 from deployments.ingress.lanes import MeetingPoint
@@ -16,6 +18,7 @@ from deployments.ingress.models import ServedModel
 from deployments.ingress.replicas import RayReplicas
 from deployments.ingress.served import ServedModels
 from deployments.settings import INGRESS_NAME, Limits
+from deployments.telemetry import RayTelemetry
 
 
 class Ingress(GrpcMethods):
@@ -33,12 +36,17 @@ class Ingress(GrpcMethods):
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._meeting = MeetingPoint() if self._arena is not None else None
         self._replicas: dict[str, RayReplicas] = {}
-        super().__init__(ServedModels({}, limits, self._arena, control=model_control))
+        self._telemetry = RayTelemetry()
+        self._telemetry.watch_memory(self._arena)
+        super().__init__(
+            ServedModels({}, limits, self._arena, control=model_control, telemetry=self._telemetry)
+        )
         self._set_models(models)
-        self._http = Http(self.models, self._arena)
+        self._http = Http(self.models, self._arena, ExportedMetrics(_agents).text)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serves the models that `user_config` names, which `build` sets; Serve calls it."""
+        self._telemetry.start()
         names = user_config.get("models")
         if not isinstance(names, list):
             raise ValueError(f"{INGRESS_NAME} takes no user_config but what `build` sets")
@@ -61,7 +69,10 @@ class Ingress(GrpcMethods):
         }
         self._replicas |= new
         limits = self.models.limits
-        served = {name: ServedModel(name, r, limits, self._arena) for name, r in new.items()}
+        served = {
+            name: ServedModel(name, replicas, limits, self._arena, self._telemetry)
+            for name, replicas in new.items()
+        }
         gone = self.models.change(list(handles), served)
         return [(model, old[model.name]) for model in gone]
 
@@ -75,3 +86,14 @@ class Ingress(GrpcMethods):
             replicas.close()
         if self._meeting is not None:
             await self._meeting.close()
+        await self._telemetry.close()
+
+
+def _agents() -> list[str]:
+    """Where Ray exports the metrics of each node."""
+    api: Any = ray  # `nodes` has no types
+    return [
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        for node in api.nodes()
+        if node["Alive"] and node["MetricsExportPort"] > 0
+    ]

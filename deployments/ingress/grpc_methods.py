@@ -6,10 +6,9 @@ Serve drops the empty message that goes with it.
 
 import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Any, Final, Protocol, TypeVar
 
@@ -29,6 +28,8 @@ from deployments.ingress.grpc_services import SERVICES
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
 from deployments.ingress.protos import tensorflow_serving_pb2 as serving
 from deployments.ingress.served import ServedModels, off_loop, total_bytes
+from deployments.ingress.streams import in_order
+from deployments.ingress.watched import Watched
 from deployments.settings import Limits
 
 logger: Final = logging.getLogger("ray.serve")
@@ -36,7 +37,6 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 _INTERNAL: Final = "internal error, the server's log has the reason"
-_STREAM_AHEAD: Final = 64
 _ASCII_DETAILS, _OTHER_DETAILS = 2000, 400
 _WATCH_S: Final = 1.0
 _WATCHES: Final = 10
@@ -51,12 +51,33 @@ class Context(Protocol):
 
     def set_details(self, details: str) -> None: ...
 
+    def trailing_metadata(self) -> Sequence[tuple[str, str]]: ...
+
 
 def _as(request_type: type[M]) -> Callable[[bytes, Limits], M]:
     def read(message: bytes, limits: Limits) -> M:
         return request_type.FromString(message)
 
     return read
+
+
+def _guarded(
+    method: Callable[["GrpcMethods", bytes, str], Awaitable[Message]],
+) -> Callable[["GrpcMethods", bytes, Context], Awaitable[Message]]:
+    """Makes a method of a message and the request's id one whose errors are the call's status."""
+
+    # No functools.wraps: Serve looks for `grpc_context` in the signature.
+    async def answered(self: "GrpcMethods", message: bytes, grpc_context: Context) -> Message:
+        try:
+            return await method(self, message, _request_id(grpc_context))
+        except ServingError as error:
+            _refuse(grpc_context, error)
+        except Exception:
+            logger.exception("%s failed", method.__name__)
+            _refuse(grpc_context, ServingError(_INTERNAL))
+        return kserve.ServerLiveRequest()  # any message
+
+    return answered
 
 
 def _answers(
@@ -70,18 +91,11 @@ def _answers(
     def decorate(
         method: Callable[["GrpcMethods", T], Awaitable[Message]],
     ) -> Callable[["GrpcMethods", bytes, Context], Awaitable[Message]]:
-        # No functools.wraps: Serve looks for `grpc_context` in the signature.
-        async def answered(self: "GrpcMethods", message: bytes, grpc_context: Context) -> Message:
-            try:
-                return await method(self, self._read(read, message))
-            except ServingError as error:
-                _refuse(grpc_context, error)
-            except Exception:
-                logger.exception("%s failed", method.__name__)
-                _refuse(grpc_context, ServingError(_INTERNAL))
-            return kserve.ServerLiveRequest()  # any message
+        async def reading(self: "GrpcMethods", message: bytes, request_id: str) -> Message:
+            return await method(self, self._read(read, message))
 
-        return answered
+        reading.__name__ = method.__name__
+        return _guarded(reading)
 
     return decorate
 
@@ -145,24 +159,27 @@ class GrpcMethods:
         await self.models.controlled(request.model_name).unload()
         return kserve.RepositoryModelUnloadResponse()
 
-    @_answers(kserve_grpc.read_request)
-    async def ModelInfer(self, request: kserve_grpc.Inference) -> Message:
-        return await self._inferred(*request)
+    @_guarded
+    async def ModelInfer(self, message: bytes, request_id: str) -> Message:
+        with Watched(self.models, "kserve_grpc", request_id) as watched:
+            return await self._inferred(watched, *self._read(kserve_grpc.read_request, message))
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], grpc_context: Context
     ) -> AsyncIterator[Message]:
         """Inferences that have nothing to do with each other, answered in the order they came."""
-        async with aclosing(_in_order(messages, self._streamed)) as answers:
-            async for answer in answers:
-                yield answer
+        answer = partial(self._streamed, request_id=_request_id(grpc_context))
+        async with aclosing(in_order(messages, answer)) as answers:
+            async for answered in answers:
+                yield answered
 
-    async def _streamed(self, message: bytes) -> Message:
+    async def _streamed(self, message: bytes, request_id: str) -> Message:
         """What fails is told in the stream, which goes on."""
         request = kserve.ModelInferRequest()
         try:
-            request, contents = self._read(kserve_grpc.read_request, message)
-            response = await self._inferred(request, contents)
+            with Watched(self.models, "kserve_grpc", request_id) as watched:
+                request, contents = self._read(kserve_grpc.read_request, message)
+                response = await self._inferred(watched, request, contents)
             asked = request.parameters.get(_FINAL_ASKED)
             if asked is not None and asked.bool_param:
                 response.parameters[_FINAL].bool_param = True
@@ -178,11 +195,12 @@ class GrpcMethods:
         return kserve.ModelStreamInferResponse(error_message=reason, infer_response=told)
 
     async def _inferred(
-        self, request: kserve.ModelInferRequest, contents: list[bytes | memoryview]
+        self,
+        watched: Watched,
+        request: kserve.ModelInferRequest,
+        contents: list[bytes | memoryview],
     ) -> kserve.ModelInferResponse:
-        started = time.monotonic()
-        target = await self.models.addressed(request.model_name, request.model_version or None)
-        target.model.check_queue()
+        target = await watched.addressed(request.model_name, request.model_version or None)
         parsed = await off_loop(
             kserve_grpc.parsing_bytes(request, contents),
             kserve_grpc.parse_request,
@@ -191,21 +209,23 @@ class GrpcMethods:
             self.models.limits,
             self.models.space,
         )
-        response = await self.models.infer(target, parsed, started)
+        response = await watched.infer(target, parsed)
         return await off_loop(total_bytes(response.tensors), kserve_grpc.encode_response, response)
 
     # tensorflow.serving.PredictionService, ModelService -------------------------------------------
 
-    @_answers(tfs_grpc.read_request)
-    async def Predict(self, request: serving.PredictRequest) -> Message:
-        started = time.monotonic()
+    @_guarded
+    async def Predict(self, message: bytes, request_id: str) -> Message:
+        with Watched(self.models, "tfs_grpc", request_id) as watched:
+            return await self._predicted(watched, self._read(tfs_grpc.read_request, message))
+
+    async def _predicted(self, watched: Watched, request: serving.PredictRequest) -> Message:
         spec = request.model_spec
-        target = await self.models.addressed(spec.name, *tfs_grpc.version_and_label(spec))
-        target.model.check_queue()
+        target = await watched.addressed(spec.name, *tfs_grpc.version_and_label(spec))
         parsed = await off_loop(
             tfs_grpc.parsing_bytes(request), tfs_grpc.parse_request, request, self.models.limits
         )
-        response = await self.models.infer(target, parsed, started)
+        response = await watched.infer(target, parsed)
         return await off_loop(total_bytes(response.tensors), tfs_grpc.encode_response, response)
 
     @_answers(_as(serving.GetModelMetadataRequest))
@@ -285,45 +305,14 @@ class GrpcMethods:
             raise MalformedBody("the message is not one of this method") from None
 
 
+def _request_id(context: Context) -> str:
+    """The client's or Serve's, which Serve sends along with the answer."""
+    return dict(context.trailing_metadata()).get("request_id", "")
+
+
 def _refuse(context: Context, error: ServingError) -> None:
     """Details travel in a trailer of 8 KiB at most, where other than ASCII takes up to 12 bytes."""
     words = error.message
     most = _ASCII_DETAILS if words.isascii() else _OTHER_DETAILS
     context.set_code(grpc.StatusCode[error.grpc_code])
     context.set_details(words if len(words) <= most else words[:most] + "...")
-
-
-async def _in_order(
-    messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Message]]
-) -> AsyncGenerator[Message, None]:
-    """The answers in the order of the messages, of which some are answered at once."""
-    under_way: deque[asyncio.Future[Any]] = deque()
-    arrived, room = asyncio.Event(), asyncio.Semaphore(_STREAM_AHEAD)
-
-    async def read() -> None:
-        try:
-            async for message in messages:
-                await room.acquire()
-                under_way.append(asyncio.ensure_future(answer(message)))
-                arrived.set()
-        finally:
-            arrived.set()
-
-    reader = asyncio.ensure_future(read())
-    try:
-        while True:
-            await arrived.wait()
-            while under_way:
-                yield await under_way[0]
-                under_way.popleft()
-                room.release()
-            if reader.done():
-                reader.result()
-                return
-            arrived.clear()
-    finally:
-        left: list[asyncio.Future[Any]] = [reader, *under_way]
-        for task in left:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*left, return_exceptions=True)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-import time
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from deployments.ingress.responses import InPlace, Parts
 from deployments.ingress.served import ServedModels, Target, off_loop, total_bytes
 from deployments.ingress.shape_report import asked_limit, encode_shapes
 from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
+from deployments.ingress.watched import CLIENT_LEFT, Watched
 from deployments.shape_records import merged
 from deployments.tensors import Array
 
@@ -39,15 +40,22 @@ logger: Final = logging.getLogger("ray.serve")
 
 _WHOLLY_PARSED_BYTES: Final = 256 * 1024
 _JSON: Final = "application/json"
-_CLIENT_LEFT: Final = 499
+_PROMETHEUS: Final = "text/plain; version=0.0.4"
 _DEFAULT_VERSION: Final = "0"  # in TensorFlow Serving's clients
 
 
 class Http:
     """Answers HTTP requests with what the served models say."""
 
-    def __init__(self, models: ServedModels, arena: Arena | None) -> None:
+    def __init__(
+        self,
+        models: ServedModels,
+        arena: Arena | None,
+        metrics: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
+        """`metrics` returns what `/metrics` answers; without it there is no such path."""
         self._models = models
+        self._exported_metrics = metrics
         self._limits = models.limits
         self._arena = arena
         self._in_place = InPlace(models.limits.shared_memory_bytes // 4)
@@ -83,6 +91,8 @@ class Http:
                 ("GET", path + "/metadata", self._tfs_metadata),
                 ("GET", path, self._tfs_status),
             ]
+        if self._exported_metrics is not None:
+            answers.append(("GET", "/metrics", self._metrics))
         routes = [Route(path, _answering(to), methods=[verb]) for verb, path, to in answers]
         handlers: dict[Any, Any] = {ServingError: _failed, HTTPException: _not_routed}
         return Application(
@@ -107,6 +117,10 @@ class Http:
         """200 once every model is available or has said why not, and one at least is."""
         await self._models.check_ready()
         return Response()
+
+    async def _metrics(self, request: Request) -> Response:
+        assert self._exported_metrics is not None
+        return Response(await self._exported_metrics(), media_type=_PROMETHEUS)
 
     async def _index(self, request: Request) -> Response:
         statuses = await self._models.statuses()
@@ -154,9 +168,12 @@ class Http:
         return as_json(await asyncio.to_thread(encode_shapes, merged(reports), info, limit))
 
     async def _infer(self, request: Request) -> Response:
-        started = time.monotonic()
-        target = await self._addressed(request)
-        target.model.check_queue()
+        with Watched(self._models, "kserve_http", _request_id(request)) as watched:
+            return await self._inferred(request, watched)
+
+    async def _inferred(self, request: Request, watched: Watched) -> Response:
+        parameters = request.path_params
+        target = await watched.addressed(parameters["model"], parameters.get("version"))
         header_length = _header_length(request)
         body = await self._body(request, target.model.name, header_length or 0)
         json_bytes = body.size if header_length is None else header_length
@@ -167,7 +184,7 @@ class Http:
             header_length,
             self._limits,
         )
-        response = await self._models.infer(target, parsed, started, _timeout_s(request))
+        response = await watched.infer(target, parsed, _timeout_s(request))
         json_length, parts = await off_loop(
             total_bytes(response.tensors), kserve_rest.encode_response, response, parsed
         )
@@ -184,14 +201,16 @@ class Http:
     # TensorFlow Serving -------------------------------------------------------------------------
 
     async def _predict(self, request: Request) -> Response:
-        started = time.monotonic()
-        target = await self._tfs_addressed(request)
-        target.model.check_queue()
+        with Watched(self._models, "tfs_http", _request_id(request)) as watched:
+            return await self._predicted(request, watched)
+
+    async def _predicted(self, request: Request, watched: Watched) -> Response:
+        target = await watched.addressed(*_tfs_path(request))
         body = await self._body(request, target.model.name, 0)
         parsed, by_row = await off_loop(
             body.size, tfs_rest.parse_request, body, target.info, self._limits
         )
-        response = await self._models.infer(target, parsed, started, _timeout_s(request))
+        response = await watched.infer(target, parsed, _timeout_s(request))
         content = await off_loop(
             total_bytes(response.tensors), tfs_rest.encode_response, response, by_row
         )
@@ -255,12 +274,17 @@ def _answering(handler: Handler) -> Handler:
         except (ServingError, HTTPException):
             raise
         except ClientDisconnect:
-            return Response(status_code=_CLIENT_LEFT)  # nobody reads it, but the log counts it
+            return Response(status_code=CLIENT_LEFT)  # nobody reads it, but the log counts it
         except Exception:
             logger.exception("%s failed", handler.__name__)
             return as_json({"error": "internal error, the server's log has the reason"}, 500)
 
     return guarded
+
+
+def _request_id(request: Request) -> str:
+    """The client's, or the one that Serve has made; the answer tells it too."""
+    return request.headers.get("x-request-id", "")
 
 
 def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:

@@ -2,8 +2,8 @@
 
 from typing import Any, Protocol
 
-from deployments.crossing import BatchCall, BatchReply, Unreachable
-from deployments.inference import ModelStatus
+from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Route, Unreachable
+from deployments.inference import ModelStatus, ShapeKey
 from deployments.shape_records import ShapesReport
 
 
@@ -34,6 +34,18 @@ class ModelReplicas(Protocol):
         """Has every replica let go of all versions, or load them again."""
         ...
 
-    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
-        """Raises ReplicaDied."""
+    def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
+        """The replica for a request of this shape; another than `avoid`, which failed."""
+        ...
+
+    def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
+        """A request waits for this replica, until it is `answered`."""
+        ...
+
+    def answered(self, route: Route) -> None: ...
+
+    async def infer(
+        self, call: BatchCall, route: Route, *, by_reference: bool
+    ) -> BatchReply | Unreachable:
+        """Raises ReplicaDied. If the replica of the route is gone, another gets the call."""
         ...

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
@@ -14,6 +14,7 @@ from deployments.crossing import (
     BatchCall,
     BatchReply,
     Member,
+    Route,
     Unreachable,
     inline_bytes,
     into_arena,
@@ -33,12 +34,24 @@ from deployments.inference import ModelInfo, ModelStatus, ShapeKey
 from deployments.ingress.batching import Batcher
 from deployments.ingress.known_status import KnownStatus
 from deployments.ingress.model_replicas import ModelReplicas, ReplicaDied
+from deployments.logs import log, request_ids, working_for
 from deployments.settings import Limits
 from deployments.shape_records import ShapesReport
+from deployments.telemetry import (
+    BATCH_ROWS,
+    HANDOFF_SECONDS,
+    QUEUE_SECONDS,
+    SHARED_MEMORY_FALLBACKS,
+    SILENT,
+    Telemetry,
+)
 from deployments.tensors import Tensor
+from deployments.tracing import Traced, begun
 
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
+_Key: TypeAlias = tuple[str, ShapeKey, Route]
+"""The revision and the shape of a batch, and the replica that it is for."""
 
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _GRACE_S: Final = 5.0
@@ -50,23 +63,32 @@ class _Item:
     tensors: tuple[Tensor, ...]
     rows: int
     outputs: tuple[str, ...]
+    arrived: float
     deadline: float
+    request_id: str = ""
+    trace: Traced | None = None
 
 
 class ServedModel:
     """One model: validates against it, batches by shape key, hands batches to its replicas."""
 
     def __init__(
-        self, name: str, replicas: ModelReplicas, limits: Limits, arena: Arena | None
+        self,
+        name: str,
+        replicas: ModelReplicas,
+        limits: Limits,
+        arena: Arena | None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.name = name
         self._replicas = replicas
         self._limits = limits
         self._arena = arena
+        self._telemetry = telemetry
         self._peers = PeerArenas()
         self._known = KnownStatus(replicas.status)
-        self._calls_by_reference = 0
-        self._batcher: Batcher[tuple[str, ShapeKey], _Item, list[Tensor]] | None = None
+        self._by_reference: dict[Route, int] = {}
+        self._batcher: Batcher[_Key, _Item, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
         """What the model's replicas said, not long ago."""
@@ -158,8 +180,13 @@ class ServedModel:
         left_s = timeout_s - spent_s
         if left_s <= 0:
             raise DeadlineExceeded(self.name, timeout_s)
-        item = _Item(arranged, rows, tuple(outputs), time.monotonic() + left_s)
-        result = self._batcher.submit((info.revision, key), rows, item)
+        now = time.monotonic()
+        request_id = next(iter(request_ids()), "")
+        traced = begun(now, self.name, info.version, rows, key)
+        item = _Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
+        route = self._replicas.route(info.revision, key)
+        self._replicas.sent(route, info.revision, key)
+        result = self._batcher.submit((info.revision, key, route), rows, item)
         late = DeadlineExceeded(self.name, timeout_s)
         # Instead of `wait_for`, which costs every request a task before Python 3.12.
         timer = asyncio.get_running_loop().call_later(left_s, _end_with, result, late)
@@ -167,66 +194,82 @@ class ServedModel:
             return await result
         finally:
             timer.cancel()
+            self._replicas.answered(route)
 
     async def close(self) -> None:
         if self._batcher is not None:
             await self._batcher.close()
 
-    async def _send(
-        self, revision_and_key: tuple[str, ShapeKey], items: Sequence[_Item]
-    ) -> Sequence[list[Tensor] | Exception]:
+    async def _send(self, key: _Key, items: Sequence[_Item]) -> Sequence[list[Tensor] | Exception]:
         """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
 
         A replica that hangs is given up when nobody can wait for it any more, so that the
         shape's next batch can leave.
         """
-        last = max(item.deadline for item in items) - time.monotonic() + _GRACE_S
+        now = time.monotonic()
+        working_for(*(item.request_id for item in items))
+        self._telemetry.observe(BATCH_ROWS, sum(item.rows for item in items), self.name)
+        for item in items:
+            self._telemetry.observe(QUEUE_SECONDS, now - item.arrived, self.name)
+        traces = [item.trace for item in items if item.trace is not None]
+        for traced in traces:
+            traced.left(now)
+        last = max(item.deadline for item in items) - now + _GRACE_S
         try:
-            return await _within(last, self._answered(*revision_and_key, items))
+            return await _within(last, self._answered(*key, items))
         except asyncio.TimeoutError:
             raise ModelUnavailable(self.name, "its replica does not answer") from None
+        finally:
+            for traced in traces:
+                traced.back(time.monotonic())
 
     async def _answered(
-        self, revision: str, key: ShapeKey, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
         try:
-            answers = await self._ask(revision, key, items)
+            answers = await self._ask(revision, key, route, items)
             if not all(isinstance(answer, ModelUnavailable) for answer in answers):
                 return answers
-            logger.warning("model '%s': a replica is still loading, trying again", self.name)
+            log(logging.WARNING, "model '%s': a replica is still loading, trying again", self.name)
         except ReplicaDied as first:
-            logger.warning("model '%s': %s, trying again", self.name, first)
+            log(logging.WARNING, "model '%s': %s, trying again", self.name, first)
+        another = self._replicas.route(revision, key, avoid=route)
         try:
-            return await self._ask(revision, key, items)
+            return await self._ask(revision, key, another, items)
         except ReplicaDied:
             raise ModelUnavailable(self.name, "two replicas failed over this request") from None
 
     async def _ask(
-        self, revision: str, key: ShapeKey, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
-        arena = self._usable_arena()
+        arena, fallback = self._usable_arena(route), "unreachable"
         if arena is not None:
-            reply = await self._shared(arena, revision, key, items)
+            reply = await self._shared(arena, revision, key, route, items)
             if isinstance(reply, BatchReply):
                 try:
                     return self._answers(reply, reply.arena)
                 except ArenaUnreachable as error:
-                    self._note_unreachable(str(error))
+                    self._note_unreachable(route, str(error))
+            elif not reply.lasting:
+                fallback = "full"
+        if self._arena is not None and route.near:
+            self._telemetry.count(SHARED_MEMORY_FALLBACKS, fallback)
         call = BatchCall(revision, key, _members(items, None), None)
-        reply = await self._replicas.infer(call, by_reference=True)
+        reply = await self._round_trip(call, route, by_reference=True)
         if isinstance(reply, Unreachable):
             return [InferenceFailed(self.name, reply.reason)] * len(items)
         return self._answers(reply, None)
 
-    def _usable_arena(self) -> Arena | None:
-        """None for a while after a replica turned out not to reach this process's memory."""
-        if self._calls_by_reference:
-            self._calls_by_reference -= 1
-            return None
-        return self._arena
+    def _usable_arena(self, route: Route) -> Arena | None:
+        """None for a replica of another node, and for a while after one of this node turned out
+        not to reach this process's memory."""
+        left = self._by_reference.pop(route, 0)
+        if left > 1:
+            self._by_reference[route] = left - 1
+        return None if left or not route.near else self._arena
 
     async def _shared(
-        self, arena: Arena, revision: str, key: ShapeKey, items: Sequence[_Item]
+        self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
     ) -> BatchReply | Unreachable:
         copied = sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
         if copied > _OFF_LOOP_BYTES:
@@ -237,14 +280,24 @@ class ServedModel:
         if inline > MESSAGE_BYTES:
             return Unreachable("the arena is full", lasting=False)
         call = BatchCall(revision, key, _members(placed, arena), arena.address)
-        reply = await self._replicas.infer(call, by_reference=False)
+        reply = await self._round_trip(call, route, by_reference=False)
         if isinstance(reply, Unreachable) and reply.lasting:
-            self._note_unreachable(reply.reason)
+            self._note_unreachable(route, reply.reason)
         return reply
 
-    def _note_unreachable(self, reason: str) -> None:
+    async def _round_trip(
+        self, call: BatchCall, route: Route, *, by_reference: bool
+    ) -> BatchReply | Unreachable:
+        left = time.monotonic()
+        reply = await self._replicas.infer(call, route, by_reference=by_reference)
+        if isinstance(reply, BatchReply):
+            handoff_s = max(0.0, time.monotonic() - left - reply.took_s)
+            self._telemetry.observe(HANDOFF_SECONDS, handoff_s, self.name)
+        return reply
+
+    def _note_unreachable(self, route: Route, reason: str) -> None:
         logger.warning("model '%s', no shared memory: %s", self.name, reason)
-        self._calls_by_reference = _BY_REFERENCE_AFTER_FAILURE
+        self._by_reference[route] = _BY_REFERENCE_AFTER_FAILURE
 
     def _answers(
         self, reply: BatchReply, arena: ArenaAddress | None
@@ -293,6 +346,8 @@ def _members(items: Sequence[_Item], arena: Arena | None) -> tuple[Member, ...]:
             item.rows,
             item.outputs,
             max(0.0, item.deadline - now),
+            item.request_id,
+            "" if item.trace is None else item.trace.parent,
         )
         for item in items
     )

@@ -1,26 +1,29 @@
 """A model's replicas, reached through a Serve handle or over a lane."""
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.crossing import BatchCall, BatchReply, Unreachable
+from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Route, Unreachable
 from deployments.errors import ModelUnavailable, VersionChanged
-from deployments.inference import ModelStatus
+from deployments.inference import ModelStatus, ShapeKey, shape_number
+from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
+_REMEMBERED_KEYS: Final = 4096
 
 
 class RayReplicas:
     """A model's deployment behind a Serve handle.
 
-    Batches of shapes that are asked for often take a lane where there is one, all else the handle.
+    Batches for a replica on this node take a lane where there is one, all else the handle.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], meeting: MeetingPoint | None) -> None:
@@ -29,7 +32,10 @@ class RayReplicas:
         self._by_reference = handle.options(method_name="infer", _by_reference=True)
         self._attend = handle.options(method_name="attend", _by_reference=False)
         self._handle = handle
-        self._lanes = Lanes(meeting, self._attended) if meeting is not None else None
+        self._serve = _Serve(self._status)
+        self._meeting = meeting
+        self._lanes: dict[Route, Lanes] = {}
+        self._numbers: dict[tuple[str, ShapeKey], int] = {}
 
     async def status(self) -> ModelStatus:
         return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
@@ -46,28 +52,91 @@ class RayReplicas:
     async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
         await self._told("set_unloaded", timeout_s, unloaded)
 
-    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
-        reply: BatchReply | Unreachable
-        if by_reference:
-            reply = await self._call(self._by_reference, call)
-        elif self._lanes is not None and (lane := self._lanes.idle(call.key)) is not None:
-            try:
-                reply = await lane.call(call)
-            except LaneLost:
-                self._lanes.drop()
-                raise ReplicaDied("its connection ended") from None
-            if isinstance(reply, BatchReply) and _is_refused(reply):
-                self._lanes.drop()  # it is loading: who gets the next try is Serve's choice
-        else:
-            reply = await self._call(self._by_message, call)
+    def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
+        affinity = self._serve.affinity
+        if affinity is None:
+            return ANY_ROUTE
+        return affinity.route(self._number(revision, key), avoid.replica)
+
+    def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
+        self._serve.count(requests=1)
+        if route.replica is not None and (affinity := self._serve.affinity) is not None:
+            affinity.sent(route.replica, self._number(revision, key))
+
+    def answered(self, route: Route) -> None:
+        self._serve.count(requests=-1)
+        if route.replica is not None and (affinity := self._serve.affinity) is not None:
+            affinity.answered(route.replica)
+
+    async def infer(
+        self, call: BatchCall, route: Route, *, by_reference: bool
+    ) -> BatchReply | Unreachable:
+        self._serve.count(batches=1)
+        try:
+            reply = await self._inferred(call, route, by_reference)
+        except ReplicaDied:
+            self._lost(route)
+            raise
+        finally:
+            self._serve.count(batches=-1)
+        if isinstance(reply, BatchReply):
+            if _is_refused(reply):
+                self._lost(route)  # it is loading, or has not loaded this version yet
+            elif route.replica is not None and (affinity := self._serve.affinity) is not None:
+                affinity.told(route.replica, reply.load)
         return reply
 
     def close(self) -> None:
-        if self._lanes is not None:
-            self._lanes.close()
+        for lanes in self._lanes.values():
+            lanes.close()
 
-    async def _attended(self, *arguments: Any) -> str | None:
-        reason: str | None = await self._call(self._attend, *arguments)
+    async def _inferred(
+        self, call: BatchCall, route: Route, by_reference: bool
+    ) -> BatchReply | Unreachable:
+        reply: BatchReply | Unreachable
+        if by_reference:
+            reply = await self._call(self._by_reference, call, route)
+        elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
+            reply = await self._call(self._by_message, call, route)
+        else:
+            try:
+                reply = await lane.call(call)
+            except LaneLost:
+                raise ReplicaDied("its connection ended") from None
+        return reply
+
+    def _lanes_of(self, route: Route) -> Lanes | None:
+        if self._meeting is None or not route.near:
+            return None
+        lanes = self._lanes.get(route)
+        if lanes is None:
+            self._drop_gone()
+            lanes = self._lanes[route] = Lanes(self._meeting, partial(self._attended, route))
+        return lanes
+
+    def _drop_gone(self) -> None:
+        """Closes, after their calls, the lanes of replicas that Serve does not name any more."""
+        affinity = self._serve.affinity
+        for route in list(self._lanes):
+            if affinity is not None and route.replica not in affinity:
+                self._lanes.pop(route).drop()
+
+    def _lost(self, route: Route) -> None:
+        if (lanes := self._lanes.get(route)) is not None:
+            lanes.drop()
+        if route.replica is not None and (affinity := self._serve.affinity) is not None:
+            affinity.lost(route.replica)
+
+    def _number(self, revision: str, key: ShapeKey) -> int:
+        number = self._numbers.get((revision, key))
+        if number is None:
+            if len(self._numbers) >= _REMEMBERED_KEYS:
+                self._numbers.clear()
+            number = self._numbers[revision, key] = shape_number(revision, key)
+        return number
+
+    async def _attended(self, route: Route, name: str, token: bytes, key: ShapeKey) -> str | None:
+        reason: str | None = await self._call(self._attend, name, token, route)
         return reason
 
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
@@ -83,6 +152,39 @@ class RayReplicas:
             return await handle.remote(*arguments)
         except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error
+
+
+class _Serve:
+    """What Serve's own router of a handle has for us, and has no public way to.
+
+    Where it is not as in Ray 2.60, replicas are Serve's choice and its autoscaling sees calls
+    instead of requests.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        router = getattr(handle, "_router", None)
+        self._router = getattr(router, "_asyncio_router", None)
+        self._metrics = getattr(self._router, "_metrics_manager", None)
+        self._requests = 0
+        self._batches = 0
+        self._counted = 0
+
+    @property
+    def affinity(self) -> ShapeAffinity | None:
+        """None if another router was configured, or Serve has not said yet which it is."""
+        # Serve pickles the router's class by value: `ShapeRouter` here is another one.
+        affinity = getattr(getattr(self._router, "_request_router", None), "affinity", None)
+        return affinity if isinstance(affinity, ShapeAffinity) else None
+
+    def count(self, *, requests: int = 0, batches: int = 0) -> None:
+        """Serve counts each batch under way, as a call; here it is told of the other requests, so
+        that its autoscaling sees how many there are."""
+        self._requests += requests
+        self._batches += batches
+        others = max(0, self._requests - self._batches)
+        if self._metrics is not None:
+            self._metrics.num_queued_requests += others - self._counted
+        self._counted = others
 
 
 def _is_refused(reply: BatchReply) -> bool:

@@ -27,6 +27,7 @@ from deployments.inference import (
 from deployments.ingress.images import decode_pictures, is_picture_input
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
+from deployments.telemetry import SILENT, Telemetry
 from deployments.tensors import Array, Tensor
 
 T = TypeVar("T")
@@ -69,8 +70,10 @@ class ServedModels:
         arena: Arena | None,
         *,
         control: bool = False,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.limits = limits
+        self.telemetry = telemetry
         self._control = control
         self._models = dict(models)
         self._arena = arena

@@ -8,7 +8,7 @@ import copy
 import heapq
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,6 +16,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from deployments.inference import ShapeKey
 from deployments.model.execution import to_the_end
+from deployments.model.interest import Interest
+from deployments.model.reshapes import Reason, Reshape
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.shape_records import CacheBounds, State
 
@@ -24,7 +26,6 @@ T = TypeVar("T")
 
 _REMEMBER_FAILURE_S: Final = 300.0
 _REMEMBERED_KEYS: Final = 4096
-_HALF_LIFE_S: Final = 60.0
 _DYNAMIC_SUFFICES_S: Final = 600.0
 
 
@@ -39,22 +40,6 @@ class Counters:
     compile_seconds: float = 0.0
     evictions: int = 0
     not_worth_it: int = 0
-
-
-@dataclass(slots=True)
-class Interest:
-    """How much a shape is asked for: a count of which half is forgotten every minute."""
-
-    count: float = 0.0
-    at: float = 0.0
-
-    def add(self, amount: int, now: float) -> float:
-        self.count = self.value(now) + amount
-        self.at = now
-        return self.count
-
-    def value(self, now: float) -> float:
-        return float(self.count * 0.5 ** ((now - self.at) / _HALF_LIFE_S))
 
 
 @dataclass(slots=True)
@@ -76,6 +61,8 @@ class CompiledShapes(Generic[CompiledT]):
 
     `pays` is asked, in the executor too, whether a compilation made in the background is worth its
     place beside the dynamic one; if not it is thrown away, unless somebody waits for it.
+
+    `reshaped` is told of every reshape, `evicted` of every compilation that is pushed out.
     """
 
     def __init__(
@@ -92,6 +79,8 @@ class CompiledShapes(Generic[CompiledT]):
         pays: Callable[[ShapeKey, CompiledT], bool] = lambda key, compiled: True,
         clock: Callable[[], float] = time.monotonic,
         seen: ShapeStatistics | None = None,
+        reshaped: Callable[[Reshape], None] = lambda reshape: None,
+        evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._reshape = reshape
         self._dynamic = dynamic
@@ -104,6 +93,8 @@ class CompiledShapes(Generic[CompiledT]):
         self._pays = pays
         self._clock = clock
         self._seen = ShapeStatistics() if seen is None else seen
+        self._reshaped = reshaped
+        self._evicted = evicted
         self._dynamic_suffices: OrderedDict[ShapeKey, float] = OrderedDict()
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
@@ -117,6 +108,16 @@ class CompiledShapes(Generic[CompiledT]):
 
     def __contains__(self, key: ShapeKey) -> bool:
         return key in self._entries
+
+    def __iter__(self) -> Iterator[ShapeKey]:
+        return iter(self._entries)
+
+    @property
+    def compile_s(self) -> float:
+        """How long a request waits for a compilation: 0 where the dynamic one answers it."""
+        if self._dynamic is not None and not self._blocking:
+            return 0.0
+        return self.counters.compile_seconds / max(1, self.counters.compiles)
 
     def statistics(self) -> dict[str, Any]:
         return {
@@ -144,13 +145,18 @@ class CompiledShapes(Generic[CompiledT]):
 
     @asynccontextmanager
     async def use(
-        self, key: ShapeKey, requests: int = 1, *, static: bool = False
+        self,
+        key: ShapeKey,
+        requests: int = 1,
+        *,
+        static: bool = False,
+        reason: Reason = "new_shape",
     ) -> AsyncIterator[CompiledT]:
         """A compilation that can run `key`, held for as long as the context lasts.
 
         A known shape gets its own; another gets the dynamic one, or waits for its own where
-        there is none, the model is `blocking` or `static` asks for it. Raises what reshaping or
-        compiling raised for this key, now or a while ago.
+        there is none, the model is `blocking` or `static` asks for it, for this `reason`. Raises
+        what reshaping or compiling raised for this key, now or a while ago.
         """
         entry = self._entries.get(key)
         if entry is not None:
@@ -160,7 +166,7 @@ class CompiledShapes(Generic[CompiledT]):
         elif self._dynamic is None or self._blocking or static:
             if (error := self._failure(key)) is not None:
                 raise copy.copy(error)
-            entry = self._compiling.get(key) or self._start(key)
+            entry = self._compiling.get(key) or self._start(key, reason)
         else:
             self.counters.served_dynamic += requests
             self._note(key, requests)
@@ -205,7 +211,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._entries.clear()
         self._dynamic = None
         self._reshape = _nobody
-        self._pays = _nobody
+        self._pays = self._reshaped = self._evicted = _nobody
 
     def _note(self, key: ShapeKey, requests: int) -> None:
         """Counts requests for a shape without a compilation, and promotes it when it pays."""
@@ -219,7 +225,7 @@ class CompiledShapes(Generic[CompiledT]):
         if full and not self._worth_a_place(interest, now):
             return
         if self.afford_compile():
-            self._start(key, background=True)
+            self._start(key, "promotion")
 
     def _worth_a_place(self, interest: float, now: float) -> bool:
         """Whether a shape is asked for so much more than the one that would be pushed out.
@@ -265,14 +271,14 @@ class CompiledShapes(Generic[CompiledT]):
         until = self._dynamic_suffices.get(key, 0.0)
         return self._clock() < until
 
-    def _start(self, key: ShapeKey, *, background: bool = False) -> _Entry[CompiledT]:
-        task = asyncio.get_running_loop().create_task(self._compile(key, background))
+    def _start(self, key: ShapeKey, reason: Reason) -> _Entry[CompiledT]:
+        task = asyncio.get_running_loop().create_task(self._compile(key, reason))
         # Looked at here: nobody may wait for a background compilation.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         entry = self._compiling[key] = _Entry(task)
         return entry
 
-    async def _compile(self, key: ShapeKey, background: bool) -> CompiledT:
+    async def _compile(self, key: ShapeKey, reason: Reason) -> CompiledT:
         # Nobody else compiles this shape meanwhile: until it stands among the entries, whoever
         # asks for it finds it in `_compiling`.
         async with self._lock:
@@ -285,9 +291,11 @@ class CompiledShapes(Generic[CompiledT]):
                 finally:
                     took_s = self._clock() - started
                     self.counters.compile_seconds += took_s
+                background = reason == "promotion"
                 pays = not background or await self._in_thread(lambda: self._pays(key, compiled))
             except Exception as error:
                 self._remember_failure(key, error)
+                self._reshaped(Reshape(key, reason, "failed", took_s, error))
                 raise
             finally:
                 entry = self._compiling.pop(key)
@@ -298,6 +306,7 @@ class CompiledShapes(Generic[CompiledT]):
                 self._entries[key] = entry
             else:
                 self._keep_dynamic(key)
+            self._reshaped(Reshape(key, reason, "compiled" if kept else "discarded", took_s))
             return compiled
 
     def _keep_dynamic(self, key: ShapeKey) -> None:
@@ -320,6 +329,7 @@ class CompiledShapes(Generic[CompiledT]):
         key, oldest = self._entries.popitem(last=False)
         self.counters.evictions += 1
         self._seen.evicted(key)
+        self._evicted()
         return oldest
 
     def _remember_failure(self, key: ShapeKey, error: Exception) -> None:

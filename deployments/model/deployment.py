@@ -9,9 +9,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 import ray
+from ray import serve
 
 from deployments.arena import Arena, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
+    ANY_ROUTE,
     INLINE_BYTES,
     MESSAGE_BYTES,
     BatchCall,
@@ -19,6 +21,7 @@ from deployments.crossing import (
     DoesNotFit,
     Member,
     PackedTensor,
+    Route,
     Unreachable,
     inline_bytes,
     pack,
@@ -27,16 +30,26 @@ from deployments.crossing import (
     withdraw,
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
-from deployments.inference import ModelStatus, ShapeKey
+from deployments.inference import ModelStatus
 from deployments.lanes import CannotConnect, attend
+from deployments.logs import working_for
 from deployments.model.idle import IdleVersion
 from deployments.model.loading import Loader, Places
 from deployments.model.runtime import nowhere
-from deployments.model.serving import ServingVersion, Work
+from deployments.model.serving import ServingVersion
 from deployments.model.versions import Versions
+from deployments.model.work import Work
+from deployments.routing_facts import together
 from deployments.settings import Limits, ModelSettings, SettingsError, changed
 from deployments.shape_records import ShapesReport
+from deployments.telemetry import (
+    COMPILED_SHAPES,
+    INFERENCE_SECONDS,
+    OUTPUT_SECONDS,
+    RayTelemetry,
+)
 from deployments.tensors import Array, Tensor
+from deployments.tracing import inferred
 
 logger: Final = logging.getLogger("ray.serve")
 
@@ -59,14 +72,18 @@ class OpenVINOModel:
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._reshape_lock = asyncio.Lock()
         cpus = _reserved_cpus()
-        loader = Loader(places, self._reshape_lock, self._report_progress, cpus)
+        self._telemetry = RayTelemetry()
+        loader = Loader(places, self._reshape_lock, self._report_progress, cpus, self._telemetry)
         self._versions: Versions[ServingVersion | IdleVersion] = Versions(
             settings, loader.find, loader.load
         )
+        self._telemetry.watch_memory(self._arena)
+        self._telemetry.watch(COMPILED_SHAPES, self._compiled_shapes, settings.name)
         self._cached = places.cache is not None
         self._hot_shapes = places.hot_shapes(settings.name)
         self._downloading = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._under_way = 0
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Takes over settings that go before those it was made with; Serve calls it.
@@ -83,6 +100,7 @@ class OpenVINOModel:
         else:
             self._versions.remark = ""
         self._versions.reconfigure(settings)
+        self._telemetry.start()
         if not self._tasks:
             self._tasks = [
                 asyncio.create_task(self._versions.follow()),
@@ -121,8 +139,27 @@ class OpenVINOModel:
         serving = self._versions.version(version)
         return None if serving is None else await serving.shapes()
 
-    async def infer(self, call: BatchCall) -> BatchReply | Unreachable:
-        """Runs one batch; what fails is told in the reply, member by member."""
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """What request routers go by; Serve asks now and then."""
+        return together(serving.routing() for serving in self._versions.loaded()).as_stats()
+
+    async def infer(self, call: BatchCall, route: Route = ANY_ROUTE) -> BatchReply | Unreachable:
+        """Runs one batch; what fails is told in the reply, member by member.
+
+        `route` is for the request router.
+        """
+        self._under_way += len(call.members)
+        try:
+            reply = await self._inferred(call)
+            if isinstance(reply, BatchReply):
+                reply = reply._replace(load=self._under_way)
+            return reply
+        finally:
+            self._under_way -= len(call.members)
+
+    async def _inferred(self, call: BatchCall) -> BatchReply | Unreachable:
+        arrived = time.monotonic()
+        working_for(*(member.request_id for member in call.members))
         serving = self._versions.revision(call.revision)
         if serving is None:
             return BatchReply((self._not_here(call),) * len(call.members))
@@ -134,15 +171,19 @@ class OpenVINOModel:
             return Unreachable(str(unreachable), lasting=True)
         answers = await serving.run(call.key, works)
         if self._copies(answers) > _OFF_LOOP_BYTES:
-            return await asyncio.to_thread(self._reply, answers, call)
-        return self._reply(answers, call)
+            reply = await asyncio.to_thread(self._reply, answers, call)
+        else:
+            reply = self._reply(answers, call)
+        return self._noted(reply, works, arrived, call)
 
-    async def attend(self, name: str, token: bytes, key: ShapeKey) -> str | None:
+    async def attend(self, name: str, token: bytes, route: Route) -> str | None:
         """Answers the batches of an ingress over a lane, until it closes it.
 
-        Returns why the ingress cannot be reached from here. `key`, the shape that the lane is
-        for, is what a request router decides by.
+        Returns why the ingress cannot be reached from here, nothing if the call was meant for
+        another replica, which may be gone.
         """
+        if route.replica not in (None, _replica_name()):
+            return None
         try:
             await attend(name, token, self.infer)
         except CannotConnect as error:
@@ -156,6 +197,7 @@ class OpenVINOModel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._remember()
         await self._versions.close()
+        await self._telemetry.close()
 
     # Serve awaits this when the replica has drained.
     __del__ = shut_down
@@ -171,6 +213,29 @@ class OpenVINOModel:
         if count and serving is not None and self._hot_shapes is not None:
             await asyncio.to_thread(self._hot_shapes.write, serving.hot(count))
 
+    def _noted(
+        self,
+        reply: BatchReply | Unreachable,
+        works: Sequence[Work],
+        arrived: float,
+        call: BatchCall,
+    ) -> BatchReply | Unreachable:
+        """The reply with what it took, after noting how long its inferences did."""
+        now, name = time.monotonic(), self._settings.name
+        for work in works:
+            began, ended = work.times.began, work.times.ended
+            if began is None or ended is None:
+                continue
+            self._telemetry.observe(INFERENCE_SECONDS, ended - began, name)
+            self._telemetry.observe(OUTPUT_SECONDS, now - ended, name)
+            if work.trace:
+                version = call.revision.partition("-")[0]
+                inferred(work.trace, began, ended, name, version, work.rows, call.key)
+        return reply._replace(took_s=now - arrived) if isinstance(reply, BatchReply) else reply
+
+    def _compiled_shapes(self) -> int:
+        return sum(serving.compiled_shapes for serving in self._versions.loaded())
+
     def _not_here(self, call: BatchCall) -> ServingError:
         status = self._versions.status()
         if status.info is None:
@@ -185,7 +250,16 @@ class OpenVINOModel:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
         deadline = time.monotonic() + member.time_left_s
         space = nowhere if call.arena is None else self._space
-        return Work(tensors, member.rows, member.outputs, deadline, member.time_left_s, space)
+        return Work(
+            tensors,
+            member.rows,
+            member.outputs,
+            deadline,
+            member.time_left_s,
+            space,
+            member.request_id,
+            member.trace,
+        )
 
     def _copies(self, answers: Sequence[list[Tensor] | ServingError]) -> int:
         """How many bytes of outputs sending them copies."""
@@ -242,6 +316,10 @@ def _message_bytes(members: Sequence[tuple[PackedTensor, ...] | ServingError]) -
             elif not isinstance(data, int):
                 total += data.nbytes
     return total
+
+
+def _replica_name() -> str:
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def _reserved_cpus() -> float:

@@ -12,7 +12,9 @@ from deployments.errors import ModelUnavailable
 from deployments.inference import ModelInfo, ShapeKey
 from deployments.model.hot_shapes import Shapes
 from deployments.model.lifecycle import LoadFailed
-from deployments.model.serving import Answer, ServingVersion, Work
+from deployments.model.serving import ServingVersion
+from deployments.model.work import Answer, Work
+from deployments.routing_facts import RoutingFacts
 from deployments.settings import ModelSettings
 from deployments.shape_records import ShapesReport
 
@@ -68,8 +70,15 @@ class IdleVersion:
             return {"idle": True}
         return {"idle": False, **self._serving.statistics()}
 
+    @property
+    def compiled_shapes(self) -> int:
+        return 0 if self._serving is None else self._serving.compiled_shapes
+
     async def shapes(self) -> ShapesReport | None:
         return None if self._serving is None else await self._serving.shapes()
+
+    def routing(self) -> RoutingFacts:
+        return RoutingFacts() if self._serving is None else self._serving.routing()
 
     def hot(self, count: int) -> list[Shapes]:
         return self._hot[:count] if self._serving is None else self._serving.hot(count)

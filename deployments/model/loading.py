@@ -24,6 +24,7 @@ from deployments.model.serving import CacheSettings, ServingVersion
 from deployments.model.shapes import PolicyError
 from deployments.model.version import Version, VersionSettings
 from deployments.settings import ModelSettings
+from deployments.telemetry import SILENT, Telemetry
 
 logger: Final = logging.getLogger("ray.serve")
 
@@ -52,10 +53,12 @@ class Loader:
         lock: asyncio.Lock,
         progress: Callable[[str], None],
         reserved_cpus: float = 0,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """With `reserved_cpus` OpenVINO has as many threads, rounded down, and at least one."""
         self._places = places
         self._reserved_cpus = reserved_cpus
+        self._telemetry = telemetry
         self._repository = places.repository
         self._lock = lock
         self._progress = progress
@@ -116,7 +119,8 @@ class Loader:
 
         async with self._lock:
             version = await to_the_end(asyncio.get_running_loop().run_in_executor(None, read))
-        serving = ServingVersion(version, _cache_settings(settings), self._lock, self._executions)
+        cache = _cache_settings(settings)
+        serving = ServingVersion(version, cache, self._lock, self._executions, self._telemetry)
         try:
             await serving.warm_up(_warm_up(settings, version))
             await self._warm_up_remembered(serving, settings)

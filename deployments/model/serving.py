@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -18,40 +18,28 @@ from deployments.errors import (
     ShapeNotSupported,
     dims,
 )
-from deployments.inference import ModelInfo, ShapeKey
+from deployments.inference import ModelInfo, ShapeKey, shape_number
+from deployments.logs import log
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import SharedExecutions
 from deployments.model.hot_shapes import Shapes
-from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape, Space, nowhere
+from deployments.model.reshapes import ReshapeReport
+from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
+from deployments.model.work import Answer, Work, note_inference, rows_of
+from deployments.routing_facts import RoutingFacts, in_requests
 from deployments.settings import ModelSettings
 from deployments.shape_records import ShapesReport
+from deployments.telemetry import DYNAMIC_REQUESTS, SILENT, Telemetry
 from deployments.tensors import Tensor
 
-logger: Final = logging.getLogger("ray.serve")
-
 _REMEMBERED_KEYS: Final = 4096
+_SMOOTHING: Final = 0.05
 
-Answer: TypeAlias = list[Tensor] | ServingError
 _Took: TypeAlias = tuple[int, int]  # nanoseconds of an inference, and its rows
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One request of a batch; `deadline` is a time of the monotonic clock.
-
-    Its outputs go to `space`, if it has any.
-    """
-
-    tensors: Sequence[Tensor]
-    rows: int
-    outputs: tuple[str, ...]
-    deadline: float
-    timeout_s: float
-    space: Space = nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +59,11 @@ class ServingVersion:
         settings: CacheSettings,
         lock: asyncio.Lock,
         executions: SharedExecutions | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.version = version
+        self._telemetry = telemetry
+        report = ReshapeReport(version.info, self._written, telemetry)
         self._executions = executions or SharedExecutions()
         self._execution = self._executions.take(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -83,11 +74,12 @@ class ServingVersion:
         self._seen = ShapeStatistics()
         self._failing: set[ShapeKey] = set()
         self._unstackable: set[ShapeKey] = set()
+        self._request_s = 0.0
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
         self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
-            self._reshape,
+            lambda key: version.reshape(key),
             version.dynamic,
             lock=lock,
             executor=self._compiler,
@@ -95,8 +87,10 @@ class ServingVersion:
             blocking=settings.blocking,
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
-            pays=self._pays,
+            pays=lambda key, compiled: version.static_pays(key, compiled),
             seen=self._seen,
+            reshaped=report.reshaped,
+            evicted=report.evicted,
         )
 
     @property
@@ -113,7 +107,8 @@ class ServingVersion:
         """Compiles these shapes and runs each once, which is slow too. Raises CannotReshape."""
         specs = self.version.info.inputs
         for shape in shapes:
-            async with self._shapes.use(trial_key(specs, shape), static=True) as compiled:
+            key = trial_key(specs, shape)
+            async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
                 with suppress(CannotInfer):  # what random data leads to is no verdict
                     work = partial(compiled.infer, random_rows(specs, shape, 0))
                     await self._execution.run(0.0, work)
@@ -125,7 +120,7 @@ class ServingVersion:
             return [closed for _ in members]
         self.batches += 1
         self.requests += len(members)
-        rows = _rows(members)
+        rows = rows_of(members)
         self.rows += rows
         self._seen.arrived(key, len(members), rows)
         self._running += 1
@@ -140,7 +135,10 @@ class ServingVersion:
     async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
         known = key in self._shapes
         try:
-            async with self._shapes.use(key, len(members), static=static) as compiled:
+            use = self._shapes.use(
+                key, len(members), static=static, reason="fallback" if static else "new_shape"
+            )
+            async with use as compiled:
                 answers = await self._answers(compiled, key, members)
         except CannotReshape as error:
             return [self._not_supported(key, str(error)) for _ in members]
@@ -149,9 +147,10 @@ class ServingVersion:
         dynamic = compiled is self.version.dynamic
         answered = [work for work, answer in pairs if isinstance(answer, list)]
         if dynamic:
+            self._telemetry.count(DYNAMIC_REQUESTS, self.info.name, by=len(members))
             self._seen.answered_dynamic(key, len(answered))
         else:
-            self._seen.answered_static(key, len(answered), _rows(answered), waited=not known)
+            self._seen.answered_static(key, len(answered), rows_of(answered), waited=not known)
         if not (failed and dynamic and key not in self._failing and self._shapes.afford_compile()):
             return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
         # A shape may be beyond a dynamic compilation and still be fine for one of its own.
@@ -171,17 +170,19 @@ class ServingVersion:
             try:
                 return await self._together(compiled, key, members, costly)
             except RowsLost as error:
-                logger.warning("%s: requests of this shape are not stacked any more", error)
+                text = "%s: requests of this shape are not stacked any more"
+                log(logging.WARNING, text, error, model=self.info.name)
                 _remember(self._unstackable, key)
             except CannotInfer as error:
-                logger.warning("a stacked batch failed, its members run alone: %s", error)
+                text = "a stacked batch failed, its members run alone: %s"
+                log(logging.WARNING, text, error, model=self.info.name)
         if len(members) == 1:
             return [await self._alone(compiled, key, members[0], costly)]
         return await asyncio.gather(*(self._alone(compiled, key, work, costly) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
         stacking = self.version.stacking
-        rows = _rows(members)
+        rows = rows_of(members)
         return (
             stacking is not None
             and len(members) > 1
@@ -206,7 +207,8 @@ class ServingVersion:
             if in_time:
                 stacked = stack([member.tensors for member in in_time])
                 outputs, ns = compiled.timed(stacked)
-                took = ns, _rows(in_time)
+                took = ns, rows_of(in_time)
+                note_inference(in_time, time.monotonic(), ns)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
             answers = [
                 _wanted(next(parts), member.outputs)
@@ -229,6 +231,7 @@ class ServingVersion:
             if time.monotonic() >= member.deadline:
                 return self._late(member), None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
+            note_inference([member], time.monotonic(), ns)
             return outputs, (ns, member.rows)
 
         try:
@@ -241,6 +244,8 @@ class ServingVersion:
     def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
         if took is not None:
             ns, rows = took
+            seconds = 1e-9 * ns
+            self._request_s += (seconds - self._request_s) * (_SMOOTHING if self._request_s else 1)
             self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 
     def statistics(self) -> dict[str, Any]:
@@ -255,6 +260,18 @@ class ServingVersion:
             "dynamic": self.version.dynamic is not None,
             "stacking": self.version.stacking is not None,
         }
+
+    def routing(self) -> RoutingFacts:
+        streams = self.version.streams
+        return RoutingFacts(
+            frozenset(shape_number(self.info.revision, key) for key in self._shapes),
+            self.version.slots,
+            in_requests(self._shapes.compile_s, self._request_s, streams),
+        )
+
+    @property
+    def compiled_shapes(self) -> int:
+        return len(self._shapes)
 
     def hot(self, count: int) -> list[Shapes]:
         """The compiled shapes that are asked for most, hottest first."""
@@ -276,37 +293,6 @@ class ServingVersion:
         await asyncio.to_thread(self._compiler.shutdown)
         self._shapes.let_go()
 
-    def _reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
-        started = time.perf_counter()
-        shapes = self._written(key)
-        with self._failure_logged(shapes):
-            compile_it = self.version.reshape(key)
-        reshaped = time.perf_counter()
-
-        def work() -> CompiledShape:
-            compiling = time.perf_counter()
-            with self._failure_logged(shapes):
-                compiled = compile_it()
-            took_s = reshaped - started + time.perf_counter() - compiling
-            logger.info("compiled for %s in %.0f ms", shapes, 1e3 * took_s)
-            return compiled
-
-        return work
-
-    def _pays(self, key: ShapeKey, compiled: CompiledShape) -> bool:
-        pays = self.version.static_pays(key, compiled)
-        if not pays:
-            logger.info("%s stays with the compilation for all shapes", self._written(key))
-        return pays
-
-    @contextmanager
-    def _failure_logged(self, shapes: str) -> Iterator[None]:
-        try:
-            yield
-        except CannotReshape as error:
-            logger.warning("reshape to %s failed: %s", shapes, error.__cause__ or error)
-            raise
-
     def _written(self, key: ShapeKey) -> str:
         names = [spec.name for spec in self.version.info.inputs]
         return ", ".join(f"{n} {dims(shape)}" for n, shape in zip(names, key, strict=True))
@@ -318,7 +304,8 @@ class ServingVersion:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
 
     def _failed(self, error: CannotInfer, member: Work) -> ServingError:
-        logger.error("inference failed: %s", error.__cause__ or error)
+        why, about = error.__cause__ or error, [member.request_id]
+        log(logging.ERROR, "inference failed: %s", why, about=about, model=self.info.name)
         shapes = tuple(tensor.shape for tensor in member.tensors)
         if any(0 in shape for shape in shapes):
             return self._not_supported(shapes, str(error))
@@ -330,10 +317,6 @@ def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
     if len(keys) >= _REMEMBERED_KEYS:
         keys.clear()
     keys.add(key)
-
-
-def _rows(members: Sequence[Work]) -> int:
-    return sum(work.rows for work in members)
 
 
 def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:

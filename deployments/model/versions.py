@@ -87,6 +87,10 @@ class Versions(Generic[ServingT]):
             return answering[max(answering)] if answering else None
         return next((serving for n, serving in answering.items() if str(n) == number), None)
 
+    def loaded(self) -> list[ServingT]:
+        """All that are loaded, with those that are being let go of."""
+        return list(self._by_revision.values())
+
     def status(self) -> ModelStatus:
         answering = self._answering()
         told = self._versions.keys() | +self._leaving

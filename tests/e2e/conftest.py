@@ -131,6 +131,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         models.append({"name": "face-default", "source": "face-detection"})
     directory = tmp_path_factory.mktemp("server")
     settings = {"limits": {"body_bytes": 32 * 2**20, "timeout_s": 50.0}}
-    variables = {"ANYSHAPE_MODELS": str(repository)}
+    # Metrics are handed on every second instead of every ten, so that tests need not wait.
+    variables = {"ANYSHAPE_MODELS": str(repository), "RAY_metrics_report_interval_ms": "1000"}
     with running(config(models, **settings), directory, variables) as running_server:
         yield running_server

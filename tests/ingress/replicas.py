@@ -1,6 +1,7 @@
 """A model's replicas in the hands of a test."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -8,10 +9,26 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from deployments.arena import Arena, PeerArenas
-from deployments.crossing import BatchCall, BatchReply, Member, PackedTensor, Unreachable, unpack
+from deployments.crossing import (
+    ANY_ROUTE,
+    BatchCall,
+    BatchReply,
+    Member,
+    PackedTensor,
+    Route,
+    Unreachable,
+    unpack,
+)
 from deployments.dimensions import Dim
 from deployments.errors import ServingError
-from deployments.inference import InputSpec, ModelInfo, ModelStatus, OutputSpec, VersionStatus
+from deployments.inference import (
+    InputSpec,
+    ModelInfo,
+    ModelStatus,
+    OutputSpec,
+    ShapeKey,
+    VersionStatus,
+)
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
 from deployments.shape_records import ShapesReport
@@ -52,6 +69,9 @@ class Replicas:
         self.calls: list[BatchCall] = []
         self.reports: list[ShapesReport | None] | Exception = []
         self.by_reference: list[bool] = []
+        self.routes: list[Route] = [ANY_ROUTE]
+        self.taken: list[Route] = []
+        self.waiting: Counter[Route] = Counter()
         self.open = asyncio.Event()
         self.open.set()
         self._peers = PeerArenas()
@@ -79,8 +99,20 @@ class Replicas:
             raise self.reports
         return self.reports if version == INFO.version else []
 
-    async def infer(self, call: BatchCall, *, by_reference: bool) -> BatchReply | Unreachable:
+    def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
+        return next((route for route in self.routes if route != avoid), ANY_ROUTE)
+
+    def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
+        self.waiting[route] += 1
+
+    def answered(self, route: Route) -> None:
+        self.waiting[route] -= 1
+
+    async def infer(
+        self, call: BatchCall, route: Route, *, by_reference: bool
+    ) -> BatchReply | Unreachable:
         self.calls.append(call)
+        self.taken.append(route)
         self.by_reference.append(by_reference)
         await self.open.wait()
         outcome: Outcome = self.outcomes.pop(0) if self.outcomes else [None] * len(call.members)

@@ -32,6 +32,9 @@ class Context:
     def set_code(self, code: grpc.StatusCode) -> None:
         self.code = code
 
+    def trailing_metadata(self) -> list[tuple[str, str]]:
+        return [("request_id", "r1")]
+
     def set_details(self, details: str) -> None:
         self.details = details
 

@@ -10,7 +10,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import ArenaAddress
-from deployments.crossing import BatchCall, BatchReply, Member, Unreachable
+from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Member, Unreachable
 from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress import replicas as module
@@ -102,9 +102,8 @@ async def with_a_lane(serve: Serve) -> AsyncIterator[RayReplicas]:
     meeting = MeetingPoint()
     replicas = ray_replicas(serve, meeting)
     for _ in range(2):
-        assert REPLY == await replicas.infer(CALL, by_reference=False)
-    assert replicas._lanes is not None
-    lanes = replicas._lanes
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
+    lanes = replicas._lanes[ANY_ROUTE]
     await until(lambda: 1 == len(lanes))
     assert [] == serve.taken
     yield replicas
@@ -123,7 +122,7 @@ async def test_without_lanes_all_calls_take_the_handle_by_message_or_by_referenc
     serve = Serve()
     replicas = ray_replicas(serve)
     for by_reference in (False, False, False, True):
-        assert REPLY == await replicas.infer(CALL, by_reference=by_reference)
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=by_reference)
     assert [("infer", False)] * 3 + [("infer", True)] == serve.calls
     replicas.close()
 
@@ -133,7 +132,7 @@ async def test_a_batch_takes_a_lane_where_there_is_one() -> None:
     serve = Serve()
     async with with_a_lane(serve) as replicas:
         for _ in range(5):
-            assert REPLY == await replicas.infer(CALL, by_reference=False)
+            assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
         assert 2 == serve.infers
         assert [CALL] * 5 == serve.taken
         assert isinstance(serve.taken[0], BatchCall)
@@ -144,7 +143,7 @@ async def test_a_batch_takes_a_lane_where_there_is_one() -> None:
 async def test_calls_by_reference_never_take_a_lane() -> None:
     serve = Serve()
     async with with_a_lane(serve) as replicas:
-        assert REPLY == await replicas.infer(CALL, by_reference=True)
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=True)
         assert [] == serve.taken
         assert ("infer", True) == serve.calls[-1]
 
@@ -160,7 +159,7 @@ async def test_other_replies_come_over_the_lane_too_and_leave_it(reply: Any) -> 
     serve.over_lane = reply
     async with with_a_lane(serve) as replicas:
         for _ in range(2):
-            got = await replicas.infer(CALL, by_reference=False)
+            got = await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
             assert type(reply) is type(got)
             assert str(reply) == str(got)
         assert 2 == len(serve.taken)
@@ -171,10 +170,10 @@ async def test_after_a_replica_that_is_loading_serve_chooses_who_gets_the_next_t
     serve = Serve()
     serve.over_lane = BatchReply((LOADING, LOADING))
     async with with_a_lane(serve) as replicas:
-        reply = await replicas.infer(CALL, by_reference=False)
+        reply = await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
         assert isinstance(reply, BatchReply)
         assert [LOADING.message] * 2 == [cast("Any", member).message for member in reply.members]
-        assert REPLY == await replicas.infer(CALL, by_reference=False)
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
         assert 1 == len(serve.taken)
         assert 3 == serve.infers
 
@@ -187,8 +186,8 @@ async def test_a_lane_that_is_lost_is_a_replica_that_died_and_the_next_try_takes
     serve.over_lane = ZeroDivisionError()
     async with with_a_lane(serve) as replicas:
         with pytest.raises(ReplicaDied, match="its connection ended"):
-            await replicas.infer(CALL, by_reference=False)
-        assert REPLY == await replicas.infer(CALL, by_reference=False)
+            await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
         assert 1 == len(serve.taken)
 
 
@@ -200,7 +199,7 @@ async def test_what_ray_raises_is_a_replica_that_died(error: Exception) -> None:
     replicas = ray_replicas(serve)
     for by_reference in (True, False):
         with pytest.raises(ReplicaDied, match=type(error).__name__):
-            await replicas.infer(CALL, by_reference=by_reference)
+            await replicas.infer(CALL, ANY_ROUTE, by_reference=by_reference)
     with pytest.raises(ReplicaDied):
         await replicas.status()
 
@@ -212,8 +211,8 @@ async def test_replicas_that_cannot_attend_are_reached_through_the_handle() -> N
     meeting = MeetingPoint()
     replicas = ray_replicas(serve, meeting)
     for _ in range(5):
-        assert REPLY == await replicas.infer(CALL, by_reference=False)
-    await until(lambda: replicas._lanes is not None and not replicas._lanes._calls)
+        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
+    await until(lambda: not replicas._lanes[ANY_ROUTE]._calls)
     replicas.close()
     await meeting.close()
     assert 5 == serve.infers

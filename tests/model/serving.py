@@ -13,8 +13,10 @@ import numpy as np
 
 from deployments.inference import ShapeKey
 from deployments.model.runtime import CannotInfer, CompiledShape, Space, nowhere
-from deployments.model.serving import Answer, CacheSettings, ServingVersion, Work
+from deployments.model.serving import CacheSettings, ServingVersion
 from deployments.model.version import Version
+from deployments.model.work import Answer, Work
+from deployments.telemetry import SILENT, Telemetry
 from deployments.tensors import Tensor
 from tests.model.loading import assert_same, tensor
 
@@ -30,9 +32,10 @@ async def serving(
     promote_after: int = 1000,
     compiles_per_minute: int = 1000,
     lock: asyncio.Lock | None = None,
+    telemetry: Telemetry = SILENT,
 ) -> AsyncIterator["Served"]:
     settings = CacheSettings(bound, blocking, promote_after, compiles_per_minute)
-    served = Served(version, settings, lock or asyncio.Lock())
+    served = Served(version, settings, lock or asyncio.Lock(), telemetry=telemetry)
     yield served
     await served.close()
 

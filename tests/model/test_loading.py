@@ -19,7 +19,8 @@ import pytest
 from deployments.model.idle import IdleVersion
 from deployments.model.lifecycle import LoadFailed
 from deployments.model.loading import Loader, Places
-from deployments.model.serving import ServingVersion, Work
+from deployments.model.serving import ServingVersion
+from deployments.model.work import Work
 from deployments.settings import ModelSettings
 from tests.e2e.live import counting_model, put_version
 from tests.model.loading import tensor

@@ -1,0 +1,62 @@
+"""`GET /metrics`: what the agents of Ray, one on each node, export of this server's metrics."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import httpx
+
+from deployments.errors import MetricsUnavailable
+
+_OURS: Final = re.compile(r"(?:# (?:HELP|TYPE) )?ray_anyshape_")
+_HEADER: Final = re.compile(r"# (?:HELP|TYPE) (\S+)")
+_FRESH_S: Final = 1.0
+_TIMEOUT_S: Final = 3.0
+
+
+class ExportedMetrics:
+    """Asks all agents, at most once a second however many ask here."""
+
+    def __init__(self, agents: Callable[[], Sequence[str]]) -> None:
+        """`agents` returns their URLs, and may block."""
+        self._agents = agents
+        self._text = ""
+        self._at = float("-inf")
+        self._turn = asyncio.Lock()
+
+    async def text(self) -> str:
+        """In Prometheus's text format. Raises MetricsUnavailable."""
+        async with self._turn:
+            if time.monotonic() - self._at > _FRESH_S:
+                self._text = merged(await self._exported())
+                self._at = time.monotonic()
+            return self._text
+
+    async def _exported(self) -> list[str]:
+        urls = await asyncio.to_thread(self._agents)
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:
+            replies = await asyncio.gather(*(client.get(u) for u in urls), return_exceptions=True)
+        answered = [r.text for r in replies if isinstance(r, httpx.Response) and r.is_success]
+        if not answered:
+            raise MetricsUnavailable(len(urls))
+        return answered
+
+
+def merged(texts: Iterable[str]) -> str:
+    """Our metrics out of several exports: each with its header once, as the format wants it."""
+    headers: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for text in texts:
+        metric = ""
+        for line in filter(_OURS.match, text.splitlines()):
+            if (header := _HEADER.match(line)) is None:
+                samples.setdefault(metric, []).append(line)
+                continue
+            metric = header[1]
+            lines = headers.setdefault(metric, [])
+            if line not in lines:
+                lines.append(line)
+    lines = [line for name in headers for line in (*headers[name], *samples.get(name, ()))]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,71 @@
+"""The request router of the models' deployments, which Serve runs in every ingress replica."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ray.serve._private.common import ReplicaID
+from ray.serve._private.request_router.replica_wrapper import RunningReplica
+from ray.serve.request_router import PendingRequest, RequestRouter
+
+from deployments.crossing import BatchCall, Route
+from deployments.inference import shape_number
+from deployments.ingress.affinity import ShapeAffinity
+from deployments.routing_facts import RoutingFacts
+
+
+class ShapeRouter(RequestRouter):
+    """Sends a batch to the replica that has its shape, see `ShapeAffinity`.
+
+    The ingress asks `affinity` before it batches, and names the replica in the call. A call that
+    names none, or one that is gone, is routed here: by its shape if it has one, else to the less
+    busy of two replicas.
+    """
+
+    def __init__(self, *arguments: Any, self_node_id: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._node_id = self_node_id
+        self.affinity = ShapeAffinity()
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        super().update_replicas(replicas)
+        self._tell_affinity()
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        super().on_replica_actor_died(replica_id)
+        self._tell_affinity()
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Ranks of replicas, the preferred first; of a rank Serve takes the least busy."""
+        if pending_request is None:
+            return [candidate_replicas]
+        pending_request.routing_context.should_backoff = True
+        name = self._wanted(pending_request.args)
+        first = [replica for replica in candidate_replicas if _name(replica.replica_id) == name]
+        return [first, _two_of(candidate_replicas)] if first else [_two_of(candidate_replicas)]
+
+    def _wanted(self, arguments: Sequence[Any]) -> str | None:
+        route = next((a for a in arguments if isinstance(a, Route)), None)
+        if route is not None and route.replica in self.affinity:
+            return route.replica
+        call = next((a for a in arguments if isinstance(a, BatchCall)), None)
+        return None if call is None else self.affinity.choose(shape_number(call.revision, call.key))
+
+    def _tell_affinity(self) -> None:
+        replicas = {_name(i): replica for i, replica in self.curr_replicas.items()}
+        self.affinity.set_replicas(
+            {name: RoutingFacts.of_stats(r.routing_stats) for name, r in replicas.items()},
+            near={name for name, r in replicas.items() if r.node_id == self._node_id},
+        )
+
+
+def _name(replica_id: ReplicaID) -> str:
+    return str(replica_id.unique_id)
+
+
+def _two_of(replicas: list[RunningReplica]) -> list[RunningReplica]:
+    return random.sample(replicas, min(2, len(replicas)))

@@ -1,0 +1,59 @@
+"""What a model replica tells the request routers of itself, through Serve."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_MOST_COST = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingFacts:
+    """`shapes` are the numbers of those that it has compiled, see `shape_number`.
+
+    It runs `slots` requests at once. A shape that it has not compiled costs as much as waiting
+    for `compile_cost` requests.
+    """
+
+    shapes: frozenset[int] = frozenset()
+    slots: int = 1
+    compile_cost: float = 1.0
+
+    def as_stats(self) -> dict[str, Any]:
+        return {
+            "shapes": sorted(self.shapes),
+            "slots": self.slots,
+            "compile_cost": self.compile_cost,
+        }
+
+    @classmethod
+    def of_stats(cls, stats: Mapping[str, Any]) -> "RoutingFacts":
+        """Of what `as_stats` gave; of a replica that has not told anything yet, little is known."""
+        default = cls()
+        return cls(
+            frozenset(stats.get("shapes", ())),
+            stats.get("slots", default.slots),
+            stats.get("compile_cost", default.compile_cost),
+        )
+
+
+def in_requests(compile_s: float, request_s: float, streams: int) -> float:
+    """A compilation in the requests that are answered meanwhile, as a power of two: Serve passes
+    on what changes, so it should not change with every measurement."""
+    if compile_s <= 0 or request_s <= 0:
+        return 1.0
+    requests = min(max(compile_s * streams / request_s, 1.0), _MOST_COST)
+    return float(2 ** round(math.log2(requests)))
+
+
+def together(parts: Iterable[RoutingFacts]) -> RoutingFacts:
+    """Of a replica that serves several versions."""
+    facts = list(parts)
+    if not facts:
+        return RoutingFacts()
+    return RoutingFacts(
+        frozenset().union(*(part.shapes for part in facts)),
+        max(part.slots for part in facts),
+        max(part.compile_cost for part in facts),
+    )

@@ -1,0 +1,67 @@
+"""Two replicas of a model behind one ingress: a shape is compiled where it goes, and only there."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import config
+from tests.e2e.server import NO_TLS, Server, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+SIDES = range(32, 44)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    wanted = config([{"name": "spots", "source": "builtin:spots", "reshape": "blocking"}])
+    scaling = {
+        "min_replicas": 2,
+        "max_replicas": 3,
+        "target_ongoing_requests": 4,
+        "upscale_delay_s": 0,
+        "look_back_period_s": 2,
+        "metrics_interval_s": 0.5,
+    }
+    wanted["applications"][0]["deployments"] = [{"name": "spots", "autoscaling_config": scaling}]
+    with running(wanted, tmp_path_factory.mktemp("pair")) as server:
+        end = time.monotonic() + 60
+        while len(compiles(server)) < 2 and time.monotonic() < end:
+            time.sleep(0.2)
+        yield server
+
+
+def infer(server: Server, side: int) -> int:
+    data = np.zeros((1, 3, side, side), np.float32)
+    request = {"name": "data", "shape": data.shape, "datatype": "FP32", "data": data.tolist()}
+    reply = httpx.post(
+        f"{server.url}/v2/models/spots/infer", json={"inputs": [request]}, timeout=60, verify=NO_TLS
+    )
+    return reply.status_code
+
+
+def compiles(server: Server) -> list[int]:
+    stats = httpx.get(f"{server.url}/v2/models/spots/stats", timeout=10, verify=NO_TLS).json()
+    return [replica["compiles"] for replica in stats["replicas"]]
+
+
+def test_each_shape_is_compiled_by_one_replica_and_both_have_some(pair: Server) -> None:
+    before = compiles(pair)
+    assert 2 == len(before)
+    for _ in range(3):
+        assert {200} == {infer(pair, side) for side in SIDES}
+    after = compiles(pair)
+    assert len(SIDES) == sum(after) - sum(before)
+    assert min(after) > 0
+
+
+def test_requests_that_wait_in_the_ingress_count_for_autoscaling(pair: Server) -> None:
+    """Batches hide how many there are: of one shape, two are under way at any replica."""
+    end = time.monotonic() + 60
+    with ThreadPoolExecutor(32) as clients:
+        while time.monotonic() < end and len(compiles(pair)) < 3:
+            assert {200} == set(clients.map(lambda _: infer(pair, SIDES[0]), range(128)))
+    assert 3 == len(compiles(pair))

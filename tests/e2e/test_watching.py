@@ -1,0 +1,376 @@
+"""A server as those who watch it see it: its metrics, its log and its traces."""
+
+import gzip
+import json
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client.parser import text_string_to_metric_families
+
+from deployments.ingress.protos import kserve_v2_pb2 as kserve
+from deployments.ingress.protos import tensorflow_serving_pb2 as serving
+from deployments.telemetry import METRICS
+from tests.e2e.conftest import config, save
+from tests.e2e.live import counting_model
+from tests.e2e.server import NO_TLS, Server, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+PATIENCE_S = 30.0
+MADE_UP = 200
+Seen = TypeVar("Seen")
+Labelled = dict[tuple[str, ...], int]
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Takes spans as an OpenTelemetry collector does, over HTTP."""
+
+    url: str
+    spans: list[Span]
+
+    def trace(self, trace_id: str) -> dict[str, Span]:
+        """The spans of a trace by their names."""
+        spans = [span for span in list(self.spans) if span.trace_id.hex() == trace_id]
+        assert len({span.name for span in spans}) == len(spans), spans
+        return {span.name: span for span in spans}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    spans: list[Span] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield Collector(f"http://127.0.0.1:{listening.server_port}", spans)
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("watched")
+    save(counting_model(1), directory / "models", "counting")
+    models: list[dict[str, Any]] = [
+        {"name": "blocking", "reshape": "blocking", "max_compiled_shapes": 2},
+        {"name": "any", "promote_after": 10_000},
+    ]
+    for model in models:
+        model |= {"source": "counting", "batching": {"stacking": "never"}}
+    variables = {
+        "ANYSHAPE_MODELS": str(directory / "models"),
+        "RAY_metrics_report_interval_ms": "1000",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    watched = config(models, limits={"batch_rows": 16, "body_bytes": 100_000})
+    watched["logging_config"] |= {"encoding": "JSON", "logs_dir": str(directory / "logs")}
+    watched["tracing_config"] = {
+        "enabled": True,
+        "exporter_import_path": "deployments.tracing:exporters",
+        "sampling_ratio": 0.0,  # but what a client traces is
+    }
+    with running(watched, directory, variables) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30, verify=NO_TLS) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+        yield channel
+
+
+def message(*shape: int, **more: Any) -> dict[str, Any]:
+    data = np.zeros(shape).ravel().tolist()
+    return {"inputs": [{"name": "data", "datatype": "FP32", "shape": shape, "data": data}], **more}
+
+
+def infer(http: httpx.Client, model: str, *shape: int, **more: Any) -> int:
+    return http.post(f"/v2/models/{model}/infer", json=message(*shape, **more)).status_code
+
+
+def infer_grpc(channel: grpc.Channel, model: str, *shape: int) -> None:
+    request = kserve.ModelInferRequest(model_name=model)
+    request.inputs.add(name="data", datatype="FP32", shape=shape)
+    request.raw_input_contents.append(np.zeros(shape, np.float32).tobytes())
+    unary(channel, INFER, request)
+
+
+def predict_grpc(channel: grpc.Channel, model: str, *shape: int) -> None:
+    request = serving.PredictRequest(model_spec={"name": model})
+    request.inputs["data"].dtype = serving.DataType.DT_FLOAT
+    for size in shape:
+        request.inputs["data"].tensor_shape.dim.add(size=size)
+    request.inputs["data"].float_val.extend(np.zeros(shape).ravel().tolist())
+    method = "/tensorflow.serving.PredictionService/Predict"
+    unary(channel, method, request)
+
+
+def unary(channel: grpc.Channel, method: str, request: Message, **more: Any) -> Any:
+    call: Any = channel.unary_unary(method)
+    return call.with_call(request.SerializeToString(), timeout=30, **more)
+
+
+def exported(http: httpx.Client) -> dict[str, Labelled]:
+    """Our counters, gauges, and histograms' counts by their labels, those of Ray left out."""
+    response = http.get("/metrics")
+    assert 200 == response.status_code
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    labels = {metric.exported_name: metric.labels for metric in METRICS}
+    seen: dict[str, Counter[tuple[str, ...]]] = {}
+    for family in text_string_to_metric_families(response.text):
+        for sample in family.samples:
+            name = sample.name.removesuffix("_count")
+            if name in labels:
+                own = tuple(sample.labels[label] for label in labels[name])
+                short = name.removeprefix("ray_anyshape_").removesuffix("_total")
+                seen.setdefault(short, Counter())[own] += int(sample.value)
+    return {name: dict(counts) for name, counts in seen.items()}
+
+
+def eventually(look: Callable[[], Seen], enough: Callable[[Seen], bool]) -> Seen:
+    """What is seen when it is enough, or at the end of our patience."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not enough(seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return seen
+
+
+def test_known_traffic_has_exactly_its_numbers(http: httpx.Client, channel: grpc.Channel) -> None:
+    for size in (3, 4, 5, 5):  # a third shape pushes out the first
+        assert 200 == infer(http, "blocking", 2, size)
+    infer_grpc(channel, "blocking", 1, 5)
+    predict_grpc(channel, "blocking", 1, 5)
+    rows = {"instances": [[0.0] * 5]}
+    assert 200 == http.post("/v1/models/blocking:predict", json=rows).status_code
+    assert 400 == infer(http, "blocking", 1, 5, outputs=[{"name": "no"}])
+    assert 413 == infer(http, "blocking", 17, 5)
+    assert 504 == infer(http, "blocking", 1, 5, parameters={"timeout": 1})
+    assert 413 == infer(http, "blocking", 1, 5, id="x" * 100_000)
+    for number in range(MADE_UP):
+        assert 404 == infer(http, f"made-up-{number}", 1, 1)
+        assert 200 == infer(http, "any", 1, 1 + number)
+    with pytest.raises(grpc.RpcError):
+        infer_grpc(channel, "made-up", 1, 5)
+
+    blocking, any_shape = ("blocking",), ("any",)
+    expected: dict[str, Labelled] = {
+        "requests": {
+            ("blocking", "1", "kserve_http", "200"): 4,
+            ("blocking", "1", "kserve_http", "400"): 1,
+            ("blocking", "1", "kserve_http", "413"): 2,
+            ("blocking", "1", "kserve_http", "504"): 1,
+            ("blocking", "1", "kserve_grpc", "OK"): 1,
+            ("blocking", "1", "tfs_grpc", "OK"): 1,
+            ("blocking", "1", "tfs_http", "200"): 1,
+            ("any", "1", "kserve_http", "200"): MADE_UP,
+            ("", "", "kserve_http", "404"): MADE_UP,
+            ("", "", "kserve_grpc", "NOT_FOUND"): 1,
+        },
+        "request_seconds": {
+            ("blocking", "kserve_http"): 8,
+            ("blocking", "kserve_grpc"): 1,
+            ("blocking", "tfs_grpc"): 1,
+            ("blocking", "tfs_http"): 1,
+            ("any", "kserve_http"): MADE_UP,
+            ("", "kserve_http"): MADE_UP,
+            ("", "kserve_grpc"): 1,
+        },
+        "rejected_requests": {
+            ("blocking", "batch_rows"): 1,
+            ("blocking", "timeout_s"): 1,
+            ("blocking", "body_bytes"): 1,
+        },
+        "reshapes": {("blocking", "new_shape", "compiled"): 3},
+        "compile_seconds": {blocking: 3},
+        "compiled_shapes": {blocking: 2, any_shape: 0},
+        "evictions": {blocking: 1},
+        "dynamic_requests": {any_shape: MADE_UP},
+        # One after the other: each is a batch of its own.
+        **{
+            name: {blocking: 7, any_shape: MADE_UP}
+            for name in (
+                "queue_seconds",
+                "batch_rows",
+                "handoff_seconds",
+                "inference_seconds",
+                "output_seconds",
+            )
+        },
+    }
+    memory: list[Labelled] = []
+
+    def now() -> dict[str, Labelled]:
+        seen = exported(http)
+        memory[:] = [seen.pop(f"shared_memory_{name}bytes", {}) for name in ("", "used_")]
+        return seen
+
+    assert expected == eventually(now, lambda seen: seen == expected)
+    assert 3 * (2**29 - 4096) == memory[0][()]  # the ingress's and the two models'
+    assert 0 <= memory[1][()] < 2**20
+
+
+# The log ---------------------------------------------------------------------------------------
+
+
+def logged(server: Server, deployment: str) -> list[dict[str, Any]]:
+    """The lines of a deployment's replica."""
+    (path,) = server.log.parent.glob(f"logs/**/replica_anyshape_{deployment}_*.log")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def reshapes_to(server: Server, shape: str) -> list[dict[str, Any]]:
+    return [line for line in logged(server, "blocking") if line.get("shape") == shape]
+
+
+def test_a_reshape_is_one_line_with_the_id_of_the_request_that_needed_it(
+    server: Server, http: httpx.Client, channel: grpc.Channel
+) -> None:
+    path = "/v2/models/blocking/infer"
+    answer = http.post(path, json=message(1, 31), headers={"X-Request-ID": "over-http"})
+    request = kserve.ModelInferRequest(model_name="blocking")
+    request.inputs.add(name="data", datatype="FP32", shape=[1, 32])
+    request.raw_input_contents.append(b"\0" * 128)
+    _, call = unary(channel, INFER, request, metadata=[("request_id", "over-grpc")])
+
+    assert "over-http" == answer.headers["x-request-id"]
+    assert "over-grpc" == dict(call.trailing_metadata())["request_id"]
+    for shape, request_id in (("data [-1,31]", "over-http"), ("data [-1,32]", "over-grpc")):
+        (line,) = eventually(lambda shape=shape: reshapes_to(server, shape), bool)  # type: ignore[misc]
+        assert line["seconds"] > 0
+        expected = {
+            "levelname": "INFO",
+            "deployment": "anyshape_blocking",
+            "model": "blocking",
+            "version": "1",
+            "reason": "new_shape",
+            "outcome": "compiled",
+            "request_id": request_id,
+        }
+        assert expected == {name: line[name] for name in expected}
+
+
+def test_an_id_is_made_where_the_client_sends_none_and_no_id_makes_a_line(
+    server: Server, http: httpx.Client
+) -> None:
+    path = "/v2/models/blocking/infer"
+    made = http.post(path, json=message(1, 33)).headers["x-request-id"]
+    forged = 'a", "outcome": "forged\u0085\u2028{"message": "forged"}'.encode()
+    answer = http.post(path, json=message(1, 34), headers={b"X-Request-ID": forged})
+
+    assert 200 == answer.status_code
+    (line,) = eventually(lambda: reshapes_to(server, "data [-1,33]"), bool)
+    assert made == line["request_id"]
+    (line,) = eventually(lambda: reshapes_to(server, "data [-1,34]"), bool)
+    assert 'a", "outcome": "forged?????{"message": "forged"}' == line["request_id"]
+    assert "compiled" == line["outcome"]
+
+
+# Traces ----------------------------------------------------------------------------------------
+
+
+def traced() -> tuple[str, str, str]:
+    """A trace of a client: its id, its span's, and both as `traceparent`."""
+    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+    return trace_id, span_id, f"00-{trace_id}-{span_id}-01"
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    told = {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
+    return {name: told[name] for name in ("model", "version", "rows", "shape")}
+
+
+OURS = ("queue", "hand-off", "inference")
+
+
+def check_trace(collector: Collector, trace_id: str, client_span: str, rows: int) -> None:
+    spans = eventually(
+        lambda: collector.trace(trace_id), lambda s: {*OURS} <= s.keys() and len(s) >= 4
+    )
+    queue, handoff, inference = (spans[name] for name in OURS)
+    served = next(span for span in spans.values() if span.parent_span_id.hex() == client_span)
+    assert served.span_id == queue.parent_span_id == handoff.parent_span_id
+    assert handoff.span_id == inference.parent_span_id
+    times = [
+        served.start_time_unix_nano,
+        queue.start_time_unix_nano,
+        queue.end_time_unix_nano,
+        handoff.start_time_unix_nano,
+        inference.start_time_unix_nano,
+        inference.end_time_unix_nano,
+        handoff.end_time_unix_nano,
+        served.end_time_unix_nano,
+    ]
+    slack_ns = 2_000_000  # wall clocks are read at each span
+    assert all(a <= b + slack_ns for a, b in pairwise(times)), times
+    expected = {"model": "any", "version": "1", "rows": rows, "shape": "[-1,7]"}
+    assert [expected] * 3 == [attributes(span) for span in (queue, handoff, inference)]
+
+
+def test_one_trace_leads_from_the_client_through_the_ingress_to_the_model(
+    http: httpx.Client, channel: grpc.Channel, collector: Collector
+) -> None:
+    """Over HTTP, over gRPC, and for each request of a batch, by Serve's handle and over a lane."""
+    over_http, over_grpc = [traced() for _ in range(8)], traced()
+    with ThreadPoolExecutor(4) as clients:
+
+        def ask(number: int) -> int:
+            headers = {"traceparent": over_http[number][2]}
+            content = message(1 + number, 7)
+            return http.post("/v2/models/any/infer", json=content, headers=headers).status_code
+
+        assert {200} == set(clients.map(ask, range(8)))
+    request = kserve.ModelInferRequest(model_name="any")
+    request.inputs.add(name="data", datatype="FP32", shape=[9, 7])
+    request.raw_input_contents.append(b"\0" * 4 * 63)
+    unary(channel, INFER, request, metadata=[("traceparent", over_grpc[2])])
+
+    for number, (trace_id, span_id, _) in enumerate((*over_http, over_grpc)):
+        check_trace(collector, trace_id, span_id, rows=1 + number)
+
+
+def test_what_no_client_traces_leaves_no_span(http: httpx.Client, collector: Collector) -> None:
+    """The sampling ratio is nought."""
+    assert 200 == infer(http, "any", 3, 11)
+    trace_id, span_id, traceparent = traced()
+    headers = {"traceparent": traceparent}
+    assert 200 == http.post("/v2/models/any/infer", json=message(1, 7), headers=headers).status_code
+
+    check_trace(collector, trace_id, span_id, rows=1)
+    assert not [span for span in collector.spans if span.name in OURS and "[-1,11]" in str(span)]
