@@ -1,0 +1,94 @@
+"""A really started Prometheus, with the configuration that we ship, on a server's metrics."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.cluster.files import document
+from tests.e2e.server import NO_TLS, Server, family, free_ports
+
+PROMETHEUS = shutil.which("prometheus")
+PATIENCE_S = 60.0
+
+needs_prometheus = pytest.mark.skipif(
+    PROMETHEUS is None, reason="needs Prometheus: apt-get install prometheus"
+)
+
+
+def metrics_address(server: Server) -> str:
+    """Where the server's node exports metrics: host and port.
+
+    Ray writes it into a file, which all clusters of the machine overwrite.
+    """
+    for process in family(server.process):
+        if "ray::DashboardAgent" in process.cmdline()[:1]:
+            for address in _listening(process):
+                with contextlib.suppress(httpx.HTTPError):
+                    page = httpx.get(f"http://{address}/metrics", timeout=5, verify=NO_TLS)
+                    if "\nray_" in page.text:
+                        return address
+    raise AssertionError("no process of the server exports metrics")
+
+
+def _listening(process: psutil.Process) -> list[str]:
+    connections = process.net_connections("tcp")
+    return [
+        f"{c.laddr.ip.replace('::', '127.0.0.1').replace('0.0.0.0', '127.0.0.1')}:{c.laddr.port}"
+        for c in connections
+        if c.status == psutil.CONN_LISTEN
+    ]
+
+
+@contextlib.contextmanager
+def prometheus(target: str, directory: Path) -> Iterator[str]:
+    """The URL of a Prometheus that asks this target once a second."""
+    assert PROMETHEUS is not None
+    # As Ray writes it.
+    nodes = directory / "nodes.json"
+    nodes.write_text(json.dumps([{"labels": {"job": "ray"}, "targets": [target]}]))
+    config: Any = document("prometheus/prometheus.yml")
+    config["global"]["scrape_interval"] = "1s"
+    config["global"]["scrape_timeout"] = "1s"
+    (config["scrape_configs"][0]["file_sd_configs"][0])["files"] = [str(nodes)]
+    path = directory / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    command = [
+        PROMETHEUS,
+        f"--config.file={path}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (directory / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: _ready(url), "Prometheus is ready")
+        yield url
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _ready(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/-/ready", timeout=5, verify=NO_TLS).status_code == 200
+    return False
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Waits; nothing tells when Ray has handed on a metric or Prometheus has asked for it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain until {what}"
+        time.sleep(0.3)
