@@ -1,11 +1,13 @@
 """A model's replicas, reached through a Serve handle or over a lane."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Route, Unreachable
@@ -17,6 +19,7 @@ from deployments.ingress.model_replicas import ReplicaDied
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
+_LOOK_AGAIN_S: Final = 0.05
 _REMEMBERED_KEYS: Final = 4096
 
 
@@ -142,10 +145,16 @@ class RayReplicas:
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
         """What each replica answers. Raises TimeoutError, ReplicaDied."""
         try:
-            replies = self._handle.broadcast(method, *arguments).results_async()
-            return list(await asyncio.wait_for(replies, timeout_s))
+            return await asyncio.wait_for(self._told_by_all(method, arguments), timeout_s)
         except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error
+
+    async def _told_by_all(self, method: str, arguments: Sequence[Any]) -> list[Any]:
+        """Serve knows of no replica for a moment while the settings of the only one change."""
+        while True:
+            with suppress(DeploymentUnavailableError):
+                return list(await self._handle.broadcast(method, *arguments).results_async())
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
         try:

@@ -85,15 +85,19 @@ class Server:
         )
 
     def replica_pids(self, model: str) -> list[int]:
-        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10, verify=NO_TLS).json()
-        return [replica["pid"] for replica in reply["replicas"]]
+        return [replica["pid"] for replica in self.all_statistics(model)]
 
     def statistics(self, model: str) -> dict[str, Any]:
         """The counters of the model's only replica."""
-        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10, verify=NO_TLS).json()
-        (replica,) = reply["replicas"]
-        assert isinstance(replica, dict)
+        (replica,) = self.all_statistics(model)
         return replica
+
+    def all_statistics(self, model: str) -> list[dict[str, Any]]:
+        """The counters of each replica of the model."""
+        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10, verify=NO_TLS)
+        assert reply.status_code == 200, reply.text
+        replicas: list[dict[str, Any]] = reply.json()["replicas"]
+        return replicas
 
 
 @contextlib.contextmanager

@@ -44,8 +44,7 @@ def infer(server: Server, side: int) -> int:
 
 
 def compiles(server: Server) -> list[int]:
-    stats = httpx.get(f"{server.url}/v2/models/spots/stats", timeout=10, verify=NO_TLS).json()
-    return [replica["compiles"] for replica in stats["replicas"]]
+    return [replica["compiles"] for replica in server.all_statistics("spots")]
 
 
 def test_each_shape_is_compiled_by_one_replica_and_both_have_some(pair: Server) -> None:

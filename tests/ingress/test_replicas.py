@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import RayServeException
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import ArenaAddress
@@ -27,6 +28,7 @@ CALL = BatchCall("1", KEY, (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
 REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
 LOADING = ModelUnavailable("model", "it is being loaded")
 FAILED = InferenceFailed("model", "no")
+NOBODY = DeploymentUnavailableError(DeploymentID("model", "app"))
 
 
 class Serve:
@@ -243,6 +245,28 @@ async def test_a_replica_that_dies_while_all_are_asked_has_died() -> None:
     for ask in (lambda: replicas.shapes("3"), lambda: replicas.statistics(None)):
         with pytest.raises(ReplicaDied, match="RayActorError"):
             await ask()
+
+
+@on_both_loops
+async def test_without_a_replica_for_a_moment_the_next_one_is_asked() -> None:
+    """Serve takes a replica out of its routing while its settings change."""
+    serve = Serve()
+    serve.outcomes["statistics"] = NOBODY
+    asking = asyncio.ensure_future(ray_replicas(serve).statistics(None))
+    await until(lambda: len(serve.told_all) >= 2)
+    serve.outcomes["statistics"] = ({"requests": 1},)
+    assert [{"requests": 1}] == await asking
+
+
+@on_both_loops
+async def test_without_a_replica_nobody_is_asked_for_ever() -> None:
+    serve = Serve()
+    serve.outcomes["statistics"] = NOBODY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CONTROL_S", 0.1)
+        with pytest.raises(asyncio.TimeoutError):
+            await ray_replicas(serve).statistics(None)
+    assert len(serve.told_all) >= 2
 
 
 @on_both_loops
