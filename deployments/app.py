@@ -64,4 +64,8 @@ _deployment = serve.deployment(
     max_ongoing_requests=_MAX_ONGOING_REQUESTS,
     ray_actor_options={"num_cpus": _RESERVED_CPUS},
     max_surge_percent=100,  # a replica that is replaced serves until the new one is ready
+    # One that hangs is replaced after three quarters of a minute (Serve's defaults: two minutes).
+    # Nothing that a replica does holds up its event loop for long; compilations do not.
+    health_check_period_s=5,
+    health_check_timeout_s=10,
 )

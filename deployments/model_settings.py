@@ -29,6 +29,7 @@ _CHANGED_IN_PLACE = (
     "max_compiled_shapes",
     "promote_after",
     "compiles_per_minute",
+    "compile_timeout_s",
     "model_version_policy",
     "poll_s",
     "storage_options",
@@ -123,6 +124,12 @@ class ModelSettings(Group):
         default=60,
         description="Compilations that may start in the background within a minute. It bounds the "
         "processor time that a flood of new shapes takes from the known ones.",
+    )
+    compile_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds after which a compilation for a shape is taken for hung. It cannot be "
+        "stopped and no other can begin, so the replica is replaced.",
     )
     plugin_config: dict[str, str | int | float | bool] = Field(
         default_factory=dict,

@@ -13,18 +13,20 @@ class RoutingFacts:
     """`shapes` are the numbers of those that it has compiled, see `shape_number`.
 
     It runs `slots` requests at once. A shape that it has not compiled costs as much as waiting
-    for `compile_cost` requests.
+    for `compile_cost` requests. It is `ready` when it has loaded the model.
     """
 
     shapes: frozenset[int] = frozenset()
     slots: int = 1
     compile_cost: float = 1.0
+    ready: bool = False
 
     def as_stats(self) -> dict[str, Any]:
         return {
             "shapes": sorted(self.shapes),
             "slots": self.slots,
             "compile_cost": self.compile_cost,
+            "ready": self.ready,
         }
 
     @classmethod
@@ -35,6 +37,7 @@ class RoutingFacts:
             frozenset(stats.get("shapes", ())),
             stats.get("slots", default.slots),
             stats.get("compile_cost", default.compile_cost),
+            stats.get("ready", default.ready),
         )
 
 
@@ -56,4 +59,5 @@ def together(parts: Iterable[RoutingFacts]) -> RoutingFacts:
         frozenset().union(*(part.shapes for part in facts)),
         max(part.slots for part in facts),
         max(part.compile_cost for part in facts),
+        any(part.ready for part in facts),
     )

@@ -4,7 +4,7 @@ from deployments.routing_facts import RoutingFacts, in_requests, together
 
 
 def test_facts_come_back_from_what_serve_passes_on() -> None:
-    facts = RoutingFacts(frozenset({3, 2**64 - 1}), 8, 16.0)
+    facts = RoutingFacts(frozenset({3, 2**64 - 1}), 8, 16.0, ready=True)
     assert facts == RoutingFacts.of_stats(facts.as_stats())
 
 
@@ -30,8 +30,8 @@ def test_a_compilation_in_requests_is_a_power_of_two(
     assert requests == in_requests(compile_s, request_s, streams)
 
 
-def test_of_several_versions_all_shapes_and_the_dearest_compilation_count() -> None:
+def test_of_several_versions_shapes_the_dearest_compilation_and_one_ready_count() -> None:
     one = RoutingFacts(frozenset({1, 2}), 4, 8.0)
-    other = RoutingFacts(frozenset({2, 3}), 2, 16.0)
-    assert RoutingFacts(frozenset({1, 2, 3}), 4, 16.0) == together([one, other])
+    other = RoutingFacts(frozenset({2, 3}), 2, 16.0, ready=True)
+    assert RoutingFacts(frozenset({1, 2, 3}), 4, 16.0, ready=True) == together([one, other])
     assert RoutingFacts() == together([])

@@ -7,6 +7,8 @@ goes where it costs least, counted in requests that it would have to wait for:
 - a compilation, unless the replica has the shape;
 - the way to another node.
 
+A replica that has not loaded the model yet gets none, as long as another has.
+
 Equal costs are settled by rendezvous hashing (Thaler and Ravishankar, 1998): every ingress comes
 to the same order of replicas for a shape, and a replica more or less moves only its own shapes.
 A shape without a replica goes to the cheaper of its first two (Azar et al., "Balanced
@@ -34,7 +36,6 @@ FRESH: Final = 2
 
 _BELIEVED_S: Final = 10.0
 _LOAD_HOLDS_S: Final = 2.0
-_LOST_S: Final = 5.0
 _REMEMBERED_SHAPES: Final = 1024
 _SMOOTHING: Final = 0.02
 _FIRST_SHARE: Final = 1 / 16
@@ -79,6 +80,7 @@ class ShapeAffinity:
         self._clock = clock
         self._replicas: dict[str, _Replica] = {}
         self._listed: list[_Replica] = []
+        self._any_ready = False
         self._share, self._heard = _FIRST_SHARE, 0
         self._numbers = np.empty(0, np.uint64)
         self._compiled: dict[int, list[_Replica]] = {}
@@ -103,6 +105,7 @@ class ShapeAffinity:
         old = self._replicas
         self._replicas = {}
         self._compiled = {}
+        self._any_ready = any(told.ready for told in facts.values())
         for place, (name, told) in enumerate(sorted(facts.items())):
             replica = old.get(name) or _Replica(name, place, told, name in near)
             replica.place, replica.facts = place, told
@@ -135,7 +138,8 @@ class ShapeAffinity:
             return waits, seen.rank[replica.place]
 
         def usable(replica: _Replica) -> bool:
-            return replica.lost_until <= now and replica.name != avoid
+            ready = replica.facts.ready or not self._any_ready
+            return ready and replica.lost_until <= now and replica.name != avoid
 
         candidates = chain(known, self._fresh(seen, known))
         chosen = min(filter(usable, candidates), key=cost, default=None)
@@ -170,10 +174,10 @@ class ShapeAffinity:
                 share = max(_LEAST_SHARE, min(1.0, there.own / max(1, load)))
                 self._share += (share - self._share) * max(_SMOOTHING, 1 / self._heard)
 
-    def lost(self, replica: str) -> None:
-        """It does not answer: others are taken for a while, until Serve knows more."""
+    def lost(self, replica: str, seconds: float) -> None:
+        """It does not answer: for so long others are taken, where there are any."""
         if (there := self._replicas.get(replica)) is not None:
-            there.lost_until = self._clock() + _LOST_S
+            there.lost_until = self._clock() + seconds
 
     def _known(self, shape: int, seen: _Shape, now: float) -> set[_Replica]:
         """The replicas that have the shape, or will have it: it was sent there not long ago."""

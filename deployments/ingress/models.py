@@ -237,7 +237,9 @@ class ServedModel:
         try:
             return await self._ask(revision, key, another, items)
         except ReplicaDied:
-            raise ModelUnavailable(self.name, "two replicas failed over this request") from None
+            raise ModelUnavailable(
+                self.name, "its replicas failed over this request, twice"
+            ) from None
 
     async def _ask(
         self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]

@@ -16,9 +16,13 @@ from deployments.inference import ModelStatus, ShapeKey, shape_number
 from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
+from deployments.ingress.silence import Silent, unless_silent
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
+_SIGN_OF_LIFE_S: Final = 5.0
+_AVOIDED_S: Final = 5.0
+_SILENT_AVOIDED_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.05
 _REMEMBERED_KEYS: Final = 4096
 
@@ -34,6 +38,7 @@ class RayReplicas:
         self._by_message = handle.options(method_name="infer", _by_reference=False)
         self._by_reference = handle.options(method_name="infer", _by_reference=True)
         self._attend = handle.options(method_name="attend", _by_reference=False)
+        self._answers = handle.options(method_name="answers", _by_reference=False)
         self._handle = handle
         self._serve = _Serve(self._status)
         self._meeting = meeting
@@ -76,15 +81,20 @@ class RayReplicas:
     ) -> BatchReply | Unreachable:
         self._serve.count(batches=1)
         try:
-            reply = await self._inferred(call, route, by_reference)
+            work = self._inferred(call, route, by_reference)
+            reply = await unless_silent(work, partial(self._alive, route))
         except ReplicaDied:
-            self._lost(route)
+            self._lost(route, _AVOIDED_S)
             raise
+        except Silent:
+            self._lost(route, _SILENT_AVOIDED_S)
+            raise ReplicaDied("it hangs") from None
         finally:
             self._serve.count(batches=-1)
         if isinstance(reply, BatchReply):
             if _is_refused(reply):
-                self._lost(route)  # it is loading, or has not loaded this version yet
+                # It is loading, or has not loaded this version yet.
+                self._lost(route, _AVOIDED_S)
             elif route.replica is not None and (affinity := self._serve.affinity) is not None:
                 affinity.told(route.replica, reply.load)
         return reply
@@ -124,11 +134,20 @@ class RayReplicas:
             if affinity is not None and route.replica not in affinity:
                 self._lanes.pop(route).drop()
 
-    def _lost(self, route: Route) -> None:
+    async def _alive(self, route: Route) -> bool:
+        """Whether the replica of the route, any if it names none, gives a sign of life."""
+        try:
+            sign: bool = await asyncio.wait_for(self._call(self._answers, route), _SIGN_OF_LIFE_S)
+        except (ReplicaDied, asyncio.TimeoutError):
+            return False
+        return sign
+
+    def _lost(self, route: Route, seconds: float) -> None:
+        """Others are taken for so long, until Serve knows more."""
         if (lanes := self._lanes.get(route)) is not None:
             lanes.drop()
         if route.replica is not None and (affinity := self._serve.affinity) is not None:
-            affinity.lost(route.replica)
+            affinity.lost(route.replica, seconds)
 
     def _number(self, revision: str, key: ShapeKey) -> int:
         number = self._numbers.get((revision, key))

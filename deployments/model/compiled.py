@@ -98,6 +98,7 @@ class CompiledShapes(Generic[CompiledT]):
         self._dynamic_suffices: OrderedDict[ShapeKey, float] = OrderedDict()
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
+        self._since: float | None = None
         self._failed: OrderedDict[ShapeKey, tuple[Exception, float]] = OrderedDict()
         self._interest: OrderedDict[ShapeKey, Interest] = OrderedDict()
         self._background_compiles: deque[float] = deque()
@@ -118,6 +119,11 @@ class CompiledShapes(Generic[CompiledT]):
         if self._dynamic is not None and not self._blocking:
             return 0.0
         return self.counters.compile_seconds / max(1, self.counters.compiles)
+
+    @property
+    def compiling_s(self) -> float:
+        """For how long a compilation has been under way; 0 if none is."""
+        return 0.0 if self._since is None else self._clock() - self._since
 
     def statistics(self) -> dict[str, Any]:
         return {
@@ -283,7 +289,7 @@ class CompiledShapes(Generic[CompiledT]):
         # asks for it finds it in `_compiling`.
         async with self._lock:
             try:
-                started = self._clock()
+                started = self._since = self._clock()
                 try:
                     compile_it = await self._in_thread(lambda: self._reshape(key))
                     await self._make_room()
@@ -298,6 +304,7 @@ class CompiledShapes(Generic[CompiledT]):
                 self._reshaped(Reshape(key, reason, "failed", took_s, error))
                 raise
             finally:
+                self._since = None
                 entry = self._compiling.pop(key)
             self.counters.compiles += 1
             kept = pays or entry.users > 0

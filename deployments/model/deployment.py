@@ -58,6 +58,16 @@ _REMEMBER_S: Final = 60.0
 _OFF_LOOP_BYTES: Final = 1 << 20
 
 
+class CompilationHangs(Exception):
+    """Raised when a compilation takes longer than it may; it cannot be stopped."""
+
+    def __init__(self, model: str, seconds: float, limit_s: float) -> None:
+        super().__init__(
+            f"model '{model}': a compilation has taken {seconds:.0f} s, more than "
+            f"compile_timeout_s ({limit_s:g}); its replica is replaced"
+        )
+
+
 class OpenVINOModel:
     """Loads one model, keeps its compiled shapes and runs the batches that the ingress sends.
 
@@ -139,9 +149,20 @@ class OpenVINOModel:
         serving = self._versions.version(version)
         return None if serving is None else await serving.shapes()
 
+    async def check_health(self) -> None:
+        """Raises CompilationHangs. Serve asks every few seconds, and replaces the replica."""
+        settings = self._versions.settings
+        longest_s = max((serving.compiling_s for serving in self._versions.loaded()), default=0.0)
+        if longest_s > settings.compile_timeout_s:
+            raise CompilationHangs(settings.name, longest_s, settings.compile_timeout_s)
+
     async def record_routing_stats(self) -> dict[str, Any]:
         """What request routers go by; Serve asks now and then."""
         return together(serving.routing() for serving in self._versions.loaded()).as_stats()
+
+    async def answers(self, route: Route) -> bool:
+        """A sign of life, of the replica that the route names or of any; of another it is none."""
+        return _meant_here(route)
 
     async def infer(self, call: BatchCall, route: Route = ANY_ROUTE) -> BatchReply | Unreachable:
         """Runs one batch; what fails is told in the reply, member by member.
@@ -182,7 +203,7 @@ class OpenVINOModel:
         Returns why the ingress cannot be reached from here, nothing if the call was meant for
         another replica, which may be gone.
         """
-        if route.replica not in (None, _replica_name()):
+        if not _meant_here(route):
             return None
         try:
             await attend(name, token, self.infer)
@@ -318,8 +339,9 @@ def _message_bytes(members: Sequence[tuple[PackedTensor, ...] | ServingError]) -
     return total
 
 
-def _replica_name() -> str:
-    return str(serve.get_replica_context().replica_id.unique_id)
+def _meant_here(route: Route) -> bool:
+    here = serve.get_replica_context().replica_id.unique_id
+    return route.replica in (None, here)
 
 
 def _reserved_cpus() -> float:

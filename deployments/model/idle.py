@@ -74,6 +74,10 @@ class IdleVersion:
     def compiled_shapes(self) -> int:
         return 0 if self._serving is None else self._serving.compiled_shapes
 
+    @property
+    def compiling_s(self) -> float:
+        return 0.0 if self._serving is None else self._serving.compiling_s
+
     async def shapes(self) -> ShapesReport | None:
         return None if self._serving is None else await self._serving.shapes()
 

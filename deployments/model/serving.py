@@ -267,11 +267,17 @@ class ServingVersion:
             frozenset(shape_number(self.info.revision, key) for key in self._shapes),
             self.version.slots,
             in_requests(self._shapes.compile_s, self._request_s, streams),
+            ready=True,
         )
 
     @property
     def compiled_shapes(self) -> int:
         return len(self._shapes)
+
+    @property
+    def compiling_s(self) -> float:
+        """For how long a compilation has been under way; 0 if none is."""
+        return self._shapes.compiling_s
 
     def hot(self, count: int) -> list[Shapes]:
         """The compiled shapes that are asked for most, hottest first."""

@@ -19,8 +19,12 @@ def test_it_has_no_mistakes(config: Any) -> None:
 
 def test_it_is_the_projects_own_but_for_what_several_nodes_need(config: Any) -> None:
     ours = load(ROOT / "serve_config.yaml")
-    for one in (ours, config):
+    for one, stays_s in ((ours, "2"), (config, "10")):
         one["applications"][0].pop("deployments", None)
+        for part in (one["controller_options"], *one["applications"]):
+            variables = dict(part["runtime_env"]["env_vars"])
+            assert stays_s == variables.pop("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S")
+            part["runtime_env"] = {"env_vars": variables}
     assert ours == config
 
 

@@ -27,6 +27,7 @@ class Scene:
         self.names = [chr(ord("a") + number) for number in range(count)]
         self.far = set(far)
         self.compiled: dict[str, set[int]] = {}
+        self.loading: set[str] = set()
         self.tell()
         self.affinity.sent("a", 0)
         self.affinity.told("a", 1)  # this ingress is the only one
@@ -34,7 +35,9 @@ class Scene:
 
     def tell(self) -> None:
         facts = {
-            name: RoutingFacts(frozenset(self.compiled.get(name, ())), 4, 8.0)
+            name: RoutingFacts(
+                frozenset(self.compiled.get(name, ())), 4, 8.0, ready=name not in self.loading
+            )
             for name in self.names
         }
         self.affinity.set_replicas(facts, near=set(self.names) - self.far)
@@ -58,7 +61,7 @@ def test_without_replicas_any_route_is_taken() -> None:
 
 def test_the_only_replica_gets_everything_even_after_it_failed() -> None:
     at = Scene(1)
-    at.affinity.lost("a")
+    at.affinity.lost("a", 5.0)
     assert "a" == at.choose() == at.choose(avoid="a")
 
 
@@ -173,7 +176,7 @@ def test_where_it_was_sent_is_believed_for_ten_seconds() -> None:
 def test_a_lost_replica_is_avoided_for_a_while() -> None:
     at = Scene(3)
     first = at.choose()
-    at.affinity.lost(first)
+    at.affinity.lost(first, 5.0)
     assert first != at.choose()
     at.clock.now += 5.1
     assert first == at.choose()
@@ -182,9 +185,21 @@ def test_a_lost_replica_is_avoided_for_a_while() -> None:
 def test_if_all_are_lost_one_is_taken_but_not_the_one_that_just_failed() -> None:
     at = Scene(3)
     for name in at.names:
-        at.affinity.lost(name)
+        at.affinity.lost(name, 5.0)
     for name in at.names:
         assert at.choose(avoid=name) != name
+
+
+def test_a_replica_that_has_not_loaded_the_model_yet_gets_nothing_while_another_has() -> None:
+    at = Scene(3)
+    at.loading = {"a", "c"}
+    at.tell()
+    assert {"b"} == {at.choose(shape) for shape in SHAPES}
+    at.affinity.lost("b", 5.0)
+    assert "b" != at.choose()
+    at.loading = {"c"}
+    at.tell()
+    assert {"a"} == {at.choose(shape) for shape in SHAPES}
 
 
 def test_another_node_is_taken_for_a_compiled_shape_but_not_for_a_new_one() -> None:

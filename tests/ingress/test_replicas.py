@@ -15,6 +15,7 @@ from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Member, Unrea
 from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress import replicas as module
+from deployments.ingress import silence
 from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
@@ -204,6 +205,34 @@ async def test_what_ray_raises_is_a_replica_that_died(error: Exception) -> None:
             await replicas.infer(CALL, ANY_ROUTE, by_reference=by_reference)
     with pytest.raises(ReplicaDied):
         await replicas.status()
+
+
+@on_both_loops
+@pytest.mark.parametrize("how", ["silent", "another", "dead"])
+async def test_a_replica_that_hangs_has_died(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives no sign of life, or another one does: Serve has taken it out of its routing."""
+    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(module, "_SIGN_OF_LIFE_S", 0.01)
+    never = asyncio.get_running_loop().create_future
+    serve = Serve()
+    signs = {"silent": never(), "another": False, "dead": RayActorError()}
+    serve.outcomes |= {"infer": never(), "answers": signs[how]}
+    with pytest.raises(ReplicaDied, match="it hangs"):
+        await ray_replicas(serve).infer(CALL, ANY_ROUTE, by_reference=False)
+
+
+@on_both_loops
+async def test_a_replica_that_takes_long_and_is_alive_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    serve = Serve()
+    compiling = asyncio.get_running_loop().create_future()
+    serve.outcomes |= {"infer": compiling, "answers": True}
+    asking = asyncio.ensure_future(ray_replicas(serve).infer(CALL, ANY_ROUTE, by_reference=False))
+    await until(lambda: serve.calls.count(("answers", False)) >= 3)
+    compiling.set_result(REPLY)
+    assert REPLY == await asking
 
 
 @on_both_loops

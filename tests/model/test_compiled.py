@@ -79,6 +79,31 @@ async def test_known_shapes_are_served_while_another_is_compiled(compiler: Compi
     assert B == (await waiting).key
 
 
+async def test_how_long_a_compilation_takes_is_told_while_it_does(compiler: Compiler) -> None:
+    shapes = Shapes(compiler)
+    assert 0.0 == shapes.compiling_s
+    release = compiler.hold(A)
+    async with shapes.own_lock:
+        asking = asyncio.create_task(shapes.get(A))
+        await asyncio.sleep(0)
+        shapes.clock.now += 5
+        assert 0.0 == shapes.compiling_s  # it waits for its turn
+    await compiler.began(A)
+    shapes.clock.now += 7
+    assert 7.0 == shapes.compiling_s
+    release()
+    await asking
+    assert 0.0 == shapes.compiling_s
+
+
+async def test_after_a_compilation_that_failed_none_is_under_way(compiler: Compiler) -> None:
+    shapes = Shapes(compiler)
+    compiler.refuses_to_compile = {A}
+    with pytest.raises(Refused):
+        await shapes.get(A)
+    assert 0.0 == shapes.compiling_s
+
+
 async def test_caches_that_share_a_lock_compile_one_after_the_other(compiler: Compiler) -> None:
     lock = asyncio.Lock()
     one, other = Shapes(compiler, lock=lock), Shapes(compiler, lock=lock)

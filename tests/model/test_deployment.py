@@ -1,6 +1,7 @@
 """The deployment's own class, called as Serve calls it, without Ray."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from deployments.arena import PeerArenas
 from deployments.crossing import BatchCall, BatchReply, Member, pack, unpack
 from deployments.errors import ModelUnavailable, VersionChanged
-from deployments.model.deployment import OpenVINOModel
+from deployments.inference import ShapeKey
+from deployments.model.deployment import CompilationHangs, OpenVINOModel
 from deployments.model.loading import Places
+from deployments.model.runtime import CompiledShape
+from deployments.model.version import Version
 from deployments.settings import Limits, ModelSettings
 from tests.e2e.live import put_version
 from tests.model.loading import tensor
@@ -64,8 +69,10 @@ async def test_a_model_is_loaded_when_its_first_configuration_comes(tmp_path: Pa
     put_version(tmp_path / "models" / "m", 1)
     async with running(tmp_path) as model:
         assert "LOADING" == (await model.status()).state
+        assert not (await model.record_routing_stats())["ready"]
         await model.reconfigure({})
         assert "AVAILABLE" == (await model.status()).state
+        assert (await model.record_routing_stats())["ready"]
         assert 1.0 == await ask(model, 1, 4)
         assert 1 == (await model.statistics())["requests"]
         report = await model.shapes("1")
@@ -144,3 +151,28 @@ async def test_hot_shapes_are_compiled_at_the_next_start(tmp_path: Path) -> None
             assert 1.0 == await ask(model, 1, size)
         counters = await model.statistics()
         assert (2, 3) == (counters["hits"], counters["compiles"])
+
+
+async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    async with running(tmp_path, reshape="blocking", compile_timeout_s=0.2) as model:
+        await model.reconfigure({})
+        assert 1.0 == await ask(model, 1, 3)
+        await model.check_health()
+        hanging, reshape = threading.Event(), Version.reshape
+
+        def hang(version: Version, key: ShapeKey) -> Callable[[], CompiledShape]:
+            hanging.wait()
+            return reshape(version, key)
+
+        monkeypatch.setattr(Version, "reshape", hang)
+        asking = asyncio.ensure_future(ask(model, 1, 4))
+        await asyncio.sleep(0.3)
+        with pytest.raises(CompilationHangs, match=r"^model 'm': .* compile_timeout_s \(0\.2\)"):
+            await model.check_health()
+        assert 1.0 == await ask(model, 1, 3)
+        hanging.set()
+        assert 1.0 == await asking
+        await model.check_health()
