@@ -5,7 +5,7 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing format protos clean
+.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
@@ -16,7 +16,9 @@ help:
 	@echo "make bench-peers  compare with MLServer, LitServe and BentoML; installs them in build/peers"
 	@echo "make bench-clients  Triton's perf_analyzer over HTTP and gRPC; fetches it into build/"
 	@echo "make bench-choosing  what reshape, max_compiled_shapes, ranges and layouts cost"
-	@echo "make bench-routing  our request router beside Serve's, in simulated clusters"
+	@echo "make bench-routing  our request router beside Serve's, in simulated clusters and real ones"
+	@echo "make bench-failures  three nodes under load, of which one part after the other dies; needs root"
+	@echo "make bench-sizing  how many replicas, and how many cores for each"
 	@echo "make protos  generate the gRPC messages anew from the .proto files"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
@@ -72,6 +74,12 @@ bench-choosing: $(VENV)/.dev
 
 bench-routing: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.routing $(BENCH)
+
+bench-failures: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.failures $(BENCH)
+
+bench-sizing: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.sizing $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

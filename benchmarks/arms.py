@@ -134,17 +134,28 @@ def as_documented(model: Path, first: Workload, directory: Path) -> Iterator[Tar
         yield target
 
 
-def serving(name: str, model: Path) -> dict[str, Any]:
-    """serve_config.yaml with this model in place of its own."""
+def serving(
+    name: str, model: Path, deployment: Mapping[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """serve_config.yaml with this model in place of its own, and what is said of its deployment."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    config["applications"][0]["args"] = {"models": [{"name": name, "source": str(model)}]}
+    application = config["applications"][0]
+    application["args"] = {"models": [{"name": name, "source": str(model), **settings}]}
+    application["deployments"] = [{"name": name, **(deployment or {})}]
     return config
 
 
 @contextlib.contextmanager
-def this_project(model: Path, first: Workload, directory: Path) -> Iterator[Target]:
+def this_project(
+    model: Path,
+    first: Workload,
+    directory: Path,
+    *,
+    deployment: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Iterator[Target]:
     """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
-    with running(serving(first.model, model), directory) as server:
+    with running(serving(first.model, model, deployment, **settings), directory) as server:
         base = f"{server.url}/v2/models/{first.model}"
         _wait(f"{base}/infer", first)
         yield Target(f"{base}/infer", f"{base}/stats", lambda: family(server.process))

@@ -117,7 +117,13 @@ class Nodes:
             "--metrics-export-port=8080",
         ]
         with (self.directory / f"{node.name}.log").open("ab") as log:
-            node.process = psutil.Popen(command, stdout=log, stderr=log, env=self._environment)
+            node.process = psutil.Popen(
+                command,
+                cwd=self.directory,  # Ray looks there first for the application's code
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """`serve deploy`; Serve takes the configuration over by and by."""

@@ -1,19 +1,29 @@
-"""`make bench-routing`: our request router beside Serve's two, in simulated clusters.
+"""`make bench-routing`: our request router beside Serve's two, in simulated clusters and real ones.
 
 Power of two choices is Serve's default; consistent hashing is its router for sessions, with the
-shape as the session. Simulated time, so the figures are the same on every machine.
+shape as the session. In simulated time the figures are the same on every machine. `--real` starts
+servers with a few replicas of the detector, which 16 clients ask for sizes by Zipf's law.
 """
 
 import argparse
 import asyncio
 import logging
+import signal
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
+from benchmarks.arms import this_project
+from benchmarks.measuring import Row, load
+from benchmarks.models import build_models, default_detector
 from benchmarks.simulated import Cluster, Load, Outcome
+from benchmarks.workloads import WORKLOADS
 from deployments.ingress.shape_router import ShapeRouter
 
 ROUTERS: Final[dict[str, type[Any]]] = {
@@ -37,13 +47,13 @@ async def simulated(router: str, load: Load, size: int) -> Outcome:
 
 
 async def print_tables(sizes: Sequence[int]) -> None:
-    for what, load in LOADS.items():
-        print(f"\n{load.shapes} shapes; {what}:\n")
+    for what, arriving in LOADS.items():
+        print(f"\n{arriving.shapes} shapes; {what}:\n")
         print("| replicas | router | requests | compiles | hit rate | p50 | p99 | imbalance |")
         print("|---|---|---|---|---|---|---|---|")
         for size in sizes:
             for router in ROUTERS:
-                print(_line(size, router, await simulated(router, load, size)), flush=True)
+                print(_line(size, router, await simulated(router, arriving, size)), flush=True)
 
 
 def _line(size: int, router: str, outcome: Outcome) -> str:
@@ -54,11 +64,70 @@ def _line(size: int, router: str, outcome: Outcome) -> str:
     )
 
 
+# Really started servers ---------------------------------------------------------------------------
+
+REAL_ROUTERS: Final[dict[str, str | None]] = {
+    "power of two choices": "benchmarks.routers:PowerOfTwo",
+    "consistent hashing": "benchmarks.routers:ByHash",
+    "by shape": None,
+}
+ZIPF: Final = next(workload for workload in WORKLOADS if workload.name.startswith("Zipf"))
+
+
+def really(router: str, size: int, model: Path, seconds: int, directory: Path) -> Row:
+    """One measurement on a server of its own. A new shape waits for its compilation."""
+    deployment: dict[str, Any] = {"num_replicas": size}
+    if (imported := REAL_ROUTERS[router]) is not None:
+        deployment["request_router_config"] = {"request_router_class": imported}
+    with this_project(model, ZIPF, directory, deployment=deployment, reshape="blocking") as target:
+        while len(target.replicas()) < size:
+            pass  # each look takes a while
+        row = load(target, ZIPF, seconds, directory)
+        return {**row, "cached": [replica["compiled_shapes"] for replica in target.replicas()]}
+
+
+def print_real(sizes: Sequence[int], seconds: int, repetitions: int) -> None:
+    rows: dict[tuple[int, str], list[Row]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        model = build_models(directory, default_detector())[ZIPF.model]
+        for _ in range(repetitions):
+            for size in sizes:
+                for router in REAL_ROUTERS:
+                    row = really(router, size, model, seconds, directory)
+                    print(size, router, row, file=sys.stderr, flush=True)
+                    rows.setdefault((size, router), []).append(row)
+    print(f"\n{ZIPF.name}, really started servers:\n")
+    print("| replicas | router | req/s | compiles per 1,000 | p50 | p99 | errors |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for (size, router), same in rows.items():
+        print(_real_line(size, router, same, seconds))
+
+
+def _real_line(size: int, router: str, rows: Sequence[Row], seconds: int) -> str:
+    """Medians of the repetitions."""
+    compiles = median(1e3 * r["compiles"] / (r["requests_per_s"] * seconds) for r in rows)
+    rate, p50, p99 = (median(r[n] for r in rows) for n in ("requests_per_s", "p50_ms", "p99_ms"))
+    errors = sum(row["errors"] for row in rows)
+    return (
+        f"| {size} | {router} | {rate:.0f} | {compiles:.0f} | {p50:.0f} ms | {p99:,.0f} ms "
+        f"| {errors:.0f} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-routing", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 8, 64, 512])
-    logging.disable(logging.INFO)  # a line for each router that is made
-    asyncio.run(print_tables(parser.parse_args().sizes))
+    parser.add_argument("--sizes", type=int, nargs="+", help="replicas; 2 8 64 512, really 2 3")
+    parser.add_argument("--real", action="store_true", help="with really started servers")
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args()
+    if not options.real:
+        logging.disable(logging.INFO)  # a line for each router that is made
+        asyncio.run(print_tables(options.sizes or [2, 8, 64, 512]))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    print_real(options.sizes or [2, 3], options.seconds, options.repetitions)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ itself (small, or crossing by reference), a list of byte strings, or the place o
 sender's arena.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from math import prod
 from typing import Final, NamedTuple, TypeAlias
 
@@ -48,6 +48,20 @@ class BatchCall(NamedTuple):
     key: ShapeKey
     members: tuple[Member, ...]
     arena: ArenaAddress | None
+
+
+class Referenced(NamedTuple):
+    """A call whose members are an object of Ray's, which the receiver awaits.
+
+    As an argument of the call Ray would fetch it first. While the sender hangs that takes for ever,
+    and the calls of all others would wait behind it.
+    """
+
+    call: BatchCall
+    members: Awaitable[tuple[Member, ...]]
+
+    async def fetched(self) -> BatchCall:
+        return self.call._replace(members=await self.members)
 
 
 class BatchReply(NamedTuple):
@@ -95,6 +109,16 @@ def inline_bytes(tensor: Tensor, arena: Arena | None) -> int:
     if not isinstance(tensor.data, list) and arena and arena.offset_of(tensor.data) is not None:
         return 0
     return tensor.nbytes
+
+
+def array_bytes(members: Iterable[Member]) -> int:
+    """The bytes of the arrays that travel inside a call with these members."""
+    return sum(
+        data.nbytes
+        for member in members
+        for *_, data in member.tensors
+        if not isinstance(data, list | int)
+    )
 
 
 def into_arena(tensor: Tensor, arena: Arena) -> Tensor:

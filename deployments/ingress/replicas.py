@@ -6,11 +6,21 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import ray
 from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Route, Unreachable
+from deployments.crossing import (
+    ANY_ROUTE,
+    INLINE_BYTES,
+    BatchCall,
+    BatchReply,
+    Referenced,
+    Route,
+    Unreachable,
+    array_bytes,
+)
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ModelStatus, ShapeKey, shape_number
 from deployments.ingress.affinity import ShapeAffinity
@@ -20,6 +30,7 @@ from deployments.ingress.silence import Silent, unless_silent
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
+_OFF_LOOP_BYTES: Final = 1 << 20
 _SIGN_OF_LIFE_S: Final = 5.0
 _AVOIDED_S: Final = 5.0
 _SILENT_AVOIDED_S: Final = 60.0
@@ -38,7 +49,10 @@ class RayReplicas:
         self._by_message = handle.options(method_name="infer", _by_reference=False)
         self._by_reference = handle.options(method_name="infer", _by_reference=True)
         self._attend = handle.options(method_name="attend", _by_reference=False)
-        self._answers = handle.options(method_name="answers", _by_reference=False)
+        self._answers = {
+            by_reference: handle.options(method_name="answers", _by_reference=by_reference)
+            for by_reference in (False, True)
+        }
         self._handle = handle
         self._serve = _Serve(self._status)
         self._meeting = meeting
@@ -82,7 +96,7 @@ class RayReplicas:
         self._serve.count(batches=1)
         try:
             work = self._inferred(call, route, by_reference)
-            reply = await unless_silent(work, partial(self._alive, route))
+            reply = await unless_silent(work, partial(self._alive, route, by_reference))
         except ReplicaDied:
             self._lost(route, _AVOIDED_S)
             raise
@@ -108,7 +122,7 @@ class RayReplicas:
     ) -> BatchReply | Unreachable:
         reply: BatchReply | Unreachable
         if by_reference:
-            reply = await self._call(self._by_reference, call, route)
+            reply = await self._call(self._by_reference, await _referenced(call), route)
         elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
             reply = await self._call(self._by_message, call, route)
         else:
@@ -134,10 +148,12 @@ class RayReplicas:
             if affinity is not None and route.replica not in affinity:
                 self._lanes.pop(route).drop()
 
-    async def _alive(self, route: Route) -> bool:
-        """Whether the replica of the route, any if it names none, gives a sign of life."""
+    async def _alive(self, route: Route, by_reference: bool) -> bool:
+        """Whether the replica of the route, any if it names none, gives a sign of life in the way
+        that the call went."""
         try:
-            sign: bool = await asyncio.wait_for(self._call(self._answers, route), _SIGN_OF_LIFE_S)
+            asked = self._call(self._answers[by_reference], route)
+            sign: bool = await asyncio.wait_for(asked, _SIGN_OF_LIFE_S)
         except (ReplicaDied, asyncio.TimeoutError):
             return False
         return sign
@@ -213,6 +229,16 @@ class _Serve:
         if self._metrics is not None:
             self._metrics.num_queued_requests += others - self._counted
         self._counted = others
+
+
+async def _referenced(call: BatchCall) -> BatchCall | Referenced:
+    nbytes = array_bytes(call.members)
+    if nbytes <= INLINE_BYTES:
+        return call
+    put: Any = ray.put
+    off_loop = nbytes > _OFF_LOOP_BYTES
+    members = await asyncio.to_thread(put, call.members) if off_loop else put(call.members)
+    return Referenced(call._replace(members=()), members)
 
 
 def _is_refused(reply: BatchReply) -> bool:

@@ -8,7 +8,7 @@ from ray.serve._private.common import ReplicaID
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.request_router import PendingRequest, RequestRouter
 
-from deployments.crossing import BatchCall, Route
+from deployments.crossing import BatchCall, Referenced, Route
 from deployments.inference import shape_number
 from deployments.ingress.affinity import ShapeAffinity
 from deployments.routing_facts import RoutingFacts
@@ -48,12 +48,34 @@ class ShapeRouter(RequestRouter):
         first = [replica for replica in candidate_replicas if _name(replica.replica_id) == name]
         return [first, _two_of(candidate_replicas)] if first else [_two_of(candidate_replicas)]
 
+    async def _select_from_candidate_replicas(
+        self, candidates: list[RunningReplica], backoff_index: int
+    ) -> RunningReplica | None:
+        """The one with the shortest queue, as far as is known here.
+
+        Serve would ask those that it has sent nothing to for a while, and wait for their answers,
+        though in our queues there is room in all cases but one: a lower `max_ongoing_requests`.
+        """
+        queues = self.replica_queue_len_cache
+        known = {r.replica_id: queues.get(r.replica_id) or 0 for r in candidates}
+        with_room = [r for r in candidates if known[r.replica_id] < r.max_ongoing_requests]
+        if candidates and not with_room:
+            asked: RunningReplica | None = await super()._select_from_candidate_replicas(
+                candidates, backoff_index
+            )
+            return asked
+        chosen = min(with_room, key=lambda r: known[r.replica_id], default=None)
+        return None if chosen is None else self.curr_replicas.get(chosen.replica_id)
+
     def _wanted(self, arguments: Sequence[Any]) -> str | None:
         route = next((a for a in arguments if isinstance(a, Route)), None)
         if route is not None and route.replica in self.affinity:
             return route.replica
-        call = next((a for a in arguments if isinstance(a, BatchCall)), None)
-        return None if call is None else self.affinity.choose(shape_number(call.revision, call.key))
+        told = next((a for a in arguments if isinstance(a, BatchCall | Referenced)), None)
+        if told is None:
+            return None
+        call = told.call if isinstance(told, Referenced) else told
+        return self.affinity.choose(shape_number(call.revision, call.key))
 
     def _tell_affinity(self) -> None:
         replicas = {_name(i): replica for i, replica in self.curr_replicas.items()}

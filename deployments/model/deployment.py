@@ -21,6 +21,7 @@ from deployments.crossing import (
     DoesNotFit,
     Member,
     PackedTensor,
+    Referenced,
     Route,
     Unreachable,
     inline_bytes,
@@ -164,11 +165,15 @@ class OpenVINOModel:
         """A sign of life, of the replica that the route names or of any; of another it is none."""
         return _meant_here(route)
 
-    async def infer(self, call: BatchCall, route: Route = ANY_ROUTE) -> BatchReply | Unreachable:
+    async def infer(
+        self, call: BatchCall | Referenced, route: Route = ANY_ROUTE
+    ) -> BatchReply | Unreachable:
         """Runs one batch; what fails is told in the reply, member by member.
 
         `route` is for the request router.
         """
+        if isinstance(call, Referenced):
+            call = await call.fetched()
         self._under_way += len(call.members)
         try:
             reply = await self._inferred(call)

@@ -4,14 +4,23 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import pytest
+import ray
 from ray.exceptions import RayActorError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import ArenaAddress
-from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Member, Unreachable
+from deployments.crossing import (
+    ANY_ROUTE,
+    BatchCall,
+    BatchReply,
+    Member,
+    Referenced,
+    Unreachable,
+)
 from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress import replicas as module
@@ -42,6 +51,7 @@ class Serve:
         self.taken: list[Any] = []
         self.attending = 0
         self.told_all: list[tuple[Any, ...]] = []
+        self.given: dict[str, list[Any]] = {}
 
     def options(self, method_name: str, _by_reference: bool = True) -> "Method":
         return Method(self, method_name, _by_reference)
@@ -52,6 +62,7 @@ class Serve:
 
     async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
         self.calls.append((name, by_reference))
+        self.given.setdefault(name, []).append(arguments[0] if arguments else None)
         outcome = self.outcomes.get(name)
         if isinstance(outcome, Exception):
             raise outcome
@@ -205,6 +216,36 @@ async def test_what_ray_raises_is_a_replica_that_died(error: Exception) -> None:
             await replicas.infer(CALL, ANY_ROUTE, by_reference=by_reference)
     with pytest.raises(ReplicaDied):
         await replicas.status()
+
+
+@on_both_loops
+async def test_large_arrays_cross_as_an_object_that_the_replica_fetches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One for all members; small ones go along with the call."""
+    objects: list[Any] = []
+
+    def put(value: Any) -> Any:
+        objects.append(value)
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(value)
+        return future
+
+    monkeypatch.setattr(ray, "put", put)
+    small, large = (
+        Member((("x", "FP32", (1, n), np.zeros((1, n), np.float32)),), 1, (), 1.0)
+        for n in (10, 20_000)
+    )
+    serve = Serve()
+    replicas = ray_replicas(serve)
+    for members in ((small, small), (small, large)):
+        await replicas.infer(CALL._replace(members=members), ANY_ROUTE, by_reference=True)
+    first, second = serve.given["infer"]
+    assert first.members == (small, small)
+    assert [(small, large)] == objects
+    assert isinstance(second, Referenced)
+    assert () == second.call.members
+    assert (small, large) == (await second.fetched()).members
 
 
 @on_both_loops

@@ -1,0 +1,54 @@
+"""Ray Serve's own routers on this project's model deployment, to compare ours with.
+
+Only requests are routed by them, each by itself: they do not know the lanes, by which a shape that
+is asked for often would stay with one replica for two seconds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve._private.request_router.replica_wrapper import RunningReplica
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.request_router import PendingRequest
+
+from deployments.crossing import BatchCall
+from deployments.inference import shape_number
+
+
+def _is_lane(pending: PendingRequest | None) -> bool:
+    return pending is not None and pending.metadata.call_method == "attend"
+
+
+class PowerOfTwo(PowerOfTwoChoicesRequestRouter):
+    """Serve's default."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: Any = None
+    ) -> list[list[RunningReplica]]:
+        if _is_lane(pending_request):
+            return []
+        chosen: list[list[RunningReplica]] = await super().choose_replicas(
+            candidate_replicas, pending_request
+        )
+        return chosen
+
+
+class ByHash(ConsistentHashRouter):
+    """Serve's router for sessions, with the shape as the session."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: Any = None
+    ) -> list[list[RunningReplica]]:
+        if _is_lane(pending_request):
+            return []
+        chosen: list[list[RunningReplica]] = await super().choose_replicas(
+            candidate_replicas, pending_request
+        )
+        return chosen
+
+    def _routing_key(self, pending_request: PendingRequest | None) -> str | None:
+        key: str | None = super()._routing_key(pending_request)
+        arguments: Sequence[Any] = () if pending_request is None else pending_request.args
+        call = next((a for a in arguments if isinstance(a, BatchCall)), None)
+        return key if call is None else str(shape_number(call.revision, call.key))
