@@ -22,6 +22,8 @@ _RESERVED_CPUS = 0
 with fewer cores than models could not start them all. OpenVINO then uses all of the cores, and
 else as many threads as are reserved."""
 
+_HEALTH_CHECK_PERIOD_S = 5
+
 _BY_SHAPE = RequestRouterConfig.model_validate(
     {
         "request_router_class": ShapeRouter,
@@ -53,7 +55,11 @@ def build(args: dict[str, Any]) -> Application:
     ingress = with_own_version(
         # The models' names are told there: one more or less does not replace its replicas.
         _deployment(serve.ingress()(Ingress)).options(
-            name=INGRESS_NAME, user_config={"models": list(models)}
+            name=INGRESS_NAME,
+            user_config={"models": list(models)},
+            # Sooner than the models' replicas: Ray lets those that it has called over the network
+            # wait until it takes their answers, with everything else that they have to do.
+            health_check_timeout_s=_HEALTH_CHECK_PERIOD_S,
         ),
         f"{limits} {settings.model_control}",
     )
@@ -66,6 +72,6 @@ _deployment = serve.deployment(
     max_surge_percent=100,  # a replica that is replaced serves until the new one is ready
     # One that hangs is replaced after three quarters of a minute (Serve's defaults: two minutes).
     # Nothing that a replica does holds up its event loop for long; compilations do not.
-    health_check_period_s=5,
-    health_check_timeout_s=10,
+    health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+    health_check_timeout_s=2 * _HEALTH_CHECK_PERIOD_S,
 )
