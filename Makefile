@@ -45,9 +45,9 @@ serve: $(VENV)/.serve
 	  exec $(BIN)/serve run $(VENV)/$(notdir $(CONFIG)); \
 	fi
 
-# Really started servers are tested in a process of their own.
+# Really started servers are tested in a process of their own, all else on all cores.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore=tests/e2e
+	$(BIN)/python -m pytest --ignore=tests/e2e --numprocesses=auto --dist=loadfile
 	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev

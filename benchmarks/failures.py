@@ -71,7 +71,7 @@ class Cluster:
 
     async def whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
         """Whether just the replicas that it should have run, none of them of `without`, and it
-        answers at every node; on those of `but_for` there is nothing."""
+        answers at every node that is there; on those of `but_for` there is nothing."""
         return await asyncio.to_thread(self.is_whole, without, but_for)
 
     def is_whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
@@ -85,7 +85,8 @@ class Cluster:
                 for replica in there
             ):
                 return False
-        return all(_answers(node) for node in self.nodes.all if node not in but_for)
+        up = [node for node in self.nodes.all if node.process is not None]
+        return all(_answers(node) for node in up if node not in but_for)
 
 
 def _answers(node: Node) -> bool:

@@ -33,14 +33,15 @@ def _replicas(count: int, cpus: int) -> dict[str, Any]:
 SIZES: Final[Mapping[str, dict[str, Any]]] = {
     f"one replica, `num_cpus: {CORES}`": _replicas(1, CORES),
     f"{CORES} replicas, `num_cpus: 1`": _replicas(CORES, 1),
-    "one replica, `num_cpus: 0`": _replicas(1, 0),
     f"{CORES} replicas, `num_cpus: 0`": _replicas(CORES, 0),
 }
 
 
 def measured(model: Path, size: str, workload: Workload, seconds: int, directory: Path) -> Row:
+    """With all shapes compiled before the load begins."""
     deployment = SIZES[size]
-    with this_project(model, workload, directory, deployment=deployment) as target:
+    warm_up = [f"({','.join(map(str, shape))})" for shape in workload.shapes]
+    with this_project(model, workload, directory, deployment=deployment, warm_up=warm_up) as target:
         while len(target.replicas()) < deployment["num_replicas"]:
             pass  # each look takes a while
         return load(target, workload, seconds, directory)
