@@ -1,7 +1,7 @@
 """Ray Serve's own routers on this project's model deployment, to compare ours with.
 
-Only requests are routed by them, each by itself: they do not know the lanes, by which a shape that
-is asked for often would stay with one replica for two seconds.
+They route every batch by itself: there are no lanes, by which a shape that is asked for often would
+stay for two seconds with whichever replica came first.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ from deployments.crossing import BatchCall
 from deployments.inference import shape_number
 
 
-def _is_lane(pending: PendingRequest | None) -> bool:
-    return pending is not None and pending.metadata.call_method == "attend"
+def _refuse_lane(pending: PendingRequest | None) -> None:
+    """Has the replica find nobody to connect to, and the ingress give up lanes for a minute."""
+    if pending is not None and pending.metadata.call_method == "attend":
+        pending.args[0] = "nobody"
 
 
 class PowerOfTwo(PowerOfTwoChoicesRequestRouter):
@@ -26,8 +28,7 @@ class PowerOfTwo(PowerOfTwoChoicesRequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: Any = None
     ) -> list[list[RunningReplica]]:
-        if _is_lane(pending_request):
-            return []
+        _refuse_lane(pending_request)
         chosen: list[list[RunningReplica]] = await super().choose_replicas(
             candidate_replicas, pending_request
         )
@@ -40,8 +41,7 @@ class ByHash(ConsistentHashRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: Any = None
     ) -> list[list[RunningReplica]]:
-        if _is_lane(pending_request):
-            return []
+        _refuse_lane(pending_request)
         chosen: list[list[RunningReplica]] = await super().choose_replicas(
             candidate_replicas, pending_request
         )
