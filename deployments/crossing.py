@@ -111,13 +111,13 @@ def inline_bytes(tensor: Tensor, arena: Arena | None) -> int:
     return tensor.nbytes
 
 
-def array_bytes(members: Iterable[Member]) -> int:
-    """The bytes of the arrays that travel inside a call with these members."""
+def carried_bytes(members: Iterable[Member]) -> int:
+    """The bytes of the tensors that travel inside a call with these members."""
     return sum(
-        data.nbytes
+        sum(map(len, data)) if isinstance(data, list) else data.nbytes
         for member in members
         for *_, data in member.tensors
-        if not isinstance(data, list | int)
+        if not isinstance(data, int)
     )
 
 

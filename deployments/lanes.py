@@ -1,10 +1,10 @@
 """Lanes: connections from a model replica to an ingress process of the same node.
 
 A call through a Serve handle costs a few milliseconds; one through a Unix socket a tenth of one.
-Serve still decides who works for whom: for a shape that is asked for again and again the ingress
-makes one long call through the handle, `attend`. The replica that Serve chose connects back and
-answers batches over that connection until the ingress closes it, which ends the call. So routing,
-the count of ongoing requests (what autoscaling sees) and draining stay Serve's.
+For a shape that is asked for again and again the ingress makes one long call through the handle,
+`attend`, to the replica that it has chosen for the shape. That one connects back and answers
+batches over the connection until the ingress closes it, which ends the call. So Serve knows of it,
+and waits for its end before it stops a replica.
 
 The socket has an abstract name (unix(7)), which no killed process can leave behind. Who connects
 shows the token of the call before anything it sends is unpickled.

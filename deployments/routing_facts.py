@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-_MOST_COST = 64.0
+MOST_COST: Final = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def in_requests(compile_s: float, request_s: float, streams: int) -> float:
     on what changes, so it should not change with every measurement."""
     if compile_s <= 0 or request_s <= 0:
         return 1.0
-    requests = min(max(compile_s * streams / request_s, 1.0), _MOST_COST)
+    requests = min(max(compile_s * streams / request_s, 1.0), MOST_COST)
     return float(2 ** round(math.log2(requests)))
 
 

@@ -18,6 +18,7 @@ from deployments.crossing import (
     Member,
     PackedTensor,
     Unreachable,
+    carried_bytes,
     inline_bytes,
     into_arena,
     pack,
@@ -281,3 +282,11 @@ def test_an_answer_that_is_not_sent_after_all_gives_its_memory_back(arena: Arena
     assert arena.free_bytes < whole
     withdraw(packed, arena)
     assert whole == arena.free_bytes
+
+
+def test_a_call_carries_its_arrays_and_its_strings_but_not_what_lies_in_shared_memory() -> None:
+    array = np.zeros((2, 3), np.float32)
+    tensors = (("a", "FP32", (2, 3), array), ("b", "BYTES", (2,), [b"12", b"345"]))
+    placed = ("c", "FP32", (1000,), 4096)
+    members = [Member(tensors, 1, (), 1.0), Member((*tensors, placed), 1, (), 1.0)]
+    assert 2 * (24 + 5) == carried_bytes(members)

@@ -138,8 +138,7 @@ class ShapeAffinity:
             return waits, seen.rank[replica.place]
 
         def usable(replica: _Replica) -> bool:
-            ready = replica.facts.ready or not self._any_ready
-            return ready and replica.lost_until <= now and replica.name != avoid
+            return self._usable(replica, now) and replica.name != avoid
 
         candidates = chain(known, self._fresh(seen, known))
         chosen = min(filter(usable, candidates), key=cost, default=None)
@@ -148,6 +147,14 @@ class ShapeAffinity:
         if chosen is None:
             chosen = min((r for r in self._listed if r.name != avoid), key=cost)
         return chosen.name
+
+    def usable(self, replica: str) -> bool:
+        """Whether it is there, has the model, if any has, and was not lost a moment ago."""
+        there = self._replicas.get(replica)
+        return there is not None and self._usable(there, self._clock())
+
+    def _usable(self, replica: _Replica, now: float) -> bool:
+        return replica.lost_until <= now and (replica.facts.ready or not self._any_ready)
 
     def sent(self, replica: str, shape: int) -> None:
         """A request is on its way; `answered` has to follow."""
@@ -182,8 +189,10 @@ class ShapeAffinity:
     def _known(self, shape: int, seen: _Shape, now: float) -> set[_Replica]:
         """The replicas that have the shape, or will have it: it was sent there not long ago."""
         known = set(self._compiled.get(shape, ()))
-        for name, end in seen.believed.items():
-            if now < end and name in self._replicas:
+        for name, end in list(seen.believed.items()):
+            if now >= end:
+                del seen.believed[name]
+            elif name in self._replicas:
                 known.add(self._replicas[name])
         return known
 

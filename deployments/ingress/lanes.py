@@ -119,16 +119,15 @@ class MeetingPoint:
 
 
 class Lanes:
-    """The lanes of one model, by shape key: Serve may give every shape other replicas.
+    """The lanes to one replica of a model, by shape key.
 
     `attend` is the long call through the handle, given the meeting point's name, the token and
     the key; it returns why the replica cannot connect, or nothing once the lane has ended. A key
     gets lanes, as many as it has batches under way, when it is asked for twice within a second,
     and loses those that are idle for as long. All other keys share some.
 
-    A lane lives for two seconds; then its successor asks Serve anew, so that what Serve knows (new
-    replicas, replicas that leave) is followed; where there is none, it is left alone after twice
-    that time.
+    A lane lives for two seconds; then its successor asks Serve anew, so that a replica that is to
+    leave is left; where there is none, it is left alone after twice that time.
     """
 
     def __init__(

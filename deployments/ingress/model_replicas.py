@@ -38,6 +38,10 @@ class ModelReplicas(Protocol):
         """The replica for a request of this shape; another than `avoid`, which failed."""
         ...
 
+    def usable(self, route: Route) -> bool:
+        """Whether its replica is there, and was not lost since the route was chosen."""
+        ...
+
     def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
         """A request waits for this replica, until it is `answered`."""
         ...

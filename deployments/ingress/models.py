@@ -226,6 +226,8 @@ class ServedModel:
     async def _answered(
         self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
     ) -> Sequence[list[Tensor] | Exception]:
+        if not self._replicas.usable(route):  # it was lost while these were in the queue
+            route = self._replicas.route(revision, key, avoid=route)
         try:
             answers = await self._ask(revision, key, route, items)
             if not all(isinstance(answer, ModelUnavailable) for answer in answers):

@@ -19,7 +19,7 @@ from deployments.crossing import (
     Referenced,
     Route,
     Unreachable,
-    array_bytes,
+    carried_bytes,
 )
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ModelStatus, ShapeKey, shape_number
@@ -79,6 +79,10 @@ class RayReplicas:
         if affinity is None:
             return ANY_ROUTE
         return affinity.route(self._number(revision, key), avoid.replica)
+
+    def usable(self, route: Route) -> bool:
+        affinity = self._serve.affinity
+        return route.replica is None or affinity is None or affinity.usable(route.replica)
 
     def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
         self._serve.count(requests=1)
@@ -150,13 +154,16 @@ class RayReplicas:
 
     async def _alive(self, route: Route, by_reference: bool) -> bool:
         """Whether the replica of the route, any if it names none, gives a sign of life in the way
-        that the call went."""
+        that the call went. While there is none at all, calls wait for the next."""
+        if (affinity := self._serve.affinity) is not None and not len(affinity):
+            return True
+        # A task of its own: whatever becomes of it is no sign, its being cancelled included.
+        sign = asyncio.ensure_future(self._call(self._answers[by_reference], route))
         try:
-            asked = self._call(self._answers[by_reference], route)
-            sign: bool = await asyncio.wait_for(asked, _SIGN_OF_LIFE_S)
-        except (ReplicaDied, asyncio.TimeoutError):
-            return False
-        return sign
+            await asyncio.wait((sign,), timeout=_SIGN_OF_LIFE_S)
+            return sign.done() and not sign.cancelled() and not sign.exception() and sign.result()
+        finally:
+            sign.cancel()
 
     def _lost(self, route: Route, seconds: float) -> None:
         """Others are taken for so long, until Serve knows more."""
@@ -201,13 +208,15 @@ class RayReplicas:
 class _Serve:
     """What Serve's own router of a handle has for us, and has no public way to.
 
-    Where it is not as in Ray 2.60, replicas are Serve's choice and its autoscaling sees calls
-    instead of requests.
+    Where it is not as in Ray 2.60 with RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0, replicas are
+    Serve's choice and its autoscaling sees calls instead of requests.
     """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         router = getattr(handle, "_router", None)
-        self._router = getattr(router, "_asyncio_router", None)
+        # Elsewhere it runs in a thread of its own, and what it has may not be touched from here.
+        here = _is_on_this_loop(router)
+        self._router = getattr(router, "_asyncio_router", None) if here else None
         self._metrics = getattr(self._router, "_metrics_manager", None)
         self._requests = 0
         self._batches = 0
@@ -231,8 +240,15 @@ class _Serve:
         self._counted = others
 
 
+def _is_on_this_loop(router: object) -> bool:
+    try:
+        return getattr(router, "_asyncio_loop", None) is asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+
+
 async def _referenced(call: BatchCall) -> BatchCall | Referenced:
-    nbytes = array_bytes(call.members)
+    nbytes = carried_bytes(call.members)
     if nbytes <= INLINE_BYTES:
         return call
     put: Any = ray.put

@@ -1,5 +1,6 @@
 """The request router of the models' deployments, which Serve runs in every ingress replica."""
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ class ShapeRouter(RequestRouter):
     def __init__(self, *arguments: Any, self_node_id: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._node_id = self_node_id
+        self._doubtful: set[ReplicaID] = set()
         self.affinity = ShapeAffinity()
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
@@ -34,6 +36,11 @@ class ShapeRouter(RequestRouter):
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
         super().on_replica_actor_died(replica_id)
         self._tell_affinity()
+
+    def on_replica_actor_unavailable(self, replica_id: ReplicaID) -> None:
+        """It could not be reached: it is asked, which tells Serve if it has died."""
+        super().on_replica_actor_unavailable(replica_id)
+        self._doubtful.add(replica_id)
 
     async def choose_replicas(
         self,
@@ -46,7 +53,9 @@ class ShapeRouter(RequestRouter):
         pending_request.routing_context.should_backoff = True
         name = self._wanted(pending_request.args)
         first = [replica for replica in candidate_replicas if _name(replica.replica_id) == name]
-        return [first, _two_of(candidate_replicas)] if first else [_two_of(candidate_replicas)]
+        usable = [r for r in candidate_replicas if self.affinity.usable(_name(r.replica_id))]
+        others = _two_of(usable or candidate_replicas)
+        return [first, others] if first else [others]
 
     async def _select_from_candidate_replicas(
         self, candidates: list[RunningReplica], backoff_index: int
@@ -55,16 +64,24 @@ class ShapeRouter(RequestRouter):
 
         Serve would ask those that it has sent nothing to for a while, and wait for their answers,
         though in our queues there is room in all cases but one: a lower `max_ongoing_requests`.
+        Those that could not be reached are asked.
         """
         queues = self.replica_queue_len_cache
-        known = {r.replica_id: queues.get(r.replica_id) or 0 for r in candidates}
-        with_room = [r for r in candidates if known[r.replica_id] < r.max_ongoing_requests]
-        if candidates and not with_room:
+        known = {r.replica_id: queues.get(r.replica_id) for r in candidates}
+        with_room = [r for r in candidates if (known[r.replica_id] or 0) < r.max_ongoing_requests]
+        doubtful = self._doubtful.intersection(known)
+        if doubtful or (candidates and not with_room):
+            self._doubtful -= doubtful
             asked: RunningReplica | None = await super()._select_from_candidate_replicas(
                 candidates, backoff_index
             )
             return asked
-        chosen = min(with_room, key=lambda r: known[r.replica_id], default=None)
+
+        def queue(replica: RunningReplica) -> float:
+            length = known[replica.replica_id]
+            return math.inf if length is None else length
+
+        chosen = min(with_room, key=queue, default=None)
         return None if chosen is None else self.curr_replicas.get(chosen.replica_id)
 
     def _wanted(self, arguments: Sequence[Any]) -> str | None:

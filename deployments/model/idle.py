@@ -14,7 +14,7 @@ from deployments.model.hot_shapes import Shapes
 from deployments.model.lifecycle import LoadFailed
 from deployments.model.serving import ServingVersion
 from deployments.model.work import Answer, Work
-from deployments.routing_facts import RoutingFacts
+from deployments.routing_facts import MOST_COST, RoutingFacts
 from deployments.settings import ModelSettings
 from deployments.shape_records import ShapesReport
 
@@ -39,6 +39,7 @@ class IdleVersion:
         self._after_s = after_s
         self._settings: ModelSettings | None = None
         self._hot: list[Shapes] = []
+        self._asleep = RoutingFacts()
         self._failure, self._failed_until = "", 0.0
         self._running = 0
         self._closed = False
@@ -82,7 +83,8 @@ class IdleVersion:
         return None if self._serving is None else await self._serving.shapes()
 
     def routing(self) -> RoutingFacts:
-        return RoutingFacts() if self._serving is None else self._serving.routing()
+        """Asleep it can be asked all the same, which is dear: it has to be loaded."""
+        return self._asleep if self._serving is None else self._serving.routing()
 
     def hot(self, count: int) -> list[Shapes]:
         return self._hot[:count] if self._serving is None else self._serving.hot(count)
@@ -139,6 +141,8 @@ class IdleVersion:
             if self._running or self._serving is None:
                 return
             self._hot = self._serving.hot(_HOT)
+            slots = self._serving.routing().slots
+            self._asleep = RoutingFacts(slots=slots, compile_cost=MOST_COST, ready=True)
             serving, self._serving = self._serving, None
             await serving.close()
         del serving

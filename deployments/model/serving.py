@@ -39,7 +39,7 @@ from deployments.tensors import Tensor
 _REMEMBERED_KEYS: Final = 4096
 _SMOOTHING: Final = 0.05
 
-_Took: TypeAlias = tuple[int, int]  # nanoseconds of an inference, and its rows
+_Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class ServingVersion:
             if in_time:
                 stacked = stack([member.tensors for member in in_time])
                 outputs, ns = compiled.timed(stacked)
-                took = ns, rows_of(in_time)
+                took = ns, rows_of(in_time), len(in_time)
                 note_inference(in_time, time.monotonic(), ns)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
             answers = [
@@ -232,7 +232,7 @@ class ServingVersion:
                 return self._late(member), None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             note_inference([member], time.monotonic(), ns)
-            return outputs, (ns, member.rows)
+            return outputs, (ns, member.rows, 1)
 
         try:
             answer, took = await self._execution.run(member.deadline, work, costly=costly)
@@ -243,8 +243,8 @@ class ServingVersion:
 
     def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
         if took is not None:
-            ns, rows = took
-            seconds = 1e-9 * ns
+            ns, rows, requests = took
+            seconds = 1e-9 * ns / requests
             self._request_s += (seconds - self._request_s) * (_SMOOTHING if self._request_s else 1)
             self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 

@@ -71,6 +71,7 @@ class Replicas:
         self.by_reference: list[bool] = []
         self.routes: list[Route] = [ANY_ROUTE]
         self.taken: list[Route] = []
+        self.lost: set[Route] = set()
         self.waiting: Counter[Route] = Counter()
         self.open = asyncio.Event()
         self.open.set()
@@ -101,6 +102,9 @@ class Replicas:
 
     def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
         return next((route for route in self.routes if route != avoid), ANY_ROUTE)
+
+    def usable(self, route: Route) -> bool:
+        return route not in self.lost
 
     def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
         self.waiting[route] += 1

@@ -182,6 +182,17 @@ def test_a_lost_replica_is_avoided_for_a_while() -> None:
     assert first == at.choose()
 
 
+def test_what_is_lost_gone_or_loading_is_not_usable() -> None:
+    at = Scene(3)
+    assert [True] * 3 == [at.affinity.usable(name) for name in at.names]
+    at.loading = {"c"}
+    at.tell()
+    at.affinity.lost("a", 5.0)
+    assert [False, True, False, False] == [at.affinity.usable(name) for name in "abcd"]
+    at.clock.now += 5.1
+    assert at.affinity.usable("a")
+
+
 def test_if_all_are_lost_one_is_taken_but_not_the_one_that_just_failed() -> None:
     at = Scene(3)
     for name in at.names:

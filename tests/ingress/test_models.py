@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from deployments.crossing import Unreachable
+from deployments.crossing import Route, Unreachable
 from deployments.errors import (
     DeadlineExceeded,
     DuplicateName,
@@ -166,6 +166,15 @@ async def test_a_batch_whose_replica_died_goes_to_another_once() -> None:
     answers = await asyncio.gather(infer(model, 1, 1, value=3), infer(model, 1, 1, value=4))
     assert [6, 8] == [answer.item() for answer in answers]
     assert [2, 2] == replicas.batch_sizes
+
+
+async def test_a_batch_whose_replica_was_lost_while_it_waited_goes_to_another() -> None:
+    first, second = Route("a", near=True), Route("b", near=True)
+    replicas = Replicas()
+    replicas.routes = [first, second]
+    replicas.lost = {first}
+    assert 2 == (await infer(served(replicas), 1, 1)).item()
+    assert [second] == replicas.taken
 
 
 async def test_two_deaths_make_the_model_unavailable_and_the_next_request_tries_anew() -> None:

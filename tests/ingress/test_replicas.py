@@ -25,6 +25,7 @@ from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress import replicas as module
 from deployments.ingress import silence
+from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
@@ -249,17 +250,40 @@ async def test_large_arrays_cross_as_an_object_that_the_replica_fetches(
 
 
 @on_both_loops
-@pytest.mark.parametrize("how", ["silent", "another", "dead"])
+@pytest.mark.parametrize("how", ["silent", "another", "dead", "broken"])
 async def test_a_replica_that_hangs_has_died(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives no sign of life, or another one does: Serve has taken it out of its routing."""
     monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
     monkeypatch.setattr(module, "_SIGN_OF_LIFE_S", 0.01)
     never = asyncio.get_running_loop().create_future
     serve = Serve()
-    signs = {"silent": never(), "another": False, "dead": RayActorError()}
+    signs = {
+        "silent": never(),
+        "another": False,
+        "dead": RayActorError(),
+        "broken": ZeroDivisionError(),
+    }
     serve.outcomes |= {"infer": never(), "answers": signs[how]}
     with pytest.raises(ReplicaDied, match="it hangs"):
         await ray_replicas(serve).infer(CALL, ANY_ROUTE, by_reference=False)
+
+
+@on_both_loops
+async def test_while_there_is_no_replica_calls_wait_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    serve = Serve()
+    coming = asyncio.get_running_loop().create_future()
+    serve.outcomes |= {"infer": coming, "answers": False}
+    replicas = ray_replicas(serve)
+    nobody = ShapeAffinity()
+    monkeypatch.setattr(type(replicas._serve), "affinity", nobody)
+    asking = asyncio.ensure_future(replicas.infer(CALL, ANY_ROUTE, by_reference=False))
+    await asyncio.sleep(0.05)
+    coming.set_result(REPLY)
+    assert REPLY == await asking
+    assert 0 == serve.calls.count(("answers", False))
 
 
 @on_both_loops

@@ -97,6 +97,32 @@ async def test_replicas_are_asked_only_if_all_were_full() -> None:
     assert 1 == full.asked
 
 
+async def test_one_that_could_not_be_reached_is_asked_once() -> None:
+    """Serve learns from that whether it has died, and chooses another if so."""
+    away, there = Replica("a"), Replica("b")
+    routing = await router(away, there)
+    routing.on_replica_actor_unavailable(away.replica_id)
+    route = Route("a", near=True)
+    assert ["a", "a"] == [await chosen(routing, CALL, route) for _ in range(2)]
+    assert 1 == away.asked
+
+
+async def test_what_has_no_shape_goes_to_none_that_was_lost_or_is_loading() -> None:
+    ready = RoutingFacts(ready=True).as_stats()
+    replicas = [Replica("a", routing_stats=ready), Replica("b", routing_stats=ready), Replica("c")]
+    routing = await router(*replicas)
+    routing.affinity.lost("a", 60.0)
+    assert {"b"} == {await chosen(routing) for _ in range(20)}
+
+
+async def test_one_whose_queue_is_not_known_comes_last() -> None:
+    """It may have stopped to answer: what was known of its queue is forgotten by and by."""
+    routing = await router(Replica("a"), Replica("b"))
+    routing.on_new_queue_len_info(ReplicaID("a", DEPLOYMENT), 7)
+    routing.replica_queue_len_cache.invalidate_key(ReplicaID("b", DEPLOYMENT))
+    assert {"a"} == {await chosen(routing) for _ in range(9)}
+
+
 async def test_a_replica_that_is_gone_is_not_chosen() -> None:
     gone, there = Replica("a"), Replica("b")
     routing = await router(there)

@@ -21,6 +21,7 @@ from deployments.model.lifecycle import LoadFailed
 from deployments.model.loading import Loader, Places
 from deployments.model.serving import ServingVersion
 from deployments.model.work import Work
+from deployments.routing_facts import MOST_COST, RoutingFacts
 from deployments.settings import ModelSettings
 from tests.e2e.live import counting_model, put_version
 from tests.model.loading import tensor
@@ -289,8 +290,11 @@ async def test_an_idle_version_is_let_go_of_and_comes_back_for_the_next_request(
     for _ in range(2):
         assert 1.0 == await ask(serving, 1, 4)
         assert serving.statistics()["requests"] == 1
+        slots = serving.routing().slots
         await _idle(serving)
         assert {"idle": True} == serving.statistics()
+        asleep = serving.routing()
+        assert (True, MOST_COST, slots) == (asleep.ready, asleep.compile_cost, asleep.slots)
         assert await serving.shapes() is None
         assert info is serving.info
     assert [1.0, 1.0] == [*await asyncio.gather(ask(serving, 1, 4), ask(serving, 1, 5))]
@@ -372,6 +376,9 @@ class Slow:
 
     def hot(self, count: int) -> list[Any]:
         return []
+
+    def routing(self) -> RoutingFacts:
+        return RoutingFacts()
 
     async def close(self) -> None:
         self.closed.set()
