@@ -20,7 +20,8 @@ _HAND_OVER_S: Final = 1.0
 _SECONDS: Final = tuple(
     digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5) if digit * 10**power <= 60
 )
-_ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
+# Ray takes the middle of a bucket for all that fell into it: so a row is one, not a half.
+_ROWS: Final = (0.5, 1.5, *(2.0**power + 0.5 for power in range(1, 13)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
