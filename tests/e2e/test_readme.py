@@ -69,14 +69,25 @@ def test_the_python_example_runs(server: Server, tmp_path: Path) -> None:
 def test_the_yaml_examples_are_accepted() -> None:
     import yaml
 
+    from deployments.check import problems
     from deployments.settings import changed, settings_from
 
     examples = [yaml.safe_load(example) for example in blocks("yaml")]
     settings = [settings_from(example) for example in examples if "models" in example]
     models = {model.name: model for one in settings for model in one.models}
     assert ["my-model", "classifier", "stored"] == list(models)
-    (change,) = (d for example in examples for d in example.get("deployments", []))
+    deployments = [d for example in examples for d in example.get("deployments", [])]
+    (change,) = (d for d in deployments if "user_config" in d)
     changed_model = changed(
         models[change["name"]], change["user_config"], settings[0].limits, cached=False
     )
     assert ("(1,3,200:800,200:800)", 4) == (changed_model.shape, changed_model.max_compiled_shapes)
+    scaled = [d for d in deployments if "autoscaling_config" in d]
+    assert ["Ingress", "face-detection"] == [deployment["name"] for deployment in scaled]
+    application = {
+        "name": "anyshape",
+        "import_path": "deployments.app:build",
+        "args": {"models": [{"name": "face-detection", "source": "face-detection"}]},
+        "deployments": scaled,
+    }
+    assert [] == problems({"applications": [application]})
