@@ -67,13 +67,13 @@ async def test_an_ingress_replica_that_dies_costs_what_was_under_way_in_it(
 ) -> None:
     seen = await event(cluster, partial(signal_replica, cluster, INGRESS_NAME, signal.SIGKILL))
     assert (0, 0) == (seen.again, seen.wrong), seen
-    assert seen.failed < CLIENTS, seen
+    assert seen.failed <= CLIENTS, seen
 
 
 async def test_a_haproxy_that_dies_costs_what_was_under_way_in_it(cluster: Cluster) -> None:
     seen = await event(cluster, partial(kill_haproxy, cluster, cluster.nodes.workers[0]))
     assert (0, 0) == (seen.again, seen.wrong), seen
-    assert seen.failed < CLIENTS, seen
+    assert seen.failed <= CLIENTS, seen
 
 
 async def test_new_code_costs_no_request(cluster: Cluster) -> None:
