@@ -39,6 +39,10 @@ class Target:
         replicas: list[dict[str, Any]] = reply.get("replicas", [reply])
         return replicas
 
+    def wait_for_replicas(self, count: int) -> None:
+        while len(self.replicas()) < count:
+            pass  # each look takes a while
+
     def counters(self) -> Counter[str]:
         """The whole numbers among the statistics, summed over the replicas."""
         total: Counter[str] = Counter()

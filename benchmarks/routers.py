@@ -10,42 +10,33 @@ from typing import Any
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
-from ray.serve.request_router import PendingRequest
+from ray.serve.request_router import PendingRequest, RequestRouter
 
 from deployments.crossing import BatchCall
 from deployments.inference import shape_number
 
 
-def _refuse_lane(pending: PendingRequest | None) -> None:
-    """Has the replica find nobody to connect to, and the ingress give up lanes for a minute."""
-    if pending is not None and pending.metadata.call_method == "attend":
-        pending.args[0] = "nobody"
+class _WithoutLanes(RequestRouter):
+    """Has replicas find nobody to connect to, and the ingress give up lanes for a minute."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: Any = None
+    ) -> list[list[RunningReplica]]:
+        if pending_request is not None and pending_request.metadata.call_method == "attend":
+            pending_request.args[0] = "nobody"
+        router: Any = super()  # one of Serve's, by the order of the bases
+        chosen: list[list[RunningReplica]] = await router.choose_replicas(
+            candidate_replicas, pending_request
+        )
+        return chosen
 
 
-class PowerOfTwo(PowerOfTwoChoicesRequestRouter):
+class PowerOfTwo(_WithoutLanes, PowerOfTwoChoicesRequestRouter):
     """Serve's default."""
 
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: Any = None
-    ) -> list[list[RunningReplica]]:
-        _refuse_lane(pending_request)
-        chosen: list[list[RunningReplica]] = await super().choose_replicas(
-            candidate_replicas, pending_request
-        )
-        return chosen
 
-
-class ByHash(ConsistentHashRouter):
+class ByHash(_WithoutLanes, ConsistentHashRouter):
     """Serve's router for sessions, with the shape as the session."""
-
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: Any = None
-    ) -> list[list[RunningReplica]]:
-        _refuse_lane(pending_request)
-        chosen: list[list[RunningReplica]] = await super().choose_replicas(
-            candidate_replicas, pending_request
-        )
-        return chosen
 
     def _routing_key(self, pending_request: PendingRequest | None) -> str | None:
         key: str | None = super()._routing_key(pending_request)

@@ -80,8 +80,7 @@ def really(router: str, size: int, model: Path, seconds: int, directory: Path) -
     if (imported := REAL_ROUTERS[router]) is not None:
         deployment["request_router_config"] = {"request_router_class": imported}
     with this_project(model, ZIPF, directory, deployment=deployment, reshape="blocking") as target:
-        while len(target.replicas()) < size:
-            pass  # each look takes a while
+        target.wait_for_replicas(size)
         row = load(target, ZIPF, seconds, directory)
         return {**row, "cached": [replica["compiled_shapes"] for replica in target.replicas()]}
 

@@ -42,8 +42,7 @@ def measured(model: Path, size: str, workload: Workload, seconds: int, directory
     deployment = SIZES[size]
     warm_up = [f"({','.join(map(str, shape))})" for shape in workload.shapes]
     with this_project(model, workload, directory, deployment=deployment, warm_up=warm_up) as target:
-        while len(target.replicas()) < deployment["num_replicas"]:
-            pass  # each look takes a while
+        target.wait_for_replicas(deployment["num_replicas"])
         return load(target, workload, seconds, directory)
 
 
