@@ -5,20 +5,32 @@
 -- in the order of the requests, of which the first `offset` are left out. Each connection waits
 -- about `delay_ms` before each of its requests.
 
-local KEPT = 64  -- the requests of so many shapes are made once and kept
+local ffi = require("ffi")
 
-local buffer, sizes, heads, order, turn = "", {}, {}, {}, 0
+local KEPT = 64  -- the requests of so many shapes are made once and kept
+local ROOM = 4096  -- for what stands in front of the tensor data
+
+local memory, sizes, heads, order, turn = nil, {}, {}, {}, 0
 local kept = {}
 
+-- What comes first is written in front of the data, which stays where it is: a megabyte that is put
+-- together from parts in Lua takes the cores that are measured almost twice as long.
 local function made(shape)
   local headers = {["Inference-Header-Content-Length"] = tostring(#heads[shape])}
-  return wrk.format("POST", nil, headers, heads[shape] .. buffer:sub(1, sizes[shape]))
+  local first, size = wrk.format("POST", nil, headers, heads[shape]), sizes[shape]
+  first = first:gsub("(\nContent%-Length: )%d+", "%1" .. #heads[shape] + size, 1)
+  assert(#first <= ROOM)
+  local start = memory + ROOM - #first
+  ffi.copy(start, first, #first)
+  return ffi.string(start, #first + size)
 end
 
 function init(args)
   local directory, delay_ms = args[1], tonumber(args[3])
   turn = tonumber(args[2])
-  buffer = assert(io.open(directory .. "/buffer", "rb")):read("*a")
+  local buffer = assert(io.open(directory .. "/buffer", "rb")):read("*a")
+  memory = ffi.new("char[?]", ROOM + #buffer)
+  ffi.copy(memory + ROOM, buffer, #buffer)
   for line in io.lines(directory .. "/heads") do
     local size, head = line:match("^(%d+) (.*)$")
     sizes[#sizes + 1], heads[#heads + 1] = tonumber(size), head
