@@ -5,8 +5,8 @@ import heapq
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -67,6 +67,8 @@ class Execution:
     the device's `streams` and no more: other work finds a thread free. And while there is other
     work, no more of it begins than leaves a stream free, where there are two.
 
+    `alone` holds everything back for a moment, so that what is measured has the cores to itself.
+
     Not an executor of the standard library: those know no deadlines, and take an answer through
     three more turns of the event loop.
     """
@@ -79,6 +81,8 @@ class Execution:
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
+        self._alone = False  # somebody is, or waits for the work that has begun
+        self._one_alone = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"infer-{number}", daemon=True)
             for number in range(count)
@@ -118,6 +122,23 @@ class Execution:
                 job.work = None  # nobody will run it, and it holds tensors
             raise
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no work runs: what has begun is waited for, no other begins until this is over.
+
+        Blocks; not for the event loop, nor for work that runs here.
+        """
+        with self._one_alone:
+            with self._changed:
+                self._alone = True
+                self._changed.wait_for(lambda: not any(self._running.values()))
+            try:
+                yield
+            finally:
+                with self._changed:
+                    self._alone = False
+                    self._changed.notify_all()
+
     def close(self) -> None:
         """Ends after the work that has begun; what has not is cancelled. Not for the event loop."""
         with self._changed:
@@ -142,8 +163,10 @@ class Execution:
         with self._changed:
             if last_costly is not None:
                 self._running[last_costly] -= 1
+                if self._alone:
+                    self._changed.notify_all()
             while not self._closed:
-                if (queue := self._first()) is not None:
+                if not self._alone and (queue := self._first()) is not None:
                     _, _, job = heapq.heappop(queue)
                     job.begun = True
                     self._running[job.costly] += 1
