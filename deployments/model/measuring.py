@@ -1,22 +1,32 @@
 """What pays is measured, not assumed: compilations are timed against each other.
 
-Others use the machine meanwhile, so the works take turns and the least time of each counts.
+Others use the machine meanwhile, so the works take turns, and the least time of each counts or its
+median.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from statistics import median
 from typing import Final
 
+from deployments.model.first_sight import Compilation
 from deployments.model.runtime import CompiledShape
 from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 
 _ROUNDS: Final = 3
+_PAIRS: Final = 8
 _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9
-_STATIC_WINS_BELOW: Final = 0.97
+_STATIC_WINS_BELOW: Final = 1.0
+_MEASURING_S: Final = 1.0
+_BUILDING_DOMINATES_ABOVE: Final = 2.0
+_QUICK_WINS_BELOW: Final = 0.8
+_NEW_SHAPES: Final = 3
 
 
 def best_times(*works: Callable[[], object], rounds: int = _ROUNDS) -> list[float]:
@@ -31,7 +41,7 @@ def best_times(*works: Callable[[], object], rounds: int = _ROUNDS) -> list[floa
     return [min(mine) for mine in times]
 
 
-def stacking_wins(compiled: CompiledShape, row: Sequence[Tensor], threads: int) -> bool:
+def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
     """Whether rows run faster stacked than side by side, as they would run under load.
 
     Both run the same rows in as many threads as there are infer requests. Raises CannotInfer.
@@ -48,7 +58,61 @@ def stacking_wins(compiled: CompiledShape, row: Sequence[Tensor], threads: int) 
     return together < _STACKING_WINS_BELOW * apart
 
 
-def static_wins(static: CompiledShape, dynamic: CompiledShape, row: Sequence[Tensor]) -> bool:
-    """Whether a shape's own compilation is the faster one. Raises CannotInfer."""
-    alone, shared = best_times(lambda: static.infer(row), lambda: dynamic.infer(row))
-    return alone < _STATIC_WINS_BELOW * shared
+def static_wins(
+    static: Compilation,
+    dynamic: Compilation,
+    row: Sequence[Tensor],
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> bool:
+    """Whether a shape's own compilation is the faster one. Raises CannotInfer.
+
+    Each pair of inferences is made `alone`: the dynamic compilation is in use where the static one
+    is not yet, and requests that wait for the streams of one and for the cores of the other would
+    decide who wins. Others have their turn between the pairs, none of which begins after a second.
+    """
+    pairs: list[tuple[float, float]] = []
+    until = time.perf_counter() + _MEASURING_S
+    while len(pairs) <= _PAIRS and (not pairs or time.perf_counter() < until):
+        with alone():
+            if len(pairs) % 2:  # in turn: the one that is second finds the caches filled
+                static_s = _seconds(static, row)
+                dynamic_s = _seconds(dynamic, row)
+            else:
+                dynamic_s = _seconds(dynamic, row)
+                static_s = _seconds(static, row)
+        pairs.append((static_s, dynamic_s))
+    static_s, dynamic_s = map(min, zip(*(pairs[1:] or pairs), strict=True))  # first ones are slower
+    return bool(static_s < _STATIC_WINS_BELOW * dynamic_s)
+
+
+def quicker_at_first_sight(
+    usual: CompiledShape,
+    compile_quick: Callable[[], CompiledShape],
+    new: Iterable[Sequence[Tensor]],
+) -> CompiledShape | None:
+    """The quick compilation if shapes that it never saw are faster on it, else None.
+
+    `new` are tensors of shapes that `usual` has not run; four are taken, where there are fewer the
+    answer is None. Where an inference itself takes longest, nothing is compiled. Raises
+    CannotReshape and CannotInfer.
+    """
+    shapes = iter(new)
+    first = next(shapes, None)
+    if first is None:
+        return None
+    new_s, again_s = _seconds(usual, first), _seconds(usual, first)
+    if new_s < _BUILDING_DOMINATES_ABOVE * again_s:
+        return None
+    quick = compile_quick()
+    quick.infer(first)  # the first one of all takes longer
+    pairs = [(_seconds(usual, row), _seconds(quick, row)) for row in islice(shapes, _NEW_SHAPES)]
+    if len(pairs) < _NEW_SHAPES:
+        return None
+    usual_s, quick_s = (median(times) for times in zip(*pairs, strict=True))
+    return quick if quick_s < _QUICK_WINS_BELOW * usual_s else None
+
+
+def _seconds(compiled: Compilation, row: Sequence[Tensor]) -> float:
+    started = time.perf_counter()
+    compiled.infer(row)
+    return time.perf_counter() - started

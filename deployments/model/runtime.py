@@ -40,6 +40,7 @@ DATATYPES: Final = {
     ov.Type.string: BYTES,
 }
 _DYNAMIC_EXECUTORS: Final = 64
+_PRECISION_SETTINGS: Final = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
 _STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
 """Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
@@ -146,6 +147,11 @@ class CompiledShape:
         # How many infer requests the device runs at once.
         self.streams = max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
         self._times = StreamTimes(self.streams)
+
+    @property
+    def computes_in(self) -> str:
+        """The precision of its arithmetic, as OpenVINO spells it: `f32`, `bf16`, `f16`."""
+        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
     def infer(
         self,
@@ -296,9 +302,14 @@ class Runtime:
             raise CannotReshape(f"the model refuses it{where_it_failed(error)}") from error
         return copy
 
-    def compile(self, model: ov.Model) -> CompiledShape:
-        """Raises CannotReshape."""
-        config = dict(self._config)
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether the processor decides in which precision it computes, not the settings."""
+        return self._device == "CPU" and not self._config.keys() & _PRECISION_SETTINGS
+
+    def compile(self, model: ov.Model, **more: Any) -> CompiledShape:
+        """With `more` properties than the settings have. Raises CannotReshape."""
+        config = {**self._config, **more}
         if model.is_dynamic() and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
             config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)

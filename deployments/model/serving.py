@@ -22,9 +22,10 @@ from deployments.inference import ModelInfo, ShapeKey, shape_number
 from deployments.logs import log
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import SharedExecutions
+from deployments.model.first_sight import Compilation
 from deployments.model.hot_shapes import Shapes
 from deployments.model.reshapes import ReshapeReport
-from deployments.model.runtime import CannotInfer, CannotReshape, CompiledShape
+from deployments.model.runtime import CannotInfer, CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
@@ -78,7 +79,7 @@ class ServingVersion:
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
-        self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
+        self._shapes: CompiledShapes[Compilation] = CompiledShapes(
             lambda key: version.reshape(key),
             version.dynamic,
             lock=lock,
@@ -87,7 +88,7 @@ class ServingVersion:
             blocking=settings.blocking,
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
-            pays=lambda key, compiled: version.static_pays(key, compiled),
+            pays=lambda key, compiled: version.static_pays(key, compiled, self._execution.alone),
             seen=self._seen,
             reshaped=report.reshaped,
             evicted=report.evicted,
@@ -163,7 +164,7 @@ class ServingVersion:
         return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
 
     async def _answers(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+        self, compiled: Compilation, key: ShapeKey, members: Sequence[Work]
     ) -> Sequence[Answer | CannotInfer]:
         costly = compiled is self.version.dynamic and not self._shapes.suffices(key)
         if self._stacks(key, members):
@@ -194,7 +195,7 @@ class ServingVersion:
         )
 
     async def _together(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work], costly: bool
+        self, compiled: Compilation, key: ShapeKey, members: Sequence[Work], costly: bool
     ) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
@@ -225,7 +226,7 @@ class ServingVersion:
         return answers
 
     async def _alone(
-        self, compiled: CompiledShape, key: ShapeKey, member: Work, costly: bool
+        self, compiled: Compilation, key: ShapeKey, member: Work, costly: bool
     ) -> Answer | CannotInfer:
         def work() -> tuple[Answer, _Took | None]:
             if time.monotonic() >= member.deadline:
@@ -241,7 +242,7 @@ class ServingVersion:
         self._note_time(compiled, key, took)
         return answer
 
-    def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
+    def _note_time(self, compiled: Compilation, key: ShapeKey, took: "_Took | None") -> None:
         if took is not None:
             ns, rows, requests = took
             seconds = 1e-9 * ns / requests

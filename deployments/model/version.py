@@ -4,7 +4,8 @@ Loading is blocking and belongs into a worker thread.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -15,7 +16,8 @@ import openvino as ov
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import ModelInfo, OutputSpec, ShapeKey
 from deployments.model.blobs import Blobs
-from deployments.model.measuring import stacking_wins, static_wins
+from deployments.model.first_sight import Compilation, FirstSight
+from deployments.model.measuring import quicker_at_first_sight, stacking_wins, static_wins
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import (
     CannotInfer,
@@ -116,16 +118,43 @@ class Version:
             return False
         return True
 
-    def _compile_dynamic(self, trial: "_Trial | None") -> CompiledShape | None:
-        """One compilation for all accepted shapes; None for models that refuse that."""
-        shapes = [spec.dims for spec in self._specs]
+    def _compile_dynamic(self, trial: "_Trial | None") -> Compilation | None:
+        """A compilation for all accepted shapes; None for models that refuse that."""
         try:
-            compiled = self._runtime.compile(self._runtime.reshaped(self._model, shapes))
+            model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
+            compiled = self._runtime.compile(model)
             if trial is not None:
                 compiled.infer(random_rows(self._specs, trial.shapes, 0))
         except (CannotReshape, CannotInfer):
             return None
-        return compiled
+        quick = None if trial is None else self._quick(model, compiled, trial)
+        return compiled if quick is None else FirstSight(compiled, quick)
+
+    def _quick(
+        self, model: ov.Model, usual: CompiledShape, trial: "_Trial"
+    ) -> CompiledShape | None:
+        """One in float32, if the processor would rather compute in less and it is quicker to
+        answer shapes that are new."""
+        if not self._runtime.chooses_precision or usual.computes_in == "f32":
+            return None
+        try:
+            return quicker_at_first_sight(
+                usual,
+                lambda: self._runtime.compile(model, INFERENCE_PRECISION_HINT="f32"),
+                (random_rows(self._specs, row, 0) for row in self._others_like(trial.shapes)),
+            )
+        except (CannotReshape, CannotInfer):
+            return None
+
+    def _others_like(
+        self, shapes: Sequence[tuple[int, ...]]
+    ) -> Iterator[Sequence[tuple[int, ...]]]:
+        """Some more shapes of about this size, nearest first."""
+        known = {tuple(shapes)}
+        for factor in (1 + step / 16 for away in range(1, 8) for step in (-away, away)):
+            if (other := tuple(self._scaled(shapes, factor))) not in known:
+                known.add(other)
+                yield other
 
     def _check_compiles(self, settings: VersionSettings) -> None:
         """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
@@ -182,12 +211,20 @@ class Version:
             for spec, shape in zip(self._specs, key, strict=True)
         ]
 
-    def static_pays(self, key: ShapeKey, static: CompiledShape) -> bool:
-        """Whether this key is worth its own compilation where the dynamic one serves it too."""
+    def static_pays(
+        self,
+        key: ShapeKey,
+        static: Compilation,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> bool:
+        """Whether this key is worth its own compilation where the dynamic one serves it too.
+
+        `alone` keeps other inferences of the replica away from what is measured.
+        """
         assert self.dynamic is not None
         rows = random_rows(self._specs, self.shapes_of(key), 0)
         try:
-            return static_wins(static, self.dynamic, rows)
+            return static_wins(static, self.dynamic, rows, alone)
         except CannotInfer:
             return True
 

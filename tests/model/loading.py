@@ -8,7 +8,7 @@ import numpy as np
 import openvino as ov
 
 from deployments.dimensions import parse_shape_rule
-from deployments.model.runtime import BUILT_IN
+from deployments.model.runtime import BUILT_IN, CompiledShape
 from deployments.model.version import Version, VersionSettings
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
@@ -45,6 +45,16 @@ def loaded(
     )
     with patch.dict(BUILT_IN, {"builtin:tested": lambda: model}):
         return Version("m", "1", "builtin:tested", settings)
+
+
+def dynamic(version: Version) -> CompiledShape:
+    """Its compilation for all shapes, where that is one."""
+    assert isinstance(version.dynamic, CompiledShape)
+    return version.dynamic
+
+
+def input_shapes(compiled: CompiledShape) -> list[str]:
+    return [str(port.partial_shape) for port in compiled._compiled.inputs]
 
 
 def tensor(values: Any, datatype: str = "FP32", name: str = "x") -> Tensor:

@@ -12,7 +12,7 @@ from deployments.model.version import Version
 from deployments.model_settings import ModelSettings
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BF16, Array, Tensor, bf16_to_float32
-from tests.model.loading import loaded
+from tests.model.loading import dynamic, loaded
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 RANDOM = np.random.default_rng(5)
@@ -34,9 +34,8 @@ def prepared(model: ov.Model, **given: Any) -> Version:
 
 def compilations(version: Version, *given: Tensor) -> list[CompiledShape]:
     """The one for all shapes and the one for these."""
-    assert version.dynamic is not None
     key, _ = version.info.key_and_rows(version.info.arrange(given), 32)
-    return [version.dynamic, version.reshape(key)()]
+    return [dynamic(version), version.reshape(key)()]
 
 
 def told(version: Version) -> list[str]:

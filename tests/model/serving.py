@@ -18,7 +18,7 @@ from deployments.model.version import Version
 from deployments.model.work import Answer, Work
 from deployments.telemetry import SILENT, Telemetry
 from deployments.tensors import Tensor
-from tests.model.loading import assert_same, tensor
+from tests.model.loading import assert_same, dynamic, tensor
 
 PATIENCE_S = 10
 
@@ -98,8 +98,7 @@ class Tampered(CompiledShape):
 
 def tampered(version: Version) -> Tampered:
     """Its compilation for all shapes, from now on."""
-    assert version.dynamic is not None
-    version.dynamic = tampered = Tampered(version.dynamic)
+    version.dynamic = tampered = Tampered(dynamic(version))
     return tampered
 
 

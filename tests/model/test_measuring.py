@@ -1,5 +1,6 @@
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from deployments.model.measuring import best_times, stacking_wins, static_wins
 from deployments.model.runtime import CompiledShape
 from deployments.tensors import Tensor
 from tests.model import models
-from tests.model.loading import loaded, tensor
+from tests.model.loading import dynamic, loaded, tensor
 
 
 class Timed(CompiledShape):
@@ -17,16 +18,16 @@ class Timed(CompiledShape):
     def __init__(self, compiled: CompiledShape, call_s: float, row_s: float) -> None:
         super().__init__(compiled._compiled, compiled._outputs)
         self.call_s, self.row_s = call_s, row_s
+        self.calls = 0
 
     def infer(self, tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
+        self.calls += 1
         time.sleep(self.call_s + self.row_s * tensors[0].shape[0] ** 1.5)
         return super().infer(tensors)
 
 
 def timed(call_s: float, row_s: float) -> Timed:
-    compiled = loaded(models.add_one()).dynamic
-    assert compiled is not None
-    return Timed(compiled, call_s, row_s)
+    return Timed(dynamic(loaded(models.add_one())), call_s, row_s)
 
 
 def test_works_take_turns_and_the_first_round_is_not_timed() -> None:
@@ -53,3 +54,28 @@ def test_the_faster_of_two_compilations_is_found() -> None:
     slow, fast = timed(0.004, 0.0), timed(0.001, 0.0)
     assert static_wins(fast, slow, row)
     assert not static_wins(slow, fast, row)
+
+
+def test_each_pair_is_measured_alone() -> None:
+    row = [tensor(np.ones((1, 4)))]
+    slow, fast = timed(0.004, 0.0), timed(0.001, 0.0)
+    inside: list[int] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        before = slow.calls + fast.calls
+        yield
+        inside.append(slow.calls + fast.calls - before)
+
+    assert static_wins(fast, slow, row, alone)
+    assert [2] * 9 == inside
+
+
+def test_those_that_wait_for_somebody_alone_do_not_wait_for_long() -> None:
+    row = [tensor(np.ones((1, 4)))]
+    slow, fast = timed(0.9, 0.0), timed(0.3, 0.0)
+    assert static_wins(fast, slow, row)
+    assert (1, 1) == (slow.calls, fast.calls)
+    slow, fast = timed(0.4, 0.0), timed(0.2, 0.0)
+    assert not static_wins(slow, fast, row)
+    assert (2, 2) == (slow.calls, fast.calls)

@@ -172,6 +172,7 @@ async def test_warm_shapes_have_their_compilation_before_the_first_request(
         assert {((-1, 3, 5, 5),): 1, ((-1, 3, 6, 6),): 1} == calls
         for key in calls:
             async with served._shapes.use(key) as compiled:
+                assert isinstance(compiled, CompiledShape)
                 assert 1 == len(compiled._idle)  # it has run
         await served.ask([values(2, 3, 5, 5)])
         await served.ask([values(1, 3, 6, 6)])

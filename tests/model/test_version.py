@@ -16,13 +16,9 @@ from deployments.model.stacking import RowsAlong
 from deployments.model.version import Stacking, Version, VersionSettings, elements_per_row
 from deployments.tensors import Tensor
 from tests.model import models
-from tests.model.loading import FLOAT32, assert_same, direct, loaded, tensor
+from tests.model.loading import FLOAT32, assert_same, direct, dynamic, input_shapes, loaded, tensor
 
 ANY = Dim(0, None)
-
-
-def input_shapes(compiled: CompiledShape) -> list[str]:
-    return [str(port.partial_shape) for port in compiled._compiled.inputs]
 
 
 # What it says about itself ----------------------------------------------------------------------
@@ -77,9 +73,7 @@ def test_a_model_that_no_trial_fits_is_served_all_the_same() -> None:
 
 
 def test_one_compilation_takes_all_shapes() -> None:
-    dynamic = loaded(models.convolution()).dynamic
-    assert dynamic is not None
-    assert ["[?,3,?,?]"] == input_shapes(dynamic)
+    assert ["[?,3,?,?]"] == input_shapes(dynamic(loaded(models.convolution())))
 
 
 def test_a_blocking_model_has_no_compilation_for_all_shapes() -> None:
