@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plot
+from benchmarks.compiling import PRECISION
 from benchmarks.machine import machine
 from benchmarks.measuring import Plan, Row, repetition
 from benchmarks.models import ROOT, build_models, default_detector
@@ -32,6 +34,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS), help="of %(default)s")
     parser.add_argument("--workloads", default="", help="only those whose name holds this text")
+    parser.add_argument(
+        "--precision", help="f32, bf16 or f16 for all arms; else OpenVINO chooses for the processor"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results.json")
     parser.add_argument(
         "--write-readme", action="store_true", help="put the tables into benchmarks/README.md"
@@ -70,6 +75,8 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
 
 def main() -> None:
     arguments = parsed()
+    if arguments.precision:
+        os.environ[PRECISION] = arguments.precision
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
     with tempfile.TemporaryDirectory() as temporary:
         for run in measured(arguments, Path(temporary)):
@@ -78,7 +85,7 @@ def main() -> None:
     if run["results"]:
         plot.save(arguments.output, arguments.output.with_suffix(".png"))
     if arguments.write_readme:
-        write_readme(run)
+        write_readme(run, f"results {arguments.precision}" if arguments.precision else "results")
 
 
 if __name__ == "__main__":

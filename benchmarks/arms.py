@@ -18,6 +18,7 @@ import psutil
 import yaml
 
 from benchmarks.bodies import HEADER, body
+from benchmarks.compiling import precision
 from benchmarks.models import ROOT
 from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD, Workload
 from tests.e2e.server import family, free_ports, running, stop
@@ -159,6 +160,8 @@ def this_project(
     **settings: Any,
 ) -> Iterator[Target]:
     """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
+    if asked := precision():
+        settings.setdefault("plugin_config", asked)
     with running(serving(first.model, model, deployment, **settings), directory) as server:
         base = f"{server.url}/v2/models/{first.model}"
         _wait(f"{base}/infer", first)

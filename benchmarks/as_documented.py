@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from benchmarks.compiling import properties
 from benchmarks.received import HEADER, received
 
 
@@ -18,7 +19,7 @@ class Model:
         core = ov.Core()
         model = core.read_model(path)
         model.reshape([-1, *model.input(0).shape[1:]])
-        self._compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        self._compiled = core.compile_model(model, "CPU", properties())
         self._requests = 0
         self._batches = 0
 

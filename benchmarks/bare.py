@@ -15,6 +15,7 @@ import openvino as ov
 import psutil
 
 from benchmarks.bodies import pixels
+from benchmarks.compiling import properties
 
 WARM_UP_S = 1.0
 
@@ -26,7 +27,7 @@ def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
     for shape in shapes:
         reshaped = model.clone()
         reshaped.reshape(shape)
-        compiled = core.compile_model(reshaped, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        compiled = core.compile_model(reshaped, "CPU", properties())
         count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         data = pixels(prod(shape), compiled.input(0).element_type.to_dtype()).reshape(shape)
         lane = [compiled.create_infer_request() for _ in range(count)]

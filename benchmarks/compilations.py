@@ -11,6 +11,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from benchmarks.compiling import properties
 from benchmarks.shapes import Shape
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class Compiled:
     """A compilation for the model's shape at this moment, and its infer requests."""
 
     def __init__(self, model: ov.Model) -> None:
-        compiled = ov.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        compiled = ov.Core().compile_model(model, "CPU", properties())
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(2 * self.streams):

@@ -4,8 +4,12 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import openvino as ov
 import psutil
+
+from benchmarks.compiling import PRECISION
 
 
 def machine() -> dict[str, str | int]:
@@ -17,7 +21,13 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "openvino": version("openvino"),
         "ray": version("ray"),
+        "precision": os.environ.get(PRECISION) or _chosen_precision(),
     }
+
+
+def _chosen_precision() -> str:
+    chosen: Any = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    return str(chosen.to_string())
 
 
 def _cpu_model() -> str:

@@ -9,7 +9,7 @@ from benchmarks.results import table
 from benchmarks.verdict import verdicts
 
 README: Final = Path(__file__).with_name("README.md")
-BLOCK: Final = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
+BLOCK: Final = r"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
 
 
 def report(run: dict[str, Any]) -> str:
@@ -21,13 +21,14 @@ def report(run: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def write_readme(run: dict[str, Any], readme: Path = README) -> None:
-    """Puts the report between the README's marks, in place of what is there."""
-    text, found = BLOCK.subn(
+def write_readme(run: dict[str, Any], name: str = "results", readme: Path = README) -> None:
+    """Puts the report between the README's marks of that name, in place of what is there."""
+    block = re.compile(BLOCK.format(name=re.escape(name)), re.S)
+    text, found = block.subn(
         lambda marks: f"{marks[1]}{report(run)}\n{marks[2]}", readme.read_text()
     )
     if not found:
-        raise ValueError(f"{readme.name} has no <!-- results --> block")
+        raise ValueError(f"{readme.name} has no <!-- {name} --> block")
     readme.write_text(text)
 
 
@@ -35,7 +36,8 @@ def _machine(run: dict[str, Any]) -> str:
     m = run["machine"]
     return (
         f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, {m['kernel']}; Python "
-        f"{m['python']}, OpenVINO {m['openvino']}, Ray {m['ray']}. Detector: {run['detector']}. "
+        f"{m['python']}, OpenVINO {m['openvino']}, Ray {m['ray']}. Detector: {run['detector']}, "
+        f"in {m['precision']}. "
         f"{run['seconds']} s for each measurement, {run['repetitions_done']} repetitions; the "
         "table has medians, the errors of all repetitions, and as spread the throughput's highest "
         "less its lowest against the median."

@@ -1,6 +1,7 @@
 """Repetitions become medians, medians a table, and the table the README's block."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_the_readme_s_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> No
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     machine = {"cpu": "c", "cores": 2, "memory_gb": 8, "kernel": "k"}
-    versions = {"python": "3", "openvino": "o", "ray": "r"}
+    versions = {"python": "3", "openvino": "o", "ray": "r", "precision": "f32"}
     run = {
         "machine": {**machine, **versions},
         "detector": "spots",
@@ -59,8 +60,8 @@ def test_the_readme_s_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> No
         "special": [],
     }
 
-    write_readme(run, readme)
-    write_readme(run, readme)
+    write_readme(run, readme=readme)
+    write_readme(run, readme=readme)
 
     text = readme.read_text()
     assert text.startswith("before\n<!-- results -->\nc, 2 cores")
@@ -69,12 +70,24 @@ def test_the_readme_s_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> No
     assert 1 == text.count("| one shape, 16 clients | bare |")
 
 
+def test_blocks_of_different_names_stand_in_one_readme(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "<!-- results -->\n1\n<!-- /results -->\n<!-- results f32 -->\n2\n<!-- /results f32 -->"
+    )
+    with patch("benchmarks.report.report", lambda run: f"new {run['n']}"):
+        write_readme({"n": 2}, "results f32", readme)
+        assert "1\n<!-- /results -->\n<!-- results f32 -->\nnew 2\n" in readme.read_text()
+        write_readme({"n": 1}, readme=readme)
+    assert "new 1\n<!-- /results -->\n<!-- results f32 -->\nnew 2\n" in readme.read_text()
+
+
 def test_a_readme_without_the_block_is_not_touched(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("nothing")
 
     with pytest.raises(ValueError, match="block"):
-        write_readme({}, readme)
+        write_readme({}, readme=readme)
 
 
 def test_the_benchmark_s_readme_has_the_block() -> None:
