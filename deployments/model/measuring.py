@@ -18,7 +18,7 @@ from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 
 _ROUNDS: Final = 3
-_PAIRS: Final = 8
+_PAIRS: Final = 4
 _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9

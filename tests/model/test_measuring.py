@@ -68,7 +68,7 @@ def test_each_pair_is_measured_alone() -> None:
         inside.append(slow.calls + fast.calls - before)
 
     assert static_wins(fast, slow, row, alone)
-    assert [2] * 9 == inside
+    assert [2] * 5 == inside
 
 
 def test_those_that_wait_for_somebody_alone_do_not_wait_for_long() -> None:
