@@ -4,10 +4,12 @@ Others use the machine meanwhile, so the works take turns, and the least time of
 median.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from statistics import median
 from typing import Final
@@ -29,16 +31,26 @@ _QUICK_WINS_BELOW: Final = 0.8
 _NEW_SHAPES: Final = 3
 
 
-def best_times(*works: Callable[[], object], rounds: int = _ROUNDS) -> list[float]:
-    """The least time of each work, in seconds, over so many rounds after one that is not timed."""
-    times: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, mine in zip(works, times, strict=True):
-            started = time.perf_counter()
-            work()
-            if number:
-                mine.append(time.perf_counter() - started)
-    return [min(mine) for mine in times]
+def best_times(
+    *works: Callable[[], object],
+    rounds: int = _ROUNDS,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    longest_s: float = math.inf,
+    swapping: bool = False,
+) -> list[float]:
+    """The least time of each work, in seconds, over so many rounds after one that does not count.
+
+    Each round is made `alone`. No further one begins after `longest_s`: where there was only the
+    first, that one counts. `swapping`, every second round begins with the last work: who comes
+    later in a round finds the caches filled.
+    """
+    times: list[list[float]] = []
+    until = time.perf_counter() + longest_s
+    while len(times) <= rounds and (not times or time.perf_counter() < until):
+        step = -1 if swapping and len(times) % 2 else 1
+        with alone():
+            times.append([_seconds(work) for work in works[::step]][::step])
+    return [min(mine) for mine in zip(*(times[1:] or times), strict=True)]
 
 
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
@@ -70,19 +82,15 @@ def static_wins(
     is not yet, and requests that wait for the streams of one and for the cores of the other would
     decide who wins. Others have their turn between the pairs, none of which begins after a second.
     """
-    pairs: list[tuple[float, float]] = []
-    until = time.perf_counter() + _MEASURING_S
-    while len(pairs) <= _PAIRS and (not pairs or time.perf_counter() < until):
-        with alone():
-            if len(pairs) % 2:  # in turn: the one that is second finds the caches filled
-                static_s = _seconds(static, row)
-                dynamic_s = _seconds(dynamic, row)
-            else:
-                dynamic_s = _seconds(dynamic, row)
-                static_s = _seconds(static, row)
-        pairs.append((static_s, dynamic_s))
-    static_s, dynamic_s = map(min, zip(*(pairs[1:] or pairs), strict=True))  # first ones are slower
-    return bool(static_s < _STATIC_WINS_BELOW * dynamic_s)
+    dynamic_s, static_s = best_times(
+        lambda: dynamic.infer(row),
+        lambda: static.infer(row),
+        rounds=_PAIRS,
+        alone=alone,
+        longest_s=_MEASURING_S,
+        swapping=True,
+    )
+    return static_s < _STATIC_WINS_BELOW * dynamic_s
 
 
 def quicker_at_first_sight(
@@ -100,19 +108,22 @@ def quicker_at_first_sight(
     first = next(shapes, None)
     if first is None:
         return None
-    new_s, again_s = _seconds(usual, first), _seconds(usual, first)
+    new_s, again_s = (_seconds(partial(usual.infer, first)) for _ in range(2))
     if new_s < _BUILDING_DOMINATES_ABOVE * again_s:
         return None
     quick = compile_quick()
     quick.infer(first)  # the first one of all takes longer
-    pairs = [(_seconds(usual, row), _seconds(quick, row)) for row in islice(shapes, _NEW_SHAPES)]
+    pairs = [
+        (_seconds(partial(usual.infer, row)), _seconds(partial(quick.infer, row)))
+        for row in islice(shapes, _NEW_SHAPES)
+    ]
     if len(pairs) < _NEW_SHAPES:
         return None
     usual_s, quick_s = (median(times) for times in zip(*pairs, strict=True))
     return quick if quick_s < _QUICK_WINS_BELOW * usual_s else None
 
 
-def _seconds(compiled: Compilation, row: Sequence[Tensor]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
-    compiled.infer(row)
+    work()
     return time.perf_counter() - started

@@ -5,7 +5,7 @@ Loading is blocking and belongs into a worker thread.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -215,7 +215,7 @@ class Version:
         self,
         key: ShapeKey,
         static: Compilation,
-        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+        alone: Callable[[], AbstractContextManager[None]],
     ) -> bool:
         """Whether this key is worth its own compilation where the dynamic one serves it too.
 
