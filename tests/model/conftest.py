@@ -1,8 +1,10 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from deployments.model.execution import Execution
 from tests.model.sites import Site
 
 
@@ -24,3 +26,16 @@ async def site() -> AsyncIterator[Callable[..., Site]]:
     for made in sites:
         await made.versions.close()
         assert all(loaded.closed for loaded in made.loaded)
+
+
+@pytest.fixture
+async def execution() -> AsyncIterator[Execution]:
+    execution = Execution(2, 2)
+    yield execution
+    execution.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
