@@ -85,9 +85,9 @@ def _memory(target: Target) -> Row:
     (replica,) = target.replicas()
     process = psutil.Process(replica["pid"])
     _send(target.url, NEW[:FEW])
-    few = process.memory_info().rss
+    few = _resident(process)
     _send(target.url, NEW[FEW:MANY])
-    many = process.memory_info().rss
+    many = _resident(process)
     print(f"{MEMORY}: {few / 1e6:.0f} -> {many / 1e6:.0f} MB", flush=True)
     return {
         "measurement": MEMORY,
@@ -95,6 +95,11 @@ def _memory(target: Target) -> Row:
         "mb_after_100": few / 1e6,
         "mb_after_1000": many / 1e6,
     }
+
+
+def _resident(replica: psutil.Process) -> int:
+    """Bytes of it and of the processes that it has for new shapes."""
+    return sum(p.memory_info().rss for p in (replica, *replica.children()))
 
 
 def _send(url: str, shapes: tuple[Shape, ...]) -> None:

@@ -125,6 +125,14 @@ class ModelSettings(Group):
         description="Compilations that may start in the background within a minute. It bounds the "
         "processor time that a flood of new shapes takes from the known ones.",
     )
+    new_shape_processes: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        default="auto",
+        description="Processes of a replica that answer shapes which come for the first time, in "
+        "`background` mode, so that building their kernels holds nobody up. They are there while "
+        "such shapes keep coming; each takes about 100 MB and what the model takes. `auto`: one "
+        "for each stream of the device and 4 at most, where building is measured to take longer "
+        "than inferring; 0: the replica builds them itself.",
+    )
     compile_timeout_s: float = Field(
         default=600.0,
         gt=0,

@@ -410,6 +410,8 @@ def test_settings_that_contradict_each_other_are_refused(
         {"batch_size": 0},
         {"max_compiled_shapes": 0},
         {"promote_after": 0},
+        {"new_shape_processes": -1},
+        {"new_shape_processes": "many"},
         {"compiles_per_minute": 0},
         {"max_compiled_shapes": True},
         {"max_compiled_shapes": "16"},

@@ -1,46 +1,39 @@
-"""Never-seen shapes on a processor that computes in less than float32.
+"""Never-seen shapes: the first inference of each runs in a process that is there for them.
 
 An inference of a dynamic compilation at a shape for the first time has its kernels built for that
-shape, and of bfloat16 with AMX those take far longer to build than of float32: in the end float32
-is the faster one for a shape that comes once, and bfloat16 for one that comes again. Which of the
-two a model has is measured when it is loaded.
+shape, which can take far longer than the inference. Whether it does is measured when a model is
+loaded; so is in which precision: on processors that compute in bfloat16 kernels for it may take
+twice as long to build as those for float32, so that float32 is the faster one for a shape that
+comes once, and bfloat16 for one that comes again.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Literal
 
-from deployments.model.runtime import Space, nowhere
+from deployments.model.apart import Apart
+from deployments.model.apart_process import Recipe
+from deployments.model.compilation import Compilation
+from deployments.model.measuring import building_dominates, quicker_at_first_sight
+from deployments.model.runtime import CompiledShape, Space, nowhere
 from deployments.tensors import Tensor
 
+FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
+_MOST_PROCESSES: Final = 4
 _REMEMBERED_SHAPES: Final = 64
 """Of shapes that came before so many others the kernels are not kept anyway."""
 
 
-class Compilation(Protocol):
-    """What inferences run on."""
-
-    @property
-    def streams(self) -> int: ...
-
-    def infer(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
-    ) -> list[Tensor]: ...
-
-    def timed(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
-    ) -> tuple[list[Tensor], int]: ...
-
-
 class FirstSight:
-    """Two dynamic compilations: `quick` runs what has a new shape, `usual` what had it before.
+    """The `usual` dynamic compilation, and processes that run what has a new shape instead.
 
     Like `CompiledShape`, and like it for several threads at once.
     """
 
-    def __init__(self, usual: Compilation, quick: Compilation) -> None:
-        self._usual, self._quick = usual, quick
+    def __init__(self, usual: Compilation, apart: Apart) -> None:
+        self._usual, self._apart = usual, apart
         self._seen: OrderedDict[tuple[tuple[int, ...], ...], None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -48,22 +41,55 @@ class FirstSight:
     def streams(self) -> int:
         return self._usual.streams
 
+    @property
+    def processes(self) -> int:
+        """How many there are now."""
+        return self._apart.alive
+
     def infer(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> list[Tensor]:
-        return self._for(tensors).infer(tensors, wanted, space)
+        return self.timed(tensors, wanted, space)[0]
 
     def timed(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> tuple[list[Tensor], int]:
-        return self._for(tensors).timed(tensors, wanted, space)
+        if self._is_new(tuple(tensor.shape for tensor in tensors)):
+            answer = self._apart.timed(tensors, wanted, space)
+            if answer is not None:
+                return answer
+        return self._usual.timed(tensors, wanted, space)
 
-    def _for(self, tensors: Sequence[Tensor]) -> Compilation:
-        shapes = tuple(tensor.shape for tensor in tensors)
+    def close(self) -> None:
+        """Ends the processes. Blocks; nothing may be running."""
+        self._apart.close()
+
+    def _is_new(self, shapes: tuple[tuple[int, ...], ...]) -> bool:
         with self._lock:
-            seen = shapes in self._seen
+            new = shapes not in self._seen
             self._seen[shapes] = None
             self._seen.move_to_end(shapes)
             if len(self._seen) > _REMEMBERED_SHAPES:
                 self._seen.popitem(last=False)
-        return self._usual if seen else self._quick
+        return new
+
+
+def where_it_pays(
+    usual: CompiledShape,
+    recipe: Recipe,
+    processes: int | Literal["auto"],
+    in_float32: Callable[[], CompiledShape] | None,
+    new: Iterator[Sequence[Tensor]],
+) -> FirstSight | None:
+    """So many processes beside `usual`, or one for each of its streams if building kernels takes
+    longer than inferences with them.
+
+    They compute in float32 where `in_float32` gives a compilation that answers shapes sooner that
+    are new. `new` are tensors of shapes that nothing has run. Raises CannotReshape, CannotInfer.
+    """
+    if processes == "auto" and not building_dominates(usual, new):
+        return None
+    count = min(usual.streams, _MOST_PROCESSES) if processes == "auto" else processes
+    if in_float32 is not None and quicker_at_first_sight(in_float32(), usual, new):
+        recipe = replace(recipe, plugin_config={**recipe.plugin_config, **FLOAT32})
+    return FirstSight(usual, Apart(recipe, count))

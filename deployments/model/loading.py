@@ -174,6 +174,7 @@ def _version_settings(
         stacking=settings.batching.stacking,
         preprocessing=settings.preprocessing,
         blobs=blobs,
+        new_shape_processes=settings.new_shape_processes,
     )
 
 

@@ -14,8 +14,7 @@ from itertools import islice
 from statistics import median
 from typing import Final
 
-from deployments.model.first_sight import Compilation
-from deployments.model.runtime import CompiledShape
+from deployments.model.compilation import Compilation
 from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 
@@ -27,8 +26,10 @@ _STACKING_WINS_BELOW: Final = 0.9
 _STATIC_WINS_BELOW: Final = 1.0
 _MEASURING_S: Final = 1.0
 _BUILDING_DOMINATES_ABOVE: Final = 2.0
-_QUICK_WINS_BELOW: Final = 0.8
+_BUILDING_MATTERS_FROM_S: Final = 0.005
 _NEW_SHAPES: Final = 3
+_QUICK_WINS_BELOW: Final = 0.9
+_COMPARED_SHAPES: Final = 5
 
 
 def best_times(
@@ -93,34 +94,37 @@ def static_wins(
     return static_s < _STATIC_WINS_BELOW * dynamic_s
 
 
-def quicker_at_first_sight(
-    usual: CompiledShape,
-    compile_quick: Callable[[], CompiledShape],
-    new: Iterable[Sequence[Tensor]],
-) -> CompiledShape | None:
-    """The quick compilation if shapes that it never saw are faster on it, else None.
+def building_dominates(compiled: Compilation, new: Iterable[Sequence[Tensor]]) -> bool:
+    """Whether an inference at a shape for the first time takes far longer than the next one.
 
-    `new` are tensors of shapes that `usual` has not run; four are taken, where there are fewer the
-    answer is None. Where an inference itself takes longest, nothing is compiled. Raises
-    CannotReshape and CannotInfer.
+    `new` are tensors of shapes that it has not run; three are taken, or as many as there are.
+    Raises CannotInfer.
     """
-    shapes = iter(new)
-    first = next(shapes, None)
-    if first is None:
-        return None
-    new_s, again_s = (_seconds(partial(usual.infer, first)) for _ in range(2))
-    if new_s < _BUILDING_DOMINATES_ABOVE * again_s:
-        return None
-    quick = compile_quick()
-    quick.infer(first)  # the first one of all takes longer
-    pairs = [
-        (_seconds(partial(usual.infer, row)), _seconds(partial(quick.infer, row)))
-        for row in islice(shapes, _NEW_SHAPES)
+    times = [
+        [_seconds(partial(compiled.infer, row)) for _ in range(2)]
+        for row in islice(new, _NEW_SHAPES)
     ]
-    if len(pairs) < _NEW_SHAPES:
-        return None
-    usual_s, quick_s = (median(times) for times in zip(*pairs, strict=True))
-    return quick if quick_s < _QUICK_WINS_BELOW * usual_s else None
+    if not times:
+        return False
+    new_s, again_s = map(median, zip(*times, strict=True))
+    matters, dominates = _BUILDING_MATTERS_FROM_S, (_BUILDING_DOMINATES_ABOVE - 1) * again_s
+    return bool(new_s - again_s >= max(matters, dominates))
+
+
+def quicker_at_first_sight(
+    quick: Compilation, usual: Compilation, new: Iterable[Sequence[Tensor]]
+) -> bool:
+    """Whether shapes that neither has run are answered sooner by `quick`.
+
+    Up to six of `new` are taken; with fewer than four the answer is no. Raises CannotInfer.
+    """
+    rows = islice(new, 1 + _COMPARED_SHAPES)
+    if (first := next(rows, None)) is not None:
+        quick.infer(first)  # the first one of all takes longer
+    times = [[_seconds(partial(either.infer, row)) for either in (quick, usual)] for row in rows]
+    if len(times) < _NEW_SHAPES:
+        return False
+    return median(quick_s / usual_s for quick_s, usual_s in times) < _QUICK_WINS_BELOW
 
 
 def _seconds(work: Callable[[], object]) -> float:

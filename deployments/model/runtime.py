@@ -153,6 +153,11 @@ class CompiledShape:
         """The precision of its arithmetic, as OpenVINO spells it: `f32`, `bf16`, `f16`."""
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
+    @property
+    def threads_per_stream(self) -> int:
+        """How many threads an inference has."""
+        return max(1, int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // self.streams)
+
     def infer(
         self,
         tensors: Sequence[Tensor],

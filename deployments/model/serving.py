@@ -20,9 +20,9 @@ from deployments.errors import (
 )
 from deployments.inference import ModelInfo, ShapeKey, shape_number
 from deployments.logs import log
+from deployments.model.compilation import Compilation
 from deployments.model.compiled import CompiledShapes
 from deployments.model.execution import SharedExecutions
-from deployments.model.first_sight import Compilation
 from deployments.model.hot_shapes import Shapes
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotInfer, CannotReshape
@@ -259,6 +259,7 @@ class ServingVersion:
             "slots": self._execution.count,
             "waiting": self._execution.waiting,
             "dynamic": self.version.dynamic is not None,
+            "new_shape_processes": self.version.new_shape_processes,
             "stacking": self.version.stacking is not None,
         }
 
@@ -298,6 +299,7 @@ class ServingVersion:
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)
         await asyncio.to_thread(self._compiler.shutdown)
+        await asyncio.to_thread(self.version.close)
         self._shapes.let_go()
 
     def _written(self, key: ShapeKey) -> str:

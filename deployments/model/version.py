@@ -3,10 +3,12 @@
 Loading is blocking and belongs into a worker thread.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,10 +16,12 @@ from typing import Any, Final, Literal
 import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import ModelInfo, OutputSpec, ShapeKey
+from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey
+from deployments.model.apart_process import Recipe
 from deployments.model.blobs import Blobs
-from deployments.model.first_sight import Compilation, FirstSight
-from deployments.model.measuring import quicker_at_first_sight, stacking_wins, static_wins
+from deployments.model.compilation import Compilation
+from deployments.model.first_sight import FLOAT32, FirstSight, where_it_pays
+from deployments.model.measuring import stacking_wins, static_wins
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import (
     CannotInfer,
@@ -37,6 +41,7 @@ from deployments.model.shapes import (
 )
 from deployments.model.stacking import OutputRule, prove, random_rows
 from deployments.preprocessing_settings import Preprocessing
+from deployments.tensors import BYTES
 
 _REQUESTS_PER_STREAM: Final = 2
 _SIZES_TRIED: Final = 3
@@ -56,6 +61,7 @@ class VersionSettings:
     stacking: Literal["auto", "always", "never"]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     blobs: Blobs | None = None
+    new_shape_processes: int | Literal["auto"] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,8 @@ class Version:
             accepted = never_empty(accepted)
         self._specs = with_batch_axis(inputs, accepted, self._reshapes)
         trial = self._trial_with_or_without_batch(inputs)
-        self.dynamic = self._compile_dynamic(trial) if settings.background else None
-        if trial is None and self.dynamic is None:
+        self._usual = self._compile_dynamic(trial) if settings.background else None
+        if trial is None and self._usual is None:
             self._check_compiles(settings)
         self.streams = self._streams(trial)
         self.slots = _REQUESTS_PER_STREAM * self.streams
@@ -98,6 +104,18 @@ class Version:
         self.info = ModelInfo(
             name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
+        self._new_shapes = self._for_new_shapes(source, settings, trial)
+        self.dynamic: Compilation | None = self._new_shapes or self._usual
+
+    @property
+    def new_shape_processes(self) -> int:
+        """How many there are now."""
+        return self._new_shapes.processes if self._new_shapes else 0
+
+    def close(self) -> None:
+        """Ends the processes that it has. Blocks; nothing may be running."""
+        if self._new_shapes is not None:
+            self._new_shapes.close()
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         """Reshapes, static but for the batch dimension, and returns what compiles that.
@@ -118,40 +136,59 @@ class Version:
             return False
         return True
 
-    def _compile_dynamic(self, trial: "_Trial | None") -> Compilation | None:
+    def _compile_dynamic(self, trial: "_Trial | None") -> CompiledShape | None:
         """A compilation for all accepted shapes; None for models that refuse that."""
         try:
-            model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
-            compiled = self._runtime.compile(model)
+            compiled = self._compiled_for_all()
             if trial is not None:
                 compiled.infer(random_rows(self._specs, trial.shapes, 0))
         except (CannotReshape, CannotInfer):
             return None
-        quick = None if trial is None else self._quick(model, compiled, trial)
-        return compiled if quick is None else FirstSight(compiled, quick)
+        return compiled
 
-    def _quick(
-        self, model: ov.Model, usual: CompiledShape, trial: "_Trial"
-    ) -> CompiledShape | None:
-        """One in float32, if the processor would rather compute in less and it is quicker to
-        answer shapes that are new."""
-        if not self._runtime.chooses_precision or usual.computes_in == "f32":
+    def _compiled_for_all(self, **more: Any) -> CompiledShape:
+        """Raises CannotReshape."""
+        model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
+        return self._runtime.compile(model, **more)
+
+    def _for_new_shapes(
+        self, source: str | Path, settings: VersionSettings, trial: "_Trial | None"
+    ) -> FirstSight | None:
+        """Processes for shapes that come for the first time, where that pays."""
+        asked, usual = settings.new_shape_processes, self._usual
+        if not asked or usual is None or trial is None or settings.device != "CPU":
             return None
+        ports: Sequence[InputSpec | OutputSpec] = (*self._specs, *self.info.outputs)
+        if any(port.datatype == BYTES for port in ports):
+            return None  # strings do not lie in memory that can be shared
+        alone = {
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": usual.threads_per_stream,
+            "ENABLE_CPU_PINNING": False,
+        }
+        recipe = Recipe(
+            settings.device,
+            {**settings.plugin_config, **alone},
+            source,
+            settings.preprocessing,
+            tuple(spec.dims for spec in self._specs),
+        )
+        other_precision = self._runtime.chooses_precision and usual.computes_in != "f32"
+        in_float32 = partial(self._compiled_for_all, **FLOAT32) if other_precision else None
+        new = (random_rows(self._specs, row, 0) for row in self._others_like(trial.shapes))
         try:
-            return quicker_at_first_sight(
-                usual,
-                lambda: self._runtime.compile(model, INFERENCE_PRECISION_HINT="f32"),
-                (random_rows(self._specs, row, 0) for row in self._others_like(trial.shapes)),
-            )
+            return where_it_pays(usual, recipe, asked, in_float32, new)
         except (CannotReshape, CannotInfer):
             return None
 
     def _others_like(
         self, shapes: Sequence[tuple[int, ...]]
     ) -> Iterator[Sequence[tuple[int, ...]]]:
-        """Some more shapes of about this size, nearest first."""
+        """Some more shapes of about this size, nearest first. By chance, so seldom those of other
+        versions: what OpenVINO built for one it may still have."""
         known = {tuple(shapes)}
-        for factor in (1 + step / 16 for away in range(1, 8) for step in (-away, away)):
+        for step in (side * away for away in range(1, 8) for side in (-1, 1)):
+            factor = 1 + (step + random.uniform(-0.5, 0.5)) / 16
             if (other := tuple(self._scaled(shapes, factor))) not in known:
                 known.add(other)
                 yield other
@@ -167,7 +204,7 @@ class Version:
             ) from error.__cause__
 
     def _streams(self, trial: "_Trial | None") -> int:
-        compiled = trial.compiled if trial else self.dynamic
+        compiled = trial.compiled if trial else self._usual
         return compiled.streams if compiled else 1
 
     def _output_specs(self) -> tuple[OutputSpec, ...]:
@@ -221,10 +258,10 @@ class Version:
 
         `alone` keeps other inferences of the replica away from what is measured.
         """
-        assert self.dynamic is not None
+        assert self._usual is not None
         rows = random_rows(self._specs, self.shapes_of(key), 0)
         try:
-            return static_wins(static, self.dynamic, rows, alone)
+            return static_wins(static, self._usual, rows, alone)
         except CannotInfer:
             return True
 
@@ -269,7 +306,7 @@ class Version:
     def _stacks_at(self, row: Sequence[tuple[int, ...]]) -> int:
         key = trial_key(self._specs, row)
         try:
-            compiled = self.dynamic or self.reshape(key)()
+            compiled = self._usual or self.reshape(key)()
             wins = stacking_wins(compiled, random_rows(self._specs, row, 0), self.slots)
         except (CannotInfer, CannotReshape):
             return 0

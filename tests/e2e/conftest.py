@@ -99,7 +99,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models: list[dict[str, Any]] = [
-        {"name": "spots", "source": "builtin:spots", "plugin_config": F32},
+        {
+            "name": "spots",
+            "source": "builtin:spots",
+            "plugin_config": F32,
+            "new_shape_processes": 1,
+        },
         {
             "name": "spots-blocking",
             "source": "builtin:spots",

@@ -27,6 +27,7 @@ def loaded(
     device: str = "CPU",
     plugin_config: dict[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
+    new_shape_processes: int | Literal["auto"] = 0,
 ) -> Version:
     rules = (
         parse_shape_rule(shape)
@@ -42,6 +43,7 @@ def loaded(
         max_batch_rows=max_batch_rows,
         stacking=stacking,
         preprocessing=preprocessing or Preprocessing(),
+        new_shape_processes=new_shape_processes,
     )
     with patch.dict(BUILT_IN, {"builtin:tested": lambda: model}):
         return Version("m", "1", "builtin:tested", settings)

@@ -185,3 +185,14 @@ async def test_a_promoted_detector_gives_the_same_batches() -> None:
     for answers in (before, after):
         for expected, actual in zip(alone, answers, strict=True):
             np.testing.assert_allclose(arrays(expected), arrays(actual), rtol=0, atol=1e-5)
+
+
+async def test_the_processes_of_a_version_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = loaded(models.add_one())
+    closed: list[int] = []
+    monkeypatch.setattr(version, "close", lambda: closed.append(1))
+    async with serving(version) as served:
+        await served.ask([tensor([[1, 2, 3, 4]])])
+        assert 0 == served.statistics()["new_shape_processes"]
+        assert [] == closed
+    assert [1] == closed

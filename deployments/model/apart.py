@@ -1,0 +1,238 @@
+"""Inferences in processes of their own, for shapes whose kernels have yet to be built.
+
+Building them maps, protects and unmaps memory some hundred times for a shape, and every time stops
+all threads of the process that share its address space; it waits for the allocator's locks, and so
+do they. In a process with one thread none of that happens, and inferences of known shapes in the
+replica go on undisturbed.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Final
+
+from deployments.model.apart_process import (
+    Answered,
+    Failed,
+    Question,
+    Recipe,
+    Region,
+    aligned,
+    in_region,
+)
+from deployments.model.runtime import CannotInfer, Space, nowhere
+from deployments.tensors import Tensor
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_BYTES: Final = 64 << 20
+"""Larger inputs are not copied to another process: it would keep memory of that size."""
+_STARTS_AT: Final = 4
+_STARTS_WITHIN_S: Final = 10.0
+_IDLE_S: Final = 300.0
+_LOOK_S: Final = 1.0
+_AGAIN_AFTER_S: Final = 60.0
+_PATIENCE_S: Final = 60.0
+_KERNELS: Final = "128"
+"""How many oneDNN keeps. More serve shapes that come again, which these do not, and take longer."""
+_MAIN: Final = "from deployments.model.apart_process import serve; serve"
+
+
+class Gone(Exception):
+    """Raised when a process has ended, or does not answer any more."""
+
+
+class Process:
+    """One process with the compilation. For one thread at a time."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Blocks until it can answer. Raises OSError and Gone."""
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        self._memory = os.memfd_create("anyshape-apart")
+        self._region = Region(self._memory)
+        try:
+            self._process = _started(theirs.fileno(), self._memory)
+        except OSError:
+            self._let_go()
+            raise
+        finally:
+            theirs.close()
+        self._ask(recipe)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def timed(
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+    ) -> tuple[list[Tensor], int]:
+        """As `CompiledShape.timed`; tensors of numbers only. Raises CannotInfer and Gone."""
+        end, places = 0, []
+        for tensor in tensors:
+            assert not isinstance(tensor.data, list)
+            offset = aligned(end)
+            end = offset + tensor.data.nbytes
+            there = in_region(self._region, "", tensor.datatype, tensor.shape, offset)
+            there.data[...] = tensor.data  # type: ignore[call-overload]
+            places.append((tensor.datatype, tensor.shape, offset))
+        answer = self._ask(Question(places, wanted, end))
+        if isinstance(answer, Failed):
+            raise CannotInfer(answer.text) from RuntimeError(answer.cause)
+        assert isinstance(answer, Answered)
+        return [self._taken(output, at, space) for output, at in answer.outputs], answer.ns
+
+    def end(self) -> None:
+        """Ends it, also if it works or hangs. Blocks until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._connection.close()
+        os.close(self._memory)
+
+    def _ask(self, question: object) -> object:
+        try:
+            self._connection.send(question)
+            if self._connection.poll(_PATIENCE_S):
+                return self._connection.recv()
+        except (EOFError, OSError) as error:
+            self.end()
+            raise Gone(f"process {self.pid} ended: {error!r}") from error
+        self.end()
+        raise Gone(f"process {self.pid} gave no answer for {_PATIENCE_S:g} s")
+
+    def _taken(self, output: Tensor, offset: int | None, space: Space) -> Tensor:
+        """The output in memory of this process."""
+        if offset is not None:
+            name, datatype, shape = output.name, output.datatype, output.shape
+            output = in_region(self._region, name, datatype, shape, offset)
+        assert not isinstance(output.data, list)
+        if (place := space(output.data.nbytes)) is not None:
+            data = place.view(output.data.dtype).reshape(output.shape)
+            data[...] = output.data
+        else:
+            data = output.data if offset is None else output.data.copy()
+        return Tensor(output.name, output.datatype, output.shape, data)
+
+
+def _started(connection: int, memory: int) -> "subprocess.Popen[bytes]":
+    """This Python with this path; one thread of its own, and OpenVINO's."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{_MAIN}({connection}, {memory})"],
+        pass_fds=(connection, memory),
+        stdin=subprocess.DEVNULL,
+        env={
+            "ONEDNN_PRIMITIVE_CACHE_CAPACITY": _KERNELS,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+    )
+
+
+class Apart:
+    """Up to `count` processes, which are there while shapes come that were never seen.
+
+    They are started when several new shapes came in a short time, and end when none came for long;
+    whoever comes meanwhile does not wait for them. One that ends is replaced. For worker threads.
+    """
+
+    def __init__(self, recipe: Recipe, count: int) -> None:
+        self._recipe = recipe
+        self._count = count
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._free: list[Process] = []
+        self._alive = 0
+        self._arrivals: deque[float] = deque(maxlen=_STARTS_AT)
+
+    @property
+    def alive(self) -> int:
+        return self._alive
+
+    def timed(
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+    ) -> tuple[list[Tensor], int] | None:
+        """The outputs and the time that they took, None if no process can be had for them.
+
+        Raises CannotInfer.
+        """
+        self._note_arrival()
+        if sum(tensor.nbytes for tensor in tensors) > _LARGEST_BYTES:
+            return None
+        with self._lock:
+            if not self._free:
+                return None
+            process = self._free.pop()
+        try:
+            answer = process.timed(tensors, wanted, space)
+        except Gone as error:
+            logger.warning("%s; another one is started", error)
+            with self._lock:
+                self._alive -= 1
+            return None
+        except BaseException:
+            self._give_back(process)
+            raise
+        self._give_back(process)
+        return answer
+
+    def close(self) -> None:
+        """Ends all processes. Blocks; nothing may be running."""
+        self._closing.set()
+        if (keeper := self._keeper) is not None:
+            keeper.join()
+
+    def _give_back(self, process: Process) -> None:
+        with self._lock:
+            if self._keeper is not None:
+                self._free.append(process)
+                return
+            self._alive -= 1
+        process.end()
+
+    def _note_arrival(self) -> None:
+        """Starts processes if this is one of many shapes in a short time."""
+        now = time.monotonic()
+        with self._lock:
+            self._arrivals.append(now)
+            many = len(self._arrivals) == _STARTS_AT and now - self._arrivals[0] < _STARTS_WITHIN_S
+            if self._keeper is None and many and not self._closing.is_set():
+                self._keeper = threading.Thread(target=self._keep, name="apart", daemon=True)
+                self._keeper.start()
+
+    def _keep(self) -> None:
+        """In a thread of its own: sees to it that there are `count`, until none is needed."""
+        next_try = 0.0
+        while not self._closing.is_set() and time.monotonic() - self._arrivals[-1] < _IDLE_S:
+            if self._alive < self._count and time.monotonic() >= next_try:
+                if self._start():
+                    continue
+                next_try = time.monotonic() + _AGAIN_AFTER_S
+            self._closing.wait(_LOOK_S)
+        with self._lock:
+            ended, self._free, self._keeper = self._free, [], None
+            self._alive -= len(ended)
+        for process in ended:
+            process.end()
+
+    def _start(self) -> bool:
+        try:
+            process = Process(self._recipe)
+        except (OSError, Gone) as error:
+            logger.warning("no process for new shapes: %s", error)
+            return False
+        with self._lock:
+            self._alive += 1
+            self._free.append(process)
+        return True

@@ -1,0 +1,364 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import psutil
+import pytest
+
+from deployments.dimensions import Dim
+from deployments.model import apart as apart_module
+from deployments.model.apart import Apart, Gone, Process
+from deployments.model.apart_process import Recipe
+from deployments.model.runtime import CannotInfer
+from deployments.preprocessing_settings import Preprocessing
+from deployments.tensors import BYTES, Array, Tensor
+from tests.loops import PATIENCE_S
+from tests.model import models
+from tests.model.loading import FLOAT32, direct, tensor
+
+Saved = Callable[[ov.Model], Recipe]
+
+ANY = Dim(1, None)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Saved:
+    def save(model: ov.Model) -> Recipe:
+        """How to make a compilation of it that has all sizes open but those of channels."""
+        ov.save_model(model, tmp_path / "m.xml", compress_to_fp16=False)
+        shapes = tuple(
+            tuple(Dim(3, 3) if size == 3 else ANY for size in port.shape) for port in model.inputs
+        )
+        return Recipe("CPU", FLOAT32, tmp_path / "m.xml", Preprocessing(), shapes)
+
+    return save
+
+
+@contextmanager
+def started(recipe: Recipe) -> Iterator[Process]:
+    process = Process(recipe)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+@contextmanager
+def pool(recipe: Recipe, count: int = 2) -> Iterator[Apart]:
+    apart = Apart(recipe, count)
+    try:
+        yield apart
+    finally:
+        apart.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def wake_up(apart: Apart, row: list[Tensor]) -> None:
+    """With as many new shapes as it takes; then all of its processes are there."""
+    for _ in range(4):
+        assert apart.timed(row) is None
+    until(lambda: apart.alive == apart._count)
+
+
+def row(*shape: int) -> list[Tensor]:
+    values = np.random.default_rng(sum(shape)).random(shape, np.float32)
+    return [tensor(values, name="x")]
+
+
+def array(output: Tensor) -> Array:
+    assert not isinstance(output.data, list)
+    return output.data
+
+
+def ours() -> set[int]:
+    """The processes that were started here and are not reaped."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+# One process -------------------------------------------------------------------------------------
+
+
+def test_it_answers_what_openvino_answers_at_every_shape(saved: Saved) -> None:
+    model = models.convolution()
+    with started(saved(model)) as process:
+        for shape in ((1, 3, 8, 8), (2, 3, 400, 300), (1, 3, 5, 7), (1, 3, 500, 600)):
+            outputs, ns = process.timed(row(*shape))
+            assert [output.name for output in outputs] == ["y"]
+            np.testing.assert_allclose(array(outputs[0]), direct(model, row(*shape))[0], rtol=1e-4)
+            assert outputs[0].shape == array(outputs[0]).shape
+            assert 0 < ns < 20e9
+
+
+def test_numbers_of_every_datatype_cross(saved: Saved) -> None:
+    for name, datatype in models.DATATYPES.items():
+        if name == BYTES:
+            continue
+        model = models.add_one((1, 4), datatype)
+        with started(saved(model)) as process:
+            for rows in (1, 3, 5000):
+                x = [tensor(np.arange(rows * 4).reshape(rows, 4) % 7, name)]
+                ((output,), _) = process.timed(x)
+                assert (name, (rows, 4)) == (output.datatype, output.shape)
+                np.testing.assert_array_equal(output.data, direct(model, x)[0])
+
+
+def test_several_inputs_and_the_outputs_that_are_asked_for(saved: Saved) -> None:
+    model = models.agreeing((1, 4))
+    x = [tensor(np.full((2, 4000), value), name=name) for name, value in (("a", 1), ("b", 5))]
+    names = [port.any_name for port in model.outputs]
+    with started(saved(model)) as process:
+        everything, _ = process.timed(x)
+        assert names == [output.name for output in everything]
+        (last,), _ = process.timed(x, names[-1:])
+        assert names[-1] == last.name
+        np.testing.assert_array_equal(last.data, direct(model, x)[-1])
+
+
+def test_nothing_is_a_tensor_too(saved: Saved) -> None:
+    recipe = saved(models.add_one())
+    shapes = ((Dim(0, None), Dim(0, None)),)
+    with started(Recipe("CPU", FLOAT32, recipe.source, Preprocessing(), shapes)) as process:
+        ((output,), _) = process.timed([tensor(np.empty((0, 4)))])
+        assert (0, 4) == output.shape
+
+
+def test_an_answer_lies_where_there_is_space_and_outlives_the_next(saved: Saved) -> None:
+    places: list[Array] = []
+
+    def space(nbytes: int) -> Array | None:
+        places.append(np.zeros(nbytes, np.uint8))
+        return places[-1]
+
+    with started(saved(models.add_one())) as process:
+        for size in (4, 4000):
+            x, other = (np.full((1, size), value, np.float32) for value in (1, 7))
+            ((placed,), _) = process.timed([tensor(x)], (), space)
+            ((copied,), _) = process.timed([tensor(x)])
+            process.timed([tensor(other)])
+            assert np.shares_memory(array(placed), places[-1])
+            for output in (placed, copied):
+                np.testing.assert_array_equal(output.data, np.full((1, size), 2))
+
+
+def test_what_openvino_refuses_is_said_and_the_next_is_answered(saved: Saved) -> None:
+    with started(saved(models.convolution())) as process:
+        with pytest.raises(CannotInfer, match="OpenVINO reports an error") as caught:
+            process.timed(row(1, 4, 8, 8))
+        assert "4" in str(caught.value.__cause__)
+        assert (1, 4, 8, 8) != process.timed(row(1, 3, 8, 8))[0][0].shape
+
+
+def test_one_that_was_killed_is_gone(saved: Saved) -> None:
+    process = Process(saved(models.add_one()))
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(Gone, match=f"process {process.pid} ended"):
+        process.timed(row(1, 4))
+    assert process.pid not in ours()
+
+
+def test_one_that_hangs_is_ended(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(saved(models.add_one()))
+    os.kill(process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(apart_module, "_PATIENCE_S", 0.1)
+    with pytest.raises(Gone, match=r"no answer for 0\.1 s"):
+        process.timed(row(1, 4))
+    assert process.pid not in ours()
+
+
+def test_one_that_cannot_compile_is_gone(saved: Saved) -> None:
+    recipe = saved(models.add_one())
+    with pytest.raises(Gone):
+        Process(Recipe("CPU", {"NO_SUCH": 1}, recipe.source, Preprocessing(), recipe.shapes))
+
+
+def test_nothing_is_left_of_one_that_cannot_be_started(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = saved(models.add_one())
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(FileNotFoundError):
+        Process(recipe)
+    assert before == len(os.listdir("/proc/self/fd"))
+
+
+def test_it_ends_with_a_replica_that_is_killed(saved: Saved) -> None:
+    recipe = saved(models.add_one())
+    code = f"""if True:
+        from pathlib import Path, PosixPath
+        from deployments.dimensions import Dim
+        from deployments.model.apart import Process
+        from deployments.model.apart_process import Recipe
+        from deployments.preprocessing_settings import Preprocessing
+        recipe = Recipe("CPU", {{}}, {recipe.source!r}, Preprocessing(), {recipe.shapes!r})
+        print(Process(recipe).pid, flush=True)
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as replica:
+        assert replica.stdout
+        process = psutil.Process(int(replica.stdout.readline()))
+        replica.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.wait(PATIENCE_S)
+
+
+# Several -----------------------------------------------------------------------------------------
+
+
+def test_they_are_started_when_the_fourth_new_shape_came(saved: Saved) -> None:
+    with pool(saved(models.add_one())) as apart:
+        before = ours()
+        for _ in range(3):
+            assert apart.timed(row(1, 4)) is None
+        assert apart._keeper is None
+        assert apart.timed(row(1, 4)) is None
+        until(lambda: apart.alive == 2)
+        assert 2 == len(ours() - before)
+        answer = apart.timed(row(1, 4))
+        assert answer is not None
+        np.testing.assert_array_equal(answer[0][0].data, array(row(1, 4)[0]) + 1)
+    assert before == ours()
+    assert 0 == apart.alive
+
+
+def test_new_shapes_that_come_seldom_start_nothing(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("deployments.model.apart.time.monotonic", lambda: now[0])
+    with pool(saved(models.add_one())) as apart:
+        for now[0] in range(0, 40, 4):
+            assert apart.timed(row(1, 4)) is None
+        assert apart._keeper is None
+
+
+def test_many_threads_are_answered_by_two_each_by_one_at_a_time(saved: Saved) -> None:
+    def ask(x: list[Tensor]) -> Tensor:
+        give_up = time.monotonic() + PATIENCE_S
+        while (answer := apart.timed(x)) is None:  # both work for others
+            assert time.monotonic() < give_up
+        return answer[0][0]
+
+    with pool(saved(models.convolution())) as apart, ThreadPoolExecutor(4) as threads:
+        wake_up(apart, row(1, 3, 8, 8))
+        rows = [row(1, 3, 100 + n, 100) for n in range(60)]
+        for x, output in zip(rows, threads.map(ask, rows), strict=True):
+            np.testing.assert_allclose(array(output), direct(models.convolution(), x)[0], rtol=1e-4)
+        assert 2 == apart.alive == len(apart._free)
+
+
+def test_who_finds_none_free_does_not_wait(saved: Saved) -> None:
+    with pool(saved(models.add_one()), 1) as apart:
+        wake_up(apart, row(1, 4))
+        busy = apart._free.pop()
+        assert apart.timed(row(1, 4)) is None
+        apart._give_back(busy)
+        assert apart.timed(row(1, 4)) is not None
+
+
+def test_in_the_place_of_one_that_ended_another_is_started(
+    saved: Saved, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pool(saved(models.add_one()), 1) as apart:
+        wake_up(apart, row(1, 4))
+        before = ours()
+        (pid,) = (process.pid for process in apart._free)
+        os.kill(pid, signal.SIGKILL)
+        assert apart.timed(row(1, 4)) is None
+        assert f"process {pid} ended" in caplog.text
+        until(lambda: apart.alive == 1)
+        assert apart.timed(row(1, 4)) is not None
+        assert pid in before - ours()
+
+
+def test_what_fails_in_one_does_not_end_it(saved: Saved) -> None:
+    with pool(saved(models.convolution()), 1) as apart:
+        wake_up(apart, row(1, 3, 8, 8))
+        with pytest.raises(CannotInfer):
+            apart.timed(row(1, 4, 8, 8))
+        assert apart.timed(row(1, 3, 8, 8)) is not None
+        assert 1 == apart.alive
+
+
+def test_inputs_that_are_large_stay_here(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart_module, "_LARGEST_BYTES", 4000)
+    with pool(saved(models.add_one()), 1) as apart:
+        wake_up(apart, row(1, 4))
+        assert apart.timed(row(1, 1000)) is not None
+        assert apart.timed(row(1, 1001)) is None
+
+
+def test_they_end_when_no_new_shape_comes_for_long(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart_module, "_LOOK_S", 0.01)
+    with pool(saved(models.add_one())) as apart:
+        before = ours()
+        wake_up(apart, row(1, 4))
+        monkeypatch.setattr(apart_module, "_IDLE_S", 0.0)
+        until(lambda: apart._keeper is None and ours() == before)
+        assert 0 == apart.alive
+        monkeypatch.setattr(apart_module, "_IDLE_S", 60.0)
+        wake_up(apart, row(1, 4))
+        assert apart.timed(row(1, 4)) is not None
+
+
+def test_one_that_still_works_when_they_end_ends_then(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pool(saved(models.add_one()), 1) as apart:
+        wake_up(apart, row(1, 4))
+        process = apart._free.pop()
+        apart._closing.set()
+        until(lambda: apart._keeper is None)
+        assert process.pid in ours()
+        apart._give_back(process)
+        assert process.pid not in ours()
+        assert 0 == apart.alive
+
+
+def test_where_none_can_be_started_it_is_said_and_tried_again_later(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[Any] = []
+
+    def refuse(*arguments: Any) -> None:
+        tried.append(arguments)
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(apart_module, "_started", refuse)
+    monkeypatch.setattr(apart_module, "_LOOK_S", 0.01)
+    with pool(saved(models.add_one())) as apart:
+        for _ in range(4):
+            assert apart.timed(row(1, 4)) is None
+        until(lambda: bool(tried))
+        time.sleep(0.1)
+        assert apart.timed(row(1, 4)) is None
+        assert 1 == len(tried)
+        assert 1 == caplog.text.count("no process for new shapes: no more processes")
+        monkeypatch.undo()
+
+
+def test_closing_one_that_was_never_needed_does_nothing(saved: Saved) -> None:
+    apart = Apart(saved(models.add_one()), 2)
+    apart.close()
+    for _ in range(5):
+        assert apart.timed(row(1, 4)) is None
+    assert apart._keeper is None
