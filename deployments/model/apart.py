@@ -27,7 +27,7 @@ from deployments.model.apart_process import (
     aligned,
     in_region,
 )
-from deployments.model.runtime import CannotInfer, Space, nowhere
+from deployments.model.compiled_shape import CannotInfer, Space, nowhere
 from deployments.tensors import Tensor
 
 logger = logging.getLogger(__name__)

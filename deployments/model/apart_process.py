@@ -16,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 
 from deployments.dimensions import Dim
+from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.preprocessing import prepare
-from deployments.model.runtime import CannotInfer, CompiledShape, Runtime
+from deployments.model.runtime import Runtime
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import NUMPY_DTYPES, Array, Tensor
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from deployments.model.runtime import Space, nowhere
+from deployments.model.compiled_shape import Space, nowhere
 from deployments.tensors import Tensor
 
 

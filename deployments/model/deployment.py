@@ -34,9 +34,9 @@ from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus
 from deployments.lanes import CannotConnect, attend
 from deployments.logs import working_for
+from deployments.model.compiled_shape import nowhere
 from deployments.model.idle import IdleVersion
 from deployments.model.loading import Loader, Places
-from deployments.model.runtime import nowhere
 from deployments.model.serving import ServingVersion
 from deployments.model.versions import Versions
 from deployments.model.work import Work

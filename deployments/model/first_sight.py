@@ -16,8 +16,8 @@ from typing import Final, Literal
 from deployments.model.apart import Apart
 from deployments.model.apart_process import Recipe
 from deployments.model.compilation import Compilation
+from deployments.model.compiled_shape import CompiledShape, Space, nowhere
 from deployments.model.measuring import building_dominates, quicker_at_first_sight
-from deployments.model.runtime import CompiledShape, Space, nowhere
 from deployments.tensors import Tensor
 
 FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
 
+from deployments.model.compiled_shape import where_it_failed
 from deployments.model.ports import Port, asked
-from deployments.model.runtime import DATATYPES, ModelInput, dimension, where_it_failed
+from deployments.model.runtime import DATATYPES, ModelInput, dimension
 from deployments.model.shapes import PolicyError
 from deployments.preprocessing_settings import Numbers, Preprocessing
 

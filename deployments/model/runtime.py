@@ -1,25 +1,22 @@
-"""The calls into OpenVINO: read, reshape, compile, infer. Blocking, for worker threads.
+"""What OpenVINO knows of models: read, reshape, compile. Blocking, for worker threads.
 
 Everything else in the project speaks of models in terms of what this module returns.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
-import numpy as np
 import openvino as ov
 
 from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
-from deployments.model import strings
 from deployments.model.blobs import Blobs
+from deployments.model.compiled_shape import CompiledShape, where_it_failed
 from deployments.model.spots import spots_model
-from deployments.model.streams import StreamTimes
-from deployments.tensors import BF16, BYTES, Array, Tensor
+from deployments.tensors import BYTES
 
 BUILT_IN: Final = {"builtin:spots": spots_model}
 
@@ -43,15 +40,6 @@ _DYNAMIC_EXECUTORS: Final = 64
 _PRECISION_SETTINGS: Final = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
 _STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
 """Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
-_NODE: Final = re.compile(r"name '([^']{1,100})'")
-
-
-Space: TypeAlias = Callable[[int], Array | None]
-"""Has memory for so many bytes, or has not."""
-
-
-def nowhere(nbytes: int) -> None:
-    """A Space that never has."""
 
 
 class CannotLoad(Exception):
@@ -60,10 +48,6 @@ class CannotLoad(Exception):
 
 class CannotReshape(Exception):
     """Raised when a model cannot be reshaped or compiled at some shape."""
-
-
-class CannotInfer(Exception):
-    """Raised when OpenVINO fails on an inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +73,6 @@ class ModelInput:
     def static_shape(self) -> tuple[int, ...] | None:
         sizes = [dim.fixed for dim in self.dims]
         return None if None in sizes else tuple(size for size in sizes if size is not None)
-
-
-def where_it_failed(error: Exception) -> str:
-    """The name of the node OpenVINO stumbled over, or nothing: its own text is for the log."""
-    found = _NODE.search(str(error))
-    return f" at node '{found[1]}'" if found else ""
 
 
 def dim_of(dim: ov.Dimension) -> Dim:
@@ -130,108 +108,6 @@ def _named(
             raise CannotLoad(f"the model has two {kind}s named '{name}'")
         seen.add(name)
         yield name, datatype, port.get_partial_shape(), port_layout(port)
-
-
-class CompiledShape:
-    """One compilation, of one shape or of all (dynamic), with its idle infer requests.
-
-    `infer` may run in several threads at once; each takes an infer request of its own.
-    """
-
-    def __init__(self, compiled: Any, outputs: Sequence[OutputSpec]) -> None:
-        self._compiled = compiled
-        self._positions = {spec.name: position for position, spec in enumerate(outputs)}
-        self._outputs = outputs
-        self._strings = any(spec.datatype == BYTES for spec in outputs)
-        self._idle: list[Any] = []
-        # How many infer requests the device runs at once.
-        self.streams = max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
-        self._times = StreamTimes(self.streams)
-
-    @property
-    def computes_in(self) -> str:
-        """The precision of its arithmetic, as OpenVINO spells it: `f32`, `bf16`, `f16`."""
-        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-
-    @property
-    def threads_per_stream(self) -> int:
-        """How many threads an inference has."""
-        return max(1, int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // self.streams)
-
-    def infer(
-        self,
-        tensors: Sequence[Tensor],
-        wanted: Sequence[str] = (),
-        space: Space = nowhere,
-    ) -> list[Tensor]:
-        """The wanted outputs (all when empty), copied out of OpenVINO's memory.
-
-        `tensors` are in the model's order; OpenVINO reads numbers where they lie. `space` may have
-        so many bytes for an output. Raises CannotInfer.
-        """
-        try:
-            return self._infer(tensors, wanted or list(self._positions), space)
-        except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
-            raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
-
-    def timed(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
-    ) -> tuple[list[Tensor], int]:
-        """What `infer` gives, and how many nanoseconds it took once there was a stream for it."""
-        turn = self._times.begin()
-        try:
-            outputs = self.infer(tensors, wanted, space)
-        finally:
-            ns = self._times.end(turn)
-        return outputs, ns
-
-    def _infer(
-        self,
-        tensors: Sequence[Tensor],
-        wanted: Sequence[str],
-        space: Space,
-    ) -> list[Tensor]:
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        request.reset_state()  # what a recurrent model remembers is another request's
-        for position, tensor in enumerate(tensors):
-            request.set_input_tensor(position, _to_openvino(tensor))
-        self._run(request)
-        outputs = [self._output(request, self._positions[name], space) for name in wanted]
-        self._idle.append(request)  # one that failed is not used again
-        return outputs
-
-    def _run(self, request: Any) -> None:
-        if self._strings:  # `infer` would decode them, each as long as the longest
-            request.start_async()
-            request.wait()
-        else:
-            request.infer(share_outputs=True)  # else it copies all outputs
-
-    def _output(self, request: Any, position: int, space: Space) -> Tensor:
-        spec, tensor = self._outputs[position], request.get_output_tensor(position)
-        shape = tuple(tensor.shape)
-        if spec.datatype == BYTES:
-            return Tensor(spec.name, BYTES, shape, strings.from_openvino(tensor))
-        data = tensor.data
-        if spec.datatype == BF16:
-            data = data.view(np.uint16)
-        if (place := space(data.nbytes)) is None:
-            return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
-        copy = place.view(data.dtype).reshape(shape)
-        copy[...] = data.reshape(shape)
-        return Tensor(spec.name, spec.datatype, shape, copy)
-
-
-def _to_openvino(tensor: Tensor) -> Any:
-    """Numbers stay where they are if writable (OpenVINO insists); strings are copied."""
-    if isinstance(tensor.data, list):
-        return strings.to_openvino(tensor.data, tensor.shape)
-    if tensor.datatype == BF16:
-        return ov.Tensor(tensor.data, list(tensor.shape), ov.Type.bf16)
-    return ov.Tensor(tensor.data, shared_memory=bool(tensor.data.flags.writeable))
 
 
 class Runtime:

@@ -22,10 +22,11 @@ from deployments.inference import ModelInfo, ShapeKey, shape_number
 from deployments.logs import log
 from deployments.model.compilation import Compilation
 from deployments.model.compiled import CompiledShapes
+from deployments.model.compiled_shape import CannotInfer
 from deployments.model.execution import SharedExecutions
 from deployments.model.hot_shapes import Shapes
 from deployments.model.reshapes import ReshapeReport
-from deployments.model.runtime import CannotInfer, CannotReshape
+from deployments.model.runtime import CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import trial_key
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack

@@ -20,17 +20,11 @@ from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey
 from deployments.model.apart_process import Recipe
 from deployments.model.blobs import Blobs
 from deployments.model.compilation import Compilation
+from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.first_sight import FLOAT32, FirstSight, where_it_pays
 from deployments.model.measuring import stacking_wins, static_wins
 from deployments.model.preprocessing import prepare
-from deployments.model.runtime import (
-    CannotInfer,
-    CannotLoad,
-    CannotReshape,
-    CompiledShape,
-    ModelInput,
-    Runtime,
-)
+from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Runtime
 from deployments.model.shapes import (
     accepted_dims,
     never_empty,

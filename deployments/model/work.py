@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from deployments.errors import ServingError
-from deployments.model.runtime import Space, nowhere
+from deployments.model.compiled_shape import Space, nowhere
 from deployments.tensors import Tensor
 
 Answer: TypeAlias = list[Tensor] | ServingError

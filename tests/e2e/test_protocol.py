@@ -207,12 +207,18 @@ def test_malformed_bodies_are_a_400(
 def test_a_shape_the_model_cannot_take_is_a_400_and_the_next_one_is_fine(
     http: httpx.Client,
 ) -> None:
-    """The policy lets any height through; only OpenVINO finds that no row is no picture."""
-    entry = {"name": "data", "datatype": "FP32", "shape": [1, 3, 0, 4], "data": []}
-    refused(http.post("/v2/models/spots/infer", json={"inputs": [entry]}), 400, "[-1,3,0,4]")
+    """The policy lets any height through; only OpenVINO finds that no row is no picture.
 
-    entry = {**entry, "shape": [1, 3, 16, 16], "data": [0] * 768}
-    assert 200 == http.post("/v2/models/spots/infer", json={"inputs": [entry]}).status_code
+    The next one may well be of the shape of the one before, or have the shape for the first time.
+    """
+    url = "/v2/models/spots/infer"
+    for size in (16, 16, 17, 18, 19, 20):
+        entry = {"name": "data", "datatype": "FP32", "shape": [1, 3, size, size]}
+        fine = {"inputs": [{**entry, "data": [0] * 3 * size**2}]}
+        assert 200 == http.post(url, json=fine).status_code
+        empty = {"inputs": [{**entry, "shape": [1, 3, 0, 4], "data": []}]}
+        refused(http.post(url, json=empty), 400, "[-1,3,0,4]")
+        assert 200 == http.post(url, json=fine).status_code
 
 
 @pytest.mark.parametrize(

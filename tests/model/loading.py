@@ -8,7 +8,8 @@ import numpy as np
 import openvino as ov
 
 from deployments.dimensions import parse_shape_rule
-from deployments.model.runtime import BUILT_IN, CompiledShape
+from deployments.model.compiled_shape import CompiledShape
+from deployments.model.runtime import BUILT_IN
 from deployments.model.version import Version, VersionSettings
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor

@@ -135,6 +135,25 @@ def outputs_with_rows() -> ov.Model:
     )
 
 
+def pooled(least: int = 5, layers: int = 12) -> ov.Model:
+    """Of [N,1,L]: the largest of every `least` numbers in a row, so L is to be that at least. The
+    node that insists on it comes last, after so many that OpenVINO divides the work on them."""
+    x = parameter([1, 1, 8])
+    y, same = x, np.array([[[0, 1, 0]]], np.float32)
+    for _ in range(layers):
+        y = ops.relu(ops.convolution(y, same, [1], [1], [1], [1]))
+    return model((ops.max_pool(y, [1], [1], [0], [0], [least]).output(0), "y"), inputs=[x])
+
+
+def one_or_two_rows() -> ov.Model:
+    """Of [N,1,L]: what a convolution gives, and two rows of a constant, which more rows do not go
+    with."""
+    x = parameter([1, 1, 4])
+    y = ops.softmax(ops.convolution(x, np.ones((1, 1, 1), np.float32), [1], [0], [0], [1]), 2)
+    two = ops.constant(np.full((2, 1, 1), 2, np.float32))
+    return model((ops.add(y, two), "y"), inputs=[x])
+
+
 def convolution(shape: Sequence[Any] = (1, 3, 8, 8)) -> ov.Model:
     """Of [N,3,H,W]: the weights fix the channels. They are whole, so of whole numbers the sums
     are exact in whatever order a compilation adds."""

@@ -7,7 +7,7 @@ import numpy as np
 import openvino as ov
 
 from deployments.inference import InputSpec, OutputSpec
-from deployments.model.runtime import CompiledShape
+from deployments.model.compiled_shape import CompiledShape
 from deployments.model.version import Version
 from deployments.model_settings import ModelSettings
 from deployments.preprocessing_settings import Preprocessing

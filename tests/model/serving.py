@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deployments.inference import ShapeKey
-from deployments.model.runtime import CannotInfer, CompiledShape, Space, nowhere
+from deployments.model.compiled_shape import CannotInfer, CompiledShape, Space, nowhere
 from deployments.model.serving import CacheSettings, ServingVersion
 from deployments.model.version import Version
 from deployments.model.work import Answer, Work

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deployments.dimensions import Dim
 from deployments.model import apart as apart_module
 from deployments.model.apart import Apart, Gone, Process
 from deployments.model.apart_process import Recipe
-from deployments.model.runtime import CannotInfer
+from deployments.model.compiled_shape import CannotInfer
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Array, Tensor
 from tests.loops import PATIENCE_S
@@ -161,6 +162,20 @@ def test_what_openvino_refuses_is_said_and_the_next_is_answered(saved: Saved) ->
             process.timed(row(1, 4, 8, 8))
         assert "4" in str(caught.value.__cause__)
         assert (1, 4, 8, 8) != process.timed(row(1, 3, 8, 8))[0][0].shape
+
+
+def test_shapes_that_a_node_refuses_are_told_by_one_thread_too(saved: Saved) -> None:
+    recipe = saved(models.pooled())
+    alone = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+    with started(replace(recipe, plugin_config={**FLOAT32, **alone})) as process:
+        for length in (8, 4, 8, 9, 3, 9, 8):
+            x = [tensor(np.ones((1, 1, length), np.float32))]
+            if length < 5:
+                with pytest.raises(CannotInfer, match="OpenVINO reports an error at node 'MaxPool"):
+                    process.timed(x)
+            else:
+                ((output,), _) = process.timed(x)
+                np.testing.assert_array_equal(np.ones((1, 1, length - 4)), array(output))
 
 
 def test_one_that_was_killed_is_gone(saved: Saved) -> None:

@@ -15,9 +15,9 @@ from deployments.arena import PeerArenas
 from deployments.crossing import BatchCall, BatchReply, Member, pack, unpack
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ShapeKey
+from deployments.model.compiled_shape import CompiledShape
 from deployments.model.deployment import CompilationHangs, OpenVINOModel
 from deployments.model.loading import Places
-from deployments.model.runtime import CompiledShape
 from deployments.model.version import Version
 from deployments.settings import Limits, ModelSettings
 from tests.e2e.live import put_version

@@ -11,9 +11,9 @@ from deployments.dimensions import Dim
 from deployments.model import version as version_module
 from deployments.model.apart import Apart
 from deployments.model.apart_process import Recipe
+from deployments.model.compiled_shape import CannotInfer, CompiledShape, Space, nowhere
 from deployments.model.first_sight import FirstSight, where_it_pays
 from deployments.model.measuring import building_dominates, quicker_at_first_sight
-from deployments.model.runtime import CannotInfer, CompiledShape, Space, nowhere
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Tensor
 from tests.model import models

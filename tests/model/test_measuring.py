@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from deployments.model.compiled_shape import CompiledShape
 from deployments.model.measuring import best_times, stacking_wins, static_wins
-from deployments.model.runtime import CompiledShape
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import dynamic, loaded, tensor

@@ -7,11 +7,8 @@ import openvino as ov
 import pytest
 
 from deployments.dimensions import Dim
-from deployments.model.runtime import (
-    CannotInfer,
-    CompiledShape,
-    Runtime,
-)
+from deployments.model.compiled_shape import CannotInfer, CompiledShape
+from deployments.model.runtime import Runtime
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, tensor
@@ -190,6 +187,48 @@ def test_an_infer_request_that_failed_is_not_used_again() -> None:
     assert [] == compilation._idle
     (y,) = compilation.infer([x, fits])
     np.testing.assert_array_equal([[1, 2, 3], [4, 5, 6]], y.data)
+
+
+THREADS = [{}, {"INFERENCE_NUM_THREADS": 1}, {"NUM_STREAMS": 1}, {"NUM_STREAMS": 2}]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids=str)
+@pytest.mark.parametrize("between", [1, 5])
+def test_after_a_request_that_fails_at_a_node_others_of_the_same_shape_as_before_are_answered(
+    threads: dict[str, Any], between: int
+) -> None:
+    """Several at once, so that all streams failed and succeeded, also with one shape alone."""
+    runtime = Runtime("CPU", {**FLOAT32, **threads})
+    compilation = runtime.compile(runtime.reshaped(models.pooled(), [(ANY, Dim(1, 1), ANY)]))
+    ones, large = np.ones((1, 1, 8), np.float32), np.full((1, 1, 9), 9, np.float32)
+
+    def ask(number: int) -> None:
+        if number % 2:
+            with pytest.raises(CannotInfer, match="OpenVINO reports an error at node 'MaxPool_"):
+                compilation.infer([tensor(large[:, :, : number // 2 % 5])])
+        else:
+            (y,) = compilation.infer([tensor(ones)])
+            np.testing.assert_array_equal([[[1, 1, 1, 1]]], y.data)
+
+    compilation.infer([tensor(ones)])
+    if between > 1:
+        compilation.infer([tensor(large)])
+    with ThreadPoolExecutor(between) as threads_at_once:
+        list(threads_at_once.map(ask, range(40)))
+
+
+def test_rows_that_a_node_refuses_leave_the_compilation_as_it_was() -> None:
+    runtime = Runtime("CPU", {**FLOAT32, "NUM_STREAMS": 1})
+    shape = (ANY, Dim(1, 1), Dim(4, 4))
+    compilation = runtime.compile(runtime.reshaped(models.one_or_two_rows(), [shape]))
+    for rows, answered in [(1, True), (3, False), (1, True), (2, True), (3, False), (2, True)]:
+        x = tensor(np.ones((rows, 1, 4), np.float32))
+        if answered:
+            (y,) = compilation.infer([x])
+            np.testing.assert_array_equal(np.full((2, 1, 4), 2.25), y.data)
+        else:
+            with pytest.raises(CannotInfer):
+                compilation.infer([x])
 
 
 @pytest.mark.parametrize("wrong", [[[1, 2, 3]], [1, 2, 3, 4]], ids=str)

@@ -8,7 +8,8 @@ import openvino as ov
 import pytest
 
 from deployments.inference import ShapeKey
-from deployments.model.runtime import CannotReshape, CompiledShape
+from deployments.model.compiled_shape import CompiledShape
+from deployments.model.runtime import CannotReshape
 from deployments.tensors import BYTES, Tensor
 from tests.model import models
 from tests.model.loading import direct, loaded, tensor

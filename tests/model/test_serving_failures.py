@@ -14,7 +14,7 @@ from deployments.errors import (
     ServingError,
     ShapeNotSupported,
 )
-from deployments.model.runtime import CompiledShape
+from deployments.model.compiled_shape import CompiledShape
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import direct, loaded, tensor

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.errors import DeadlineExceeded, InferenceFailed, ShapeNotSupported
 from deployments.inference import ShapeKey
-from deployments.model.runtime import CompiledShape
+from deployments.model.compiled_shape import CompiledShape
 from deployments.shape_records import CacheBounds, ShapeRecord
 from deployments.tensors import Tensor
 from tests.model import models

@@ -9,7 +9,8 @@ import pytest
 
 from deployments.dimensions import Dim, parse_dims
 from deployments.inference import InputSpec, OutputSpec
-from deployments.model.runtime import CannotInfer, CannotLoad, CannotReshape, CompiledShape, Runtime
+from deployments.model.compiled_shape import CannotInfer, CompiledShape
+from deployments.model.runtime import CannotLoad, CannotReshape, Runtime
 from deployments.model.shapes import PolicyError
 from deployments.model.spots import spots_model
 from deployments.model.stacking import RowsAlong
