@@ -7,6 +7,7 @@ shapes comes, requests with the shapes of that one fail at the same node, whatev
 
 import threading
 from collections.abc import Sequence
+from math import prod
 from typing import Final, TypeAlias
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
@@ -40,9 +41,9 @@ class GoodShapes:
                 del self._last[next(iter(self._last))]
 
     def others(self, shapes: Shapes) -> list[Shapes]:
-        """A few others to try, in this order: the last that succeeded, then guesses."""
+        """A few others to try, in this order: the smallest that succeeded, then guesses; twice."""
         with self._lock:
-            good = [other for other in reversed(self._last) if other != shapes]
+            good = sorted((other for other in self._last if other != shapes), key=_elements)
         guesses = [self._changed(shapes, add, times) for times, add in ((1, 1), (2, 0), (1, -1))]
         return 2 * [*good, *guesses][:_TRIED]
 
@@ -54,3 +55,7 @@ class GoodShapes:
             )
             for shape, opened in zip(shapes, self._open, strict=True)
         )
+
+
+def _elements(shapes: Shapes) -> int:
+    return sum(map(prod, shapes))

@@ -57,16 +57,17 @@ def best_times(
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
     """Whether rows run faster stacked than side by side, as they would run under load.
 
-    Both run the same rows in as many threads as there are infer requests. Raises CannotInfer.
+    Both run the same rows in as many threads as there are infer requests; that they have to be
+    copied to be stacked counts. Raises CannotInfer.
     """
-    stacked = stack([row] * _ROWS)
     with ThreadPoolExecutor(threads) as pool:
 
-        def run(batch: Sequence[Tensor], count: int) -> None:
-            list(pool.map(lambda _: compiled.infer(batch), range(count)))
+        def run(batch: Callable[[], Sequence[Tensor]], count: int) -> None:
+            list(pool.map(lambda _: compiled.infer(batch()), range(count)))
 
         together, apart = best_times(
-            lambda: run(stacked, _BATCHES), lambda: run(row, _BATCHES * _ROWS)
+            lambda: run(lambda: stack([row] * _ROWS), _BATCHES),
+            lambda: run(lambda: row, _BATCHES * _ROWS),
         )
     return together < _STACKING_WINS_BELOW * apart
 

@@ -4,9 +4,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from deployments.model.compiled_shape import CompiledShape
 from deployments.model.measuring import best_times, stacking_wins, static_wins
+from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import dynamic, loaded, tensor
@@ -47,6 +49,17 @@ def test_stacking_wins_where_the_call_costs_and_not_where_the_rows_do() -> None:
     row = [tensor(np.ones((1, 4)))]
     assert stacking_wins(timed(0.004, 0.0), row, 2)
     assert not stacking_wins(timed(0.0, 0.002), row, 2)
+
+
+def test_copying_rows_together_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = [tensor(np.ones((1, 4)))]
+
+    def slowly(members: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        time.sleep(0.05)
+        return stack(members)
+
+    monkeypatch.setattr("deployments.model.measuring.stack", slowly)
+    assert not stacking_wins(timed(0.004, 0.0), row, 2)
 
 
 def test_the_faster_of_two_compilations_is_found() -> None:
