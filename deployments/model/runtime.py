@@ -125,8 +125,8 @@ class Runtime:
         self._config: dict[str, Any] = dict(plugin_config)
         if not self._config.keys() & {"PERFORMANCE_HINT", "NUM_STREAMS"}:
             self._config["PERFORMANCE_HINT"] = "THROUGHPUT"
-        if device == "CPU" and "INFERENCE_NUM_THREADS" in self._config:
-            # Several processes with fewer threads than cores would all be pinned to the same ones.
+        if device == "CPU":
+            # Others use the cores too, and may just be on the one to which a thread is pinned.
             self._config.setdefault("ENABLE_CPU_PINNING", False)
 
     def read(self, source: str | Path) -> ov.Model:

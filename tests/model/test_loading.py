@@ -70,7 +70,8 @@ def properties(given: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("reserved_cpus", "plugin_config", "expected"),
     [
-        (0, {}, {}),
+        (0, {}, {"ENABLE_CPU_PINNING": False}),
+        (0, {"ENABLE_CPU_PINNING": True}, {"ENABLE_CPU_PINNING": True}),
         (1, {}, {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}),
         (2.5, {}, {"INFERENCE_NUM_THREADS": 2, "ENABLE_CPU_PINNING": False}),
         (0.5, {}, {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}),
