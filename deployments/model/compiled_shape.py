@@ -72,17 +72,13 @@ class CompiledShape:
         `tensors` are in the model's order; OpenVINO reads numbers where they lie. `space` may have
         so many bytes for an output. Raises CannotInfer.
         """
-        names, shapes = wanted or list(self._positions), tuple(t.shape for t in tensors)
-        values = [_to_openvino(tensor) for tensor in tensors]
         try:
-            outputs = self._infer(values, names, space)
+            request = self._run(tensors)
+            names = wanted or self._positions
+            outputs = [self._output(request, self._positions[name], space) for name in names]
         except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
-            again = self._again(values, names, space, shapes)
-            if again is None:
-                text = f"OpenVINO reports an error{where_it_failed(error)}"
-                raise CannotInfer(text) from error
-            outputs = again
-        self._good.add(shapes)
+            raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
+        self._idle.append(request)  # one that failed is not used again
         return outputs
 
     def timed(
@@ -96,12 +92,22 @@ class CompiledShape:
             ns = self._times.end(turn)
         return outputs, ns
 
-    def _infer(self, values: Sequence[Any], wanted: Sequence[str], space: Space) -> list[Tensor]:
+    def _run(self, tensors: Sequence[Tensor]) -> Any:
+        """An infer request with the outputs of these."""
+        shapes = tuple(tensor.shape for tensor in tensors)
+        values = [_to_openvino(tensor) for tensor in tensors]
+        try:
+            request = self._done(values)
+        except Exception:
+            if (request := self._done_again(values, shapes)) is None:
+                raise
+        self._good.add(shapes)
+        return request
+
+    def _done(self, values: Sequence[Any]) -> Any:
         request = self._begun(values)
         request.wait()
-        outputs = [self._output(request, self._positions[name], space) for name in wanted]
-        self._idle.append(request)  # one that failed is not used again
-        return outputs
+        return request
 
     def _begun(self, values: Sequence[Any]) -> Any:
         """An infer request under way.
@@ -119,17 +125,15 @@ class CompiledShape:
         request.start_async()
         return request
 
-    def _again(
-        self, values: Sequence[Any], wanted: Sequence[str], space: Space, shapes: Shapes
-    ) -> list[Tensor] | None:
-        """The outputs, if it was only that an inference before this one failed."""
+    def _done_again(self, values: Sequence[Any], shapes: Shapes) -> Any | None:
+        """The request, if it failed only because an inference before it had."""
         if shapes not in self._good or not self._good.can_vary:
             return None
         for other in self._good.others(shapes):
             with suppress(Exception):
                 self._run_in_all_streams(other)
             with suppress(Exception):
-                return self._infer(values, wanted, space)
+                return self._done(values)
         return None
 
     def _run_in_all_streams(self, shapes: Shapes) -> None:

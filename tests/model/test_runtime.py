@@ -236,6 +236,11 @@ def test_a_shape_that_was_not_compiled_cannot_be_inferred(wrong: Any) -> None:
         compiled(models.add_one()).infer([tensor(wrong)])
 
 
+def test_an_input_that_is_none_is_the_same_error() -> None:
+    with pytest.raises(CannotInfer, match="OpenVINO reports an error"):
+        compiled(models.add_one((2,), ov.Type.string)).infer([Tensor("x", BYTES, (2,), [b"one"])])
+
+
 def test_whatever_openvino_raises_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     compilation = compiled(models.add_one())
 
