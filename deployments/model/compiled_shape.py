@@ -10,7 +10,8 @@ import openvino as ov
 
 from deployments.inference import OutputSpec
 from deployments.model import strings
-from deployments.model.good_shapes import GoodShapes, Shapes
+from deployments.model.good_shapes import GoodShapes
+from deployments.model.last_shapes import Shapes
 from deployments.model.streams import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
 

@@ -7,8 +7,6 @@ twice as long to build as those for float32, so that float32 is the faster one f
 comes once, and bfloat16 for one that comes again.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -17,13 +15,12 @@ from deployments.model.apart import Apart
 from deployments.model.apart_process import Recipe
 from deployments.model.compilation import Compilation
 from deployments.model.compiled_shape import CompiledShape, Space, nowhere
+from deployments.model.last_shapes import LastShapes
 from deployments.model.measuring import building_dominates, quicker_at_first_sight
 from deployments.tensors import Tensor
 
 FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 _MOST_PROCESSES: Final = 4
-_REMEMBERED_SHAPES: Final = 64
-"""Of shapes that came before so many others the kernels are not kept anyway."""
 
 
 class FirstSight:
@@ -34,8 +31,7 @@ class FirstSight:
 
     def __init__(self, usual: Compilation, apart: Apart) -> None:
         self._usual, self._apart = usual, apart
-        self._seen: OrderedDict[tuple[tuple[int, ...], ...], None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._seen = LastShapes()  # of those before them the kernels are not kept anyway
 
     @property
     def streams(self) -> int:
@@ -54,7 +50,7 @@ class FirstSight:
     def timed(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> tuple[list[Tensor], int]:
-        if self._is_new(tuple(tensor.shape for tensor in tensors)):
+        if self._seen.add(tuple(tensor.shape for tensor in tensors)):
             answer = self._apart.timed(tensors, wanted, space)
             if answer is not None:
                 return answer
@@ -63,15 +59,6 @@ class FirstSight:
     def close(self) -> None:
         """Ends the processes. Blocks; nothing may be running."""
         self._apart.close()
-
-    def _is_new(self, shapes: tuple[tuple[int, ...], ...]) -> bool:
-        with self._lock:
-            new = shapes not in self._seen
-            self._seen[shapes] = None
-            self._seen.move_to_end(shapes)
-            if len(self._seen) > _REMEMBERED_SHAPES:
-                self._seen.popitem(last=False)
-        return new
 
 
 def where_it_pays(
