@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.errors import ServingError
+from deployments.ingress.leaving import CLIENT, Client
 
 Handler = Callable[[Request], Awaitable[Response]]
 ErrorHandler = Callable[[Request, ServingError], Awaitable[Response]]
@@ -30,6 +31,13 @@ class Application(Starlette):
         self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client: Client | None = scope.get(CLIENT)
+        if client is None:
+            await self._answer(scope, receive, send)
+        else:
+            await client.served(lambda: self._answer(scope, receive, send), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = None
         if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
             found = _INFER.fullmatch(scope["path"])

@@ -27,14 +27,16 @@ from deployments.ingress import kserve_rest, tfs, tfs_rest
 from deployments.ingress.application import Application, Handler
 from deployments.ingress.bodies import read_body
 from deployments.ingress.kserve_rest import HEADER_LENGTH
+from deployments.ingress.leaving import CLIENT_LEFT
 from deployments.ingress.repository_routes import RepositoryRoutes, as_json
 from deployments.ingress.responses import InPlace, Parts
 from deployments.ingress.served import ServedModels, Target, off_loop, total_bytes
 from deployments.ingress.shape_report import asked_limit, encode_shapes
 from deployments.ingress.socket_reading import BODY, PlacedBody, Placement, install
-from deployments.ingress.watched import CLIENT_LEFT, Watched
+from deployments.ingress.watched import Watched
 from deployments.shape_records import merged
 from deployments.tensors import Array
+from deployments.within import within
 
 logger: Final = logging.getLogger("ray.serve")
 
@@ -237,7 +239,7 @@ class Http:
             return placed.memory
         timeout_s = self._limits.timeout_s
         try:
-            return await asyncio.wait_for(self._received(request, json_length), timeout_s)
+            return await within(timeout_s, self._received(request, json_length))
         except asyncio.TimeoutError:
             raise DeadlineExceeded(model, timeout_s) from None
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +46,7 @@ from deployments.telemetry import (
 )
 from deployments.tensors import Tensor
 from deployments.tracing import Traced, begun
+from deployments.within import within
 
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class ServedModel:
             traced.left(now)
         last = max(item.deadline for item in items) - now + _GRACE_S
         try:
-            return await _within(last, self._answered(*key, items))
+            return await within(last, self._answered(*key, items))
         except asyncio.TimeoutError:
             raise ModelUnavailable(self.name, "its replica does not answer") from None
         finally:
@@ -320,14 +320,6 @@ class ServedModel:
         """A replica that is loading, or has another version: what is known may be out of date."""
         if isinstance(error, ModelUnavailable | VersionChanged):
             self._known.refresh()
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Like `wait_for`, which costs a task before Python 3.12. Raises asyncio.TimeoutError."""
-    if sys.version_info < (3, 11):
-        return await asyncio.wait_for(work, seconds)
-    async with asyncio.timeout(seconds):
-        return await work
 
 
 def _end_with(result: "asyncio.Future[Any]", error: Exception) -> None:

@@ -6,6 +6,8 @@ headers are parsed, the socket is read into the memory that the model will map.
 
 The body is not part of the ASGI messages then. The application finds a `PlacedBody` in the scope
 under `BODY`, which is complete at the latest when `receive` says that no more is to come.
+
+Requests of the kind that has bodies placed are ended here when their client leaves.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ import httptools
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from deployments.ingress.leaving import Client, watched_here
 from deployments.tensors import Array
 
 BODY: Final = "anyshape.body"
@@ -47,8 +50,12 @@ class Placement:
     path_end: str
     smallest: int
 
+    def takes(self, scope: Mapping[str, Any]) -> bool:
+        """Whether it is a request of the kind whose bodies are placed."""
+        return bool(scope["method"] == "POST" and scope["path"].endswith(self.path_end))
+
     def space(self, scope: Mapping[str, Any], headers: dict[bytes, bytes]) -> Array | None:
-        if scope["method"] != "POST" or not scope["path"].endswith(self.path_end):
+        if not self.takes(scope):
             return None
         length = _number(headers.get(b"content-length"))
         if length < self.smallest or headers.keys() & {b"content-encoding", b"transfer-encoding"}:
@@ -67,6 +74,7 @@ class _Http(HttpToolsProtocol):
         super().__init__(**arguments)
         self._placement = placement
         self._placed_in: dict[str, Any] = {}
+        self._client = Client()
         self.body: memoryview | None = None
         self.filled = 0
 
@@ -76,6 +84,8 @@ class _Http(HttpToolsProtocol):
         super().on_headers_complete()
         scope = cast("dict[str, Any]", self.scope)
         scope[DIRECT] = True
+        if self._placement.takes(scope):
+            watched_here(scope, self._client)
         space = None if in_line else self._placement.space(scope, dict(self.headers))
         if space is not None:
             scope[BODY] = PlacedBody(space)
@@ -103,7 +113,10 @@ class _Http(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.body = None
         self._placed_in.pop(BODY, None)
+        cycle: Any = self.cycle
         super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete:
+            self._client.leave()
 
     def advance(self, nbytes: int) -> None:
         """`nbytes` more of the body are where they belong."""

@@ -4,18 +4,18 @@ import asyncio
 import math
 import time
 from types import TracebackType
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from starlette.requests import ClientDisconnect
 
 from deployments.errors import ServingError
 from deployments.inference import InferRequest, InferResponse
+from deployments.ingress.leaving import CLIENT_LEFT
 from deployments.ingress.served import ServedModels, Target
 from deployments.logs import printable, working_for
 from deployments.telemetry import REJECTED, REQUEST_SECONDS, REQUESTS
 
 Protocol: TypeAlias = Literal["kserve_http", "kserve_grpc", "tfs_http", "tfs_grpc"]
-CLIENT_LEFT: Final = 499
 
 
 class Watched:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
+import time
 
 import httpx
 import numpy as np
@@ -65,18 +67,29 @@ async def test_a_client_that_leaves_does_not_take_its_batch_mates_along(server: 
     assert [(1, 11, 4)] * 4 == [next(iter(answer.values())).shape for answer in answers]
 
 
+def sent_and_left(server: Server, body: bytes, headers: dict[str, str], part: int) -> None:
+    """Sends so many bytes of a body, and hangs up."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = ["POST /v2/models/spots/infer HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + body[:part])
+
+
+@pytest.mark.timeout(90)
+def test_a_client_that_hangs_up_before_its_answer_is_told_of_as_such(server: Server) -> None:
+    body, headers = binary_request({"data": np.zeros((1, 3, 1200, 1200), np.float32)})
+    for _ in range(5):
+        sent_and_left(server, body, headers, len(body))
+    left = re.compile(r'anyshape_requests_total{[^\n]*code="499"[^\n]*model="spots"')
+    while not left.search(httpx.get(f"{server.url}/metrics", timeout=30).text):
+        time.sleep(0.5)  # the metrics are passed on every second
+
+
 def test_a_client_that_hangs_up_inside_its_body_is_forgotten(server: Server) -> None:
     body, headers = binary_request({"data": np.zeros((1, 3, 400, 400), np.float32)})
-    host, port = server.url.removeprefix("http://").split(":")
-    lines = [f"{name}: {value}" for name, value in headers.items()]
     for _ in range(20):
-        with socket.create_connection((host, int(port))) as connection:
-            head = [
-                "POST /v2/models/spots/infer HTTP/1.1",
-                "Host: x",
-                f"Content-Length: {len(body)}",
-            ]
-            connection.sendall("\r\n".join([*head, *lines, "", ""]).encode() + body[:50_000])
+        sent_and_left(server, body, headers, 50_000)
 
     reply = httpx.post(
         f"{server.url}/v2/models/spots/infer", content=body, headers=headers, timeout=60

@@ -51,7 +51,7 @@ class Application:
 
 
 @contextlib.asynccontextmanager
-async def serving(application: Application) -> AsyncIterator[int]:
+async def serving(application: Any) -> AsyncIterator[int]:
     original = auto.AutoHTTPProtocol
     install(Placement(application.arena.allocate, b"x-lead", "/infer", SMALLEST))
     try:
@@ -98,13 +98,15 @@ def some_bytes(count: int) -> bytes:
     return np.random.default_rng(count).bytes(count)
 
 
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+def on_both_loops(
+    test: Callable[..., Coroutine[Any, Any, None]], new: Callable[[Arena], Any] = Application
+) -> Callable[..., None]:
     """Runs a test on asyncio's event loop and on uvloop, which Ray's replicas use."""
 
     @functools.wraps(test)
     def run(**arguments: Any) -> None:
         for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
-            arguments["application"] = Application(Arena(1 << 22))
+            arguments["application"] = new(Arena(1 << 22))
             with contextlib.closing(new_loop()) as loop:
                 loop.run_until_complete(test(**arguments))
 
