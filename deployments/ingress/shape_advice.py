@@ -100,21 +100,31 @@ def _pays_after(counts: Counts, saved_ns_per_row: float) -> int | None:
     return ceil(compile_ns / (saved_ns_per_row * counts.rows / counts.requests))
 
 
-def warm_up_entry(key: ShapeKey, specs: Sequence[InputSpec]) -> str | dict[str, str] | None:
-    """The shape as `warm_up` takes it, with the fewest rows; None where that cannot say it."""
-    batched = any(spec.batch_axis is not None for spec in specs)
-    if not key or (batched and not any(-1 in shape for shape in key)):
+def warm_up_entry(
+    key: ShapeKey, counts: Counts, specs: Sequence[InputSpec]
+) -> str | dict[str, str] | None:
+    """The shape as `warm_up` takes it; None where that cannot say it.
+
+    Where most requests have several rows it has two, which stand for any number: one row may have
+    a compilation of its own.
+    """
+    axes = [spec.batch_axis for spec in specs]
+    rows = {shape[axis] for shape, axis in zip(key, axes, strict=False) if axis is not None}
+    if not key or len(rows) > 1:
         return None  # requests whose inputs disagree on the rows have keys of their own
+    fewest = 2 if counts.rows > counts.requests else 1
     written = {
-        spec.name: "(" + ",".join(map(str, _one_row(shape, spec))) + ")"
+        spec.name: "(" + ",".join(map(str, _with_rows(shape, spec, fewest))) + ")"
         for spec, shape in zip(specs, key, strict=True)
     }
     return written if len(written) > 1 else written[specs[0].name]
 
 
-def _one_row(shape: Sequence[int], spec: InputSpec) -> list[int]:
+def _with_rows(shape: Sequence[int], spec: InputSpec, rows: int) -> list[int]:
     return [
-        (1 if spec.dims[axis].accepts(1) else spec.dims[axis].minimum) if size == -1 else size
+        (rows if spec.dims[axis].accepts(rows) else max(1, spec.dims[axis].minimum))
+        if size == -1
+        else size
         for axis, size in enumerate(shape)
     ]
 
@@ -174,7 +184,7 @@ def _warm_up(
     entries: list[str | dict[str, str]] = []
     most = _shapes_for(_WARMED_PERCENT, ranked, requests) or len(ranked)
     for key, record in ranked[:most]:
-        entry = warm_up_entry(key, specs)
+        entry = warm_up_entry(key, record.counts, specs)
         useful = record.counts.requests and not any(record.states.get(s) for s in _NO_PLACE_FOR)
         if entry is not None and useful and len(entries) < report.bounds.max_compiled_shapes:
             entries.append(entry)

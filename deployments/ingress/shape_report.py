@@ -74,7 +74,7 @@ def _shape(
     }
     return {
         "shape": {spec.name: list(shape) for spec, shape in zip(specs, key, strict=True)},
-        "warm_up": warm_up_entry(key, specs),
+        "warm_up": warm_up_entry(key, record.counts, specs),
         "now": dict(sorted(record.states.items())),
         "failures": sorted(record.reasons),
         **encoded,

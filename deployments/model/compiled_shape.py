@@ -150,10 +150,10 @@ class CompiledShape:
 
     def _output(self, request: Any, position: int, space: Space) -> Tensor:
         spec, tensor = self._outputs[position], request.get_output_tensor(position)
-        shape = tuple(tensor.shape)
         if spec.datatype == BYTES:
-            return Tensor(spec.name, BYTES, shape, strings.from_openvino(tensor))
+            return Tensor(spec.name, BYTES, tuple(tensor.shape), strings.from_openvino(tensor))
         data = tensor.data
+        shape = data.shape  # OpenVINO's own ends an iteration by a C++ exception
         if spec.datatype == BF16:
             data = data.view(np.uint16)
         if (place := space(data.nbytes)) is None:

@@ -28,7 +28,7 @@ from deployments.model.hot_shapes import Shapes
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
-from deployments.model.shapes import trial_key
+from deployments.model.shapes import any_rows
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.version import Version
 from deployments.model.work import Answer, Work, note_inference, rows_of
@@ -109,7 +109,7 @@ class ServingVersion:
         """Compiles these shapes and runs each once, which is slow too. Raises CannotReshape."""
         specs = self.version.info.inputs
         for shape in shapes:
-            key = trial_key(specs, shape)
+            key = self.version.key_of(shape)
             async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
                 with suppress(CannotInfer):  # what random data leads to is no verdict
                     work = partial(compiled.infer, random_rows(specs, shape, 0))
@@ -124,15 +124,30 @@ class ServingVersion:
         self.requests += len(members)
         rows = rows_of(members)
         self.rows += rows
-        self._seen.arrived(key, len(members), rows)
         self._running += 1
         self._quiet.clear()
         try:
-            return await self._run(key, members, static=False)
+            return await self._by_rows(key, members)
         finally:
             self._running -= 1
             if not self._running:
                 self._quiet.set()
+
+    async def _by_rows(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+        """Each with those that have its compilation."""
+        single = self.version.single_key(key)
+        keys = [single if work.rows == 1 else key for work in members]
+        groups = {
+            own: [work for work, its in zip(members, keys, strict=True) if its == own]
+            for own in dict.fromkeys(keys)
+        }
+        for own, group in groups.items():
+            self._seen.arrived(own, len(group), rows_of(group))
+        if len(groups) == 1:
+            return await self._run(keys[0], members, static=False)
+        runs = (self._run(own, group, static=False) for own, group in groups.items())
+        answers = dict(zip(groups, map(iter, await asyncio.gather(*runs)), strict=True))
+        return [next(answers[own]) for own in keys]
 
     async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
         known = key in self._shapes
@@ -183,12 +198,10 @@ class ServingVersion:
         return await asyncio.gather(*(self._alone(compiled, key, work, costly) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
-        stacking = self.version.stacking
         rows = rows_of(members)
         return (
-            stacking is not None
-            and len(members) > 1
-            and stacking.pays_for(key)
+            len(members) > 1
+            and self.version.stacks(key)
             and key not in self._unstackable
             and all(work.rows > 0 for work in members)
             and any(-1 in shape for shape in key)
@@ -267,7 +280,10 @@ class ServingVersion:
     def routing(self) -> RoutingFacts:
         streams = self.version.streams
         return RoutingFacts(
-            frozenset(shape_number(self.info.revision, key) for key in self._shapes),
+            frozenset(
+                shape_number(self.info.revision, any_rows(self.info.inputs, key))
+                for key in self._shapes
+            ),
             self.version.slots,
             in_requests(self._shapes.compile_s, self._request_s, streams),
             ready=True,

@@ -276,6 +276,18 @@ def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> Sh
     )
 
 
+def one_row(key: ShapeKey) -> ShapeKey:
+    """The key of requests with one row, where their number of rows is told."""
+    return tuple(tuple(1 if size == -1 else size for size in shape) for shape in key)
+
+
+def any_rows(specs: Sequence[InputSpec], key: ShapeKey) -> ShapeKey:
+    """The key of requests with any number of rows: takes back `one_row`."""
+    axes = [spec.batch_axis for spec in specs]
+    rows = {shape[axis] for shape, axis in zip(key, axes, strict=True) if axis is not None}
+    return trial_key(specs, key) if rows == {1} else key
+
+
 def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:
     """The key as shapes to reshape to: -1 becomes the range that the dimension accepts."""
     return tuple(

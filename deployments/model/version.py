@@ -28,6 +28,7 @@ from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Run
 from deployments.model.shapes import (
     accepted_dims,
     never_empty,
+    one_row,
     to_compile,
     trial_key,
     trial_shapes,
@@ -112,7 +113,7 @@ class Version:
             self._new_shapes.close()
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
-        """Reshapes, static but for the batch dimension, and returns what compiles that.
+        """Reshapes, and returns what compiles that: static but for a batch left open by the key.
 
         Both raise CannotReshape.
         """
@@ -232,11 +233,30 @@ class Version:
             return _Trial(compiled, key, shapes)
         return None
 
+    def stacks(self, key: ShapeKey) -> bool:
+        """Whether requests of this key run faster together."""
+        return self.stacking is not None and self.stacking.pays_for(key)
+
+    def single_key(self, key: ShapeKey) -> ShapeKey:
+        """The key of the compilation for requests of one row.
+
+        Where those are not stacked they have one of their own: with a batch that is fixed it is
+        quicker than one for any number of rows, a detector by 2 to 17 %.
+        """
+        return key if self.stacks(key) else one_row(key)
+
+    def key_of(self, shapes: Sequence[Sequence[int]]) -> ShapeKey:
+        """The key of the compilation for requests with these shapes."""
+        key = trial_key(self._specs, shapes)
+        single = one_row(key) == tuple(map(tuple, shapes))
+        return self.single_key(key) if single else key
+
     def shapes_of(self, key: ShapeKey) -> list[tuple[int, ...]]:
-        """Shapes with this key, of the fewest rows that are some."""
+        """Shapes whose compilation is that of this key, of the fewest rows that are some."""
+        fewest = 1 if self.stacks(key) else 2
         return [
             tuple(
-                max(1, spec.dims[axis].minimum) if size == -1 else size
+                _nearest(spec.dims[axis], fewest) if size == -1 else size
                 for axis, size in enumerate(shape)
             )
             for spec, shape in zip(self._specs, key, strict=True)
@@ -330,6 +350,10 @@ class _Trial:
     compiled: CompiledShape
     key: ShapeKey
     shapes: tuple[tuple[int, ...], ...]
+
+
+def _nearest(dim: Dim, size: int) -> int:
+    return max(dim.minimum, size if dim.maximum is None else min(size, dim.maximum))
 
 
 def _made_by(result: ov.Output, operation: str) -> bool:

@@ -226,24 +226,28 @@ TWO = (
 
 
 @pytest.mark.parametrize(
-    ("key", "specs", "expected"),
+    ("key", "specs", "rows", "expected"),
     [
-        (shape(300), SPECS, "(1,3,300)"),
-        (((-1, 128), (-1, 64)), TWO, {"ids": "(1,128)", "mask": "(1,64)"}),
-        (((4, 9),), (InputSpec("x", "FP32", (Dim(4, 4), OPEN)),), "(4,9)"),
-        (((-1, 9),), (InputSpec("x", "FP32", (Dim(4, 8), OPEN), 0),), "(4,9)"),
-        (((-1, 0),), (InputSpec("x", "FP32", (OPEN, OPEN), 0),), "(1,0)"),
-        (((),), (InputSpec("x", "FP32", ()),), "()"),
-        (((7,),), (InputSpec("x", "FP32", (OPEN,)),), "(7)"),
-        (((2, 128), (1, 64)), TWO, None),
-        ((), (), None),
+        (shape(300), SPECS, 10, "(1,3,300)"),
+        (shape(300), SPECS, 11, "(2,3,300)"),
+        (((1, 3, 300),), SPECS, 10, "(1,3,300)"),
+        (((-1, 128), (-1, 64)), TWO, 10, {"ids": "(1,128)", "mask": "(1,64)"}),
+        (((-1, 128), (-1, 64)), TWO, 90, {"ids": "(2,128)", "mask": "(2,64)"}),
+        (((4, 9),), (InputSpec("x", "FP32", (Dim(4, 4), OPEN)),), 10, "(4,9)"),
+        (((-1, 9),), (InputSpec("x", "FP32", (Dim(4, 8), OPEN), 0),), 50, "(4,9)"),
+        (((-1, 9),), (InputSpec("x", "FP32", (Dim(0, 1), OPEN), 0),), 50, "(1,9)"),
+        (((-1, 0),), (InputSpec("x", "FP32", (OPEN, OPEN), 0),), 10, "(1,0)"),
+        (((),), (InputSpec("x", "FP32", ()),), 10, "()"),
+        (((7,),), (InputSpec("x", "FP32", (OPEN,)),), 10, "(7)"),
+        (((2, 128), (1, 64)), TWO, 10, None),
+        ((), (), 10, None),
     ],
     ids=str,
 )
 def test_a_shape_is_written_as_warm_up_takes_it(
-    key: ShapeKey, specs: tuple[InputSpec, ...], expected: object
+    key: ShapeKey, specs: tuple[InputSpec, ...], rows: int, expected: object
 ) -> None:
-    assert expected == warm_up_entry(key, specs)
+    assert expected == warm_up_entry(key, Counts(requests=10, rows=rows), specs)
 
 
 dims = st.one_of(
@@ -265,12 +269,12 @@ def keys_and_specs(draw: st.DrawFn) -> tuple[ShapeKey, tuple[InputSpec, ...]]:
     return tuple(key), tuple(specs)
 
 
-@given(keys_and_specs())
+@given(keys_and_specs(), st.integers(10, 11))
 def test_the_settings_take_what_is_written_and_warm_up_that_very_shape(
-    given: tuple[ShapeKey, tuple[InputSpec, ...]],
+    given: tuple[ShapeKey, tuple[InputSpec, ...]], rows: int
 ) -> None:
     key, specs = given
-    entry = warm_up_entry(key, specs)
+    entry = warm_up_entry(key, Counts(requests=10, rows=rows), specs)
     assert entry is not None
     settings = ModelSettings.model_validate({"name": "m", "source": "m", "warm_up": [entry]})
     (shapes,) = settings.warm_up_shapes

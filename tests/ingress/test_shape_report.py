@@ -133,7 +133,7 @@ def test_everything_that_is_known_of_a_shape_is_told() -> None:
     (entry, _) = encoded(report(known, unknown))["shapes"]
     assert {
         "shape": {"data": [-1, 3, 0]},
-        "warm_up": "(1,3,0)",
+        "warm_up": "(2,3,0)",
         "now": {"compiling": 2, "static": 1},
         "failures": ["a", "b"],
         "requests": 24,

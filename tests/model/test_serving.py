@@ -170,13 +170,13 @@ async def test_warm_shapes_have_their_compilation_before_the_first_request(
     calls = counted(version)
     async with serving(version, blocking=blocking) as served:
         await served.warm_up([[(1, 3, 5, 5)], [(4, 3, 6, 6)]])
-        assert {((-1, 3, 5, 5),): 1, ((-1, 3, 6, 6),): 1} == calls
+        assert {((1, 3, 5, 5),): 1, ((-1, 3, 6, 6),): 1} == calls
         for key in calls:
             async with served._shapes.use(key) as compiled:
                 assert isinstance(compiled, CompiledShape)
                 assert 1 == len(compiled._idle)  # it has run
-        await served.ask([values(2, 3, 5, 5)])
-        await served.ask([values(1, 3, 6, 6)])
+        await served.ask([values(1, 3, 5, 5)])
+        await served.ask([values(2, 3, 6, 6)])
         assert 4 == served.statistics()["hits"]
         assert 0 == served.statistics()["served_dynamic"]
         assert 2 == calls.total()
@@ -206,7 +206,7 @@ async def test_a_hundred_requests_for_a_new_shape_cost_at_most_one_compilation(
         answers = await asyncio.gather(*(served.ask([values(1, 3, 5, 5)]) for _ in range(100)))
         await served.settled()
         assert all(isinstance(answer, list) for (answer,) in answers)
-        assert {((-1, 3, 5, 5),): 1} == calls
+        assert {((1, 3, 5, 5),): 1} == calls
         assert 1 == served.statistics()["compiled_shapes"]
 
 
@@ -215,7 +215,7 @@ async def test_known_shapes_are_answered_while_another_is_compiled(blocking: boo
     reshape = version.reshape
 
     def slow(key: ShapeKey) -> Callable[[], CompiledShape]:
-        if key == ((-1, 3, 9, 9),):
+        if key == ((1, 3, 9, 9),):
             assert held.wait(PATIENCE_S)
         return reshape(key)
 

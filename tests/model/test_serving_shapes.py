@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.errors import DeadlineExceeded, InferenceFailed, ShapeNotSupported
-from deployments.inference import ShapeKey
+from deployments.inference import ShapeKey, shape_number
 from deployments.model.compiled_shape import CompiledShape
 from deployments.shape_records import CacheBounds, ShapeRecord
 from deployments.tensors import Tensor
@@ -15,8 +15,9 @@ from tests.model import models
 from tests.model.loading import loaded, tensor
 from tests.model.serving import PATIENCE_S, Request, Served, holds, serving, tampered, values
 
-FOUR: ShapeKey = ((-1, 4),)
-FIVE: ShapeKey = ((-1, 5),)
+FOUR: ShapeKey = ((1, 4),)
+ANY_FOUR: ShapeKey = ((-1, 4),)
+ANY_FIVE: ShapeKey = ((-1, 5),)
 SLOW_S = 0.05
 
 both_modes = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "background"])
@@ -35,24 +36,55 @@ def told(record: ShapeRecord, *names: str) -> tuple[Any, ...]:
 
 @both_modes
 async def test_each_shape_has_its_requests_rows_and_batches(blocking: bool) -> None:
-    async with serving(loaded(models.add_one()), blocking=blocking) as served:
+    version = loaded(models.add_one(), stacking="always")
+    async with serving(version, blocking=blocking) as served:
         await served.ask([values(1, 4)])
         await served.ask([values(2, 4)], [values(1, 4)])
         await served.ask([values(3, 5)])
         report = await served.shapes()
-    four, five = report.shapes[FOUR], report.shapes[FIVE]
+    four, five = report.shapes[ANY_FOUR], report.shapes[ANY_FIVE]
     assert (3, 4, 2) == told(four, "requests", "rows", "batches")
     assert (1, 3, 1) == told(five, "requests", "rows", "batches")
-    assert {FOUR, FIVE} == report.shapes.keys()
+    assert {ANY_FOUR, ANY_FIVE} == report.shapes.keys()
     assert 4 == report.totals().requests == served.statistics()["requests"]
     assert CacheBounds(8, 1000) == report.bounds
+
+
+@both_modes
+async def test_where_rows_are_not_stacked_one_row_is_a_shape_of_its_own(blocking: bool) -> None:
+    async with serving(loaded(models.add_one(), stacking="never"), blocking=blocking) as served:
+        answers = await served.ask([values(2, 4)], [values(1, 4)], [values(5, 4)], [values(1, 4)])
+        await served.ask([values(1, 4)])
+        report = await served.shapes()
+    rows = [answer[0].shape[0] for answer in answers if isinstance(answer, list)]
+    assert [2, 1, 5, 1] == rows
+    assert {FOUR, ANY_FOUR} == report.shapes.keys()
+    assert (3, 3, 2) == told(report.shapes[FOUR], "requests", "rows", "batches")
+    assert (2, 7, 1) == told(report.shapes[ANY_FOUR], "requests", "rows", "batches")
+    assert 5 == report.totals().requests == served.statistics()["requests"]
+    assert 2 == served.statistics()["batches"]
+
+
+async def test_one_row_and_any_number_are_one_shape_to_whoever_routes_and_two_to_warm_up() -> None:
+    version = loaded(models.add_one(), stacking="never")
+    async with serving(version, blocking=True) as served:
+        shapes = frozenset({shape_number(served.info.revision, ANY_FOUR)})
+        for rows in (1, 3):
+            await served.ask([values(rows, 4)])
+            assert shapes == served.routing().shapes
+        hot = served.hot(2)
+        assert [[(2, 4)], [(1, 4)]] == sorted(hot, reverse=True)
+    async with serving(version, blocking=True) as again:
+        await again.warm_up(hot)
+        await again.ask([values(1, 4)], [values(5, 4)])
+        assert 2 == again.statistics()["compiles"] == again.statistics()["compiled_shapes"]
 
 
 async def test_a_blocking_model_answers_static_and_the_first_waits_for_the_compilation() -> None:
     async with serving(loaded(models.add_one()), blocking=True) as served:
         for _ in range(3):
             await served.ask([values(2, 4)])
-        record = await known(served)
+        record = await known(served, ANY_FOUR)
     assert (3, 6, 1, 0) == told(record, "static", "static_rows", "waited", "dynamic")
     assert (3, 0) == told(record, "static_calls", "dynamic_calls")
     assert (1, 0) == told(record, "compiles", "compile_failures")
@@ -119,7 +151,7 @@ async def test_a_shape_that_the_model_refuses_has_failed_and_says_why(blocking: 
     version = loaded(models.even_sizes())
     async with serving(version, blocking=blocking) as served:
         (answer,) = await served.ask([values(1, 3, 7, 8)])
-        record = await known(served, ((-1, 3, 7, 8),))
+        record = await known(served, ((1, 3, 7, 8),))
     assert isinstance(answer, ShapeNotSupported)
     assert (1, 0, 0) == told(record, "requests", "static", "dynamic")
     assert {"failed": 1} == record.states
@@ -133,7 +165,7 @@ async def test_a_shape_that_the_model_refuses_has_failed_and_says_why(blocking: 
 async def test_an_inference_of_stacked_requests_is_one_with_all_their_rows() -> None:
     async with serving(loaded(models.add_one(), stacking="always")) as served:
         await served.ask([values(1, 4)], [values(2, 4)], Request([values(7, 4)], late_s=1))
-        record = await known(served)
+        record = await known(served, ANY_FOUR)
     assert 1 == served.stacked_batches
     assert (3, 10, 1, 2) == told(record, "requests", "rows", "batches", "dynamic")
     ((calls, _, _),) = record.dynamic
@@ -142,9 +174,9 @@ async def test_an_inference_of_stacked_requests_is_one_with_all_their_rows() -> 
 
 async def test_inferences_side_by_side_are_as_many_with_rows_of_their_own() -> None:
     async with serving(loaded(models.add_one(), stacking="never")) as served:
-        await served.ask([values(1, 4)], [values(2, 4)])
-        record = await known(served)
-    assert [1, 2] == sorted(rows for _, rows in record.dynamic[0].samples())
+        await served.ask([values(3, 4)], [values(2, 4)])
+        record = await known(served, ANY_FOUR)
+    assert [2, 3] == sorted(rows for _, rows in record.dynamic[0].samples())
 
 
 @both_modes
