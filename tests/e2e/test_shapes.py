@@ -32,14 +32,6 @@ def of_shape(answer: dict[str, Any], *key: int) -> dict[str, Any]:
     return found
 
 
-def of_one_row(answer: dict[str, Any], *shape: int) -> dict[str, Any]:
-    """That of one row, or of any number where those are stacked, which is measured."""
-    keys = ([1, *shape], [-1, *shape])
-    (found,) = [entry for entry in answer["shapes"] if entry["shape"]["data"] in keys]
-    assert isinstance(found, dict)
-    return found
-
-
 def picture(rows: int, height: int, width: int) -> dict[str, Any]:
     return {"data": np.zeros((rows, 3, height, width), np.float32)}
 
@@ -128,11 +120,11 @@ def test_the_answer_is_one_whole_whatever_the_limit(server: Server) -> None:
 
 
 def test_a_warm_up_is_compiled_and_no_request(server: Server) -> None:
-    entry = of_one_row(knowledge(server, "slow"), 1, 4)
+    entry = of_shape(knowledge(server, "slow"), 1, 1, 4)
     before = entry["requests"]
     assert (1, 0) == (entry["compile"]["count"], entry["static"]["waited"])
     infer(server.url, "slow", {"data": np.ones((1, 1, 4), np.float32)})
-    assert before + 1 == of_one_row(knowledge(server, "slow"), 1, 4)["requests"]
+    assert before + 1 == of_shape(knowledge(server, "slow"), 1, 1, 4)["requests"]
 
 
 def test_several_inputs_are_told_by_their_names(server: Server) -> None:
