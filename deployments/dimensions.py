@@ -37,6 +37,10 @@ class Dim:
     def accepts(self, n: int) -> bool:
         return self.minimum <= n and (self.maximum is None or n <= self.maximum)
 
+    def nearest(self, n: int) -> int:
+        """The size that it may have and that is nearest to `n`."""
+        return max(self.minimum, n if self.maximum is None else min(n, self.maximum))
+
     def __str__(self) -> str:
         if self.fixed is not None:
             return str(self.fixed)

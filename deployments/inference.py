@@ -147,7 +147,7 @@ class ModelInfo:
         """
         shapes = [tensor.shape for tensor in tensors]
         axes = [spec.batch_axis for spec in self.inputs]
-        rows = {shape[axis] for shape, axis in zip(shapes, axes, strict=True) if axis is not None}
+        rows = rows_of_inputs(self.inputs, shapes)
         if rows and max(rows) > max_rows:
             raise LimitExceeded("batch", max(rows), "batch_rows", max_rows)
         if len(rows) != 1:
@@ -157,6 +157,15 @@ class ModelInfo:
             for shape, axis in zip(shapes, axes, strict=True)
         )
         return key, rows.pop()
+
+
+def rows_of_inputs(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> set[int]:
+    """How many rows shapes or keys have: one number unless they disagree, none without batches."""
+    return {
+        shape[spec.batch_axis]
+        for spec, shape in zip(specs, shapes, strict=True)
+        if spec.batch_axis is not None
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import uvloop
@@ -22,23 +22,25 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     @functools.wraps(test)
     def run(**arguments: Any) -> None:
         for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
-            loop = new_loop()
-            try:
+            with closed(new_loop()) as loop:
                 loop.run_until_complete(_leaving_nothing(test(**arguments)))
-            finally:
-                _close(loop)
 
     return run
 
 
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """In a thread: once, in some fifty runs of all tests, uvloop's `close` waited in libuv for
-    ever, after `_leaving_nothing` had found nothing, and no timeout reaches it there."""
-    closing = threading.Thread(target=loop.close, daemon=True)
-    closing.start()
-    closing.join(PATIENCE_S)
-    if closing.is_alive():
-        print("a loop of uvloop does not close", file=sys.stderr)
+@contextlib.contextmanager
+def closed(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.AbstractEventLoop]:
+    """Closes the loop in the end, in a thread: once, in some fifty runs of all tests, uvloop's
+    `close` waited in libuv for ever, where no timeout reaches it, after `_leaving_nothing` had
+    found nothing."""
+    try:
+        yield loop
+    finally:
+        closing = threading.Thread(target=loop.close, daemon=True)
+        closing.start()
+        closing.join(PATIENCE_S)
+        if closing.is_alive():
+            print("a loop of uvloop does not close", file=sys.stderr)
 
 
 async def until(condition: Callable[[], bool]) -> None:

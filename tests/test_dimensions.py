@@ -164,3 +164,12 @@ def test_a_fixed_shape_with_an_open_dimension_is_refused(text: str, open_dim: st
     complaint = f"'{text}' leaves a dimension open ({open_dim}), it has to be one shape"
     with pytest.raises(ValueError, match="^" + re.escape(complaint) + "$"):
         parse_fixed(text)
+
+
+@pytest.mark.parametrize(
+    ("dim", "n", "nearest"),
+    [(ANY, 2, 2), (Dim(4, 8), 2, 4), (Dim(4, 8), 5, 5), (Dim(0, 1), 2, 1), (Dim(3, None), 1, 3)],
+)
+def test_the_nearest_size_is_one_that_it_may_have(dim: Dim, n: int, nearest: int) -> None:
+    assert nearest == dim.nearest(n)
+    assert dim.accepts(nearest)

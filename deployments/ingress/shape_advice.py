@@ -10,7 +10,7 @@ from math import ceil
 from statistics import median_low
 from typing import Any, Final, TypeAlias
 
-from deployments.inference import InputSpec, ShapeKey
+from deployments.inference import InputSpec, ShapeKey, rows_of_inputs
 from deployments.shape_records import (
     RECOMPILED_SOON_MINUTES,
     Counts,
@@ -108,9 +108,7 @@ def warm_up_entry(
     Where most requests have several rows it has two, which stand for any number: one row may have
     a compilation of its own.
     """
-    axes = [spec.batch_axis for spec in specs]
-    rows = {shape[axis] for shape, axis in zip(key, axes, strict=False) if axis is not None}
-    if not key or len(rows) > 1:
+    if not key or len(rows_of_inputs(specs, key)) > 1:
         return None  # requests whose inputs disagree on the rows have keys of their own
     fewest = 2 if counts.rows > counts.requests else 1
     written = {
@@ -122,10 +120,7 @@ def warm_up_entry(
 
 def _with_rows(shape: Sequence[int], spec: InputSpec, rows: int) -> list[int]:
     return [
-        (rows if spec.dims[axis].accepts(rows) else max(1, spec.dims[axis].minimum))
-        if size == -1
-        else size
-        for axis, size in enumerate(shape)
+        spec.dims[axis].nearest(rows) if size == -1 else size for axis, size in enumerate(shape)
     ]
 
 

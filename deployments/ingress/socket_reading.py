@@ -54,9 +54,8 @@ class Placement:
         """Whether it is a request of the kind whose bodies are placed."""
         return bool(scope["method"] == "POST" and scope["path"].endswith(self.path_end))
 
-    def space(self, scope: Mapping[str, Any], headers: dict[bytes, bytes]) -> Array | None:
-        if not self.takes(scope):
-            return None
+    def space(self, headers: dict[bytes, bytes]) -> Array | None:
+        """Memory for the body of such a request, if it has a large one of announced length."""
         length = _number(headers.get(b"content-length"))
         if length < self.smallest or headers.keys() & {b"content-encoding", b"transfer-encoding"}:
             return None
@@ -84,9 +83,10 @@ class _Http(HttpToolsProtocol):
         super().on_headers_complete()
         scope = cast("dict[str, Any]", self.scope)
         scope[DIRECT] = True
-        if self._placement.takes(scope):
-            watched_here(scope, self._client)
-        space = None if in_line else self._placement.space(scope, dict(self.headers))
+        if not self._placement.takes(scope):
+            return
+        watched_here(scope, self._client)
+        space = None if in_line else self._placement.space(dict(self.headers))
         if space is not None:
             scope[BODY] = PlacedBody(space)
             self._placed_in = scope

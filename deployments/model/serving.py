@@ -137,10 +137,9 @@ class ServingVersion:
         """Each with those that have its compilation."""
         single = self.version.single_key(key)
         keys = [single if work.rows == 1 else key for work in members]
-        groups = {
-            own: [work for work, its in zip(members, keys, strict=True) if its == own]
-            for own in dict.fromkeys(keys)
-        }
+        groups: dict[ShapeKey, list[Work]] = {}
+        for own, work in zip(keys, members, strict=True):
+            groups.setdefault(own, []).append(work)
         for own, group in groups.items():
             self._seen.arrived(own, len(group), rows_of(group))
         if len(groups) == 1:

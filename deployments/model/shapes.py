@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import InputSpec, ShapeKey
+from deployments.inference import InputSpec, ShapeKey, rows_of_inputs
 from deployments.layouts import REST, UNNAMED, Layout
 from deployments.model.runtime import ModelInput
 from deployments.tensors import BYTES
@@ -283,9 +283,7 @@ def one_row(key: ShapeKey) -> ShapeKey:
 
 def any_rows(specs: Sequence[InputSpec], key: ShapeKey) -> ShapeKey:
     """The key of requests with any number of rows: takes back `one_row`."""
-    axes = [spec.batch_axis for spec in specs]
-    rows = {shape[axis] for shape, axis in zip(key, axes, strict=True) if axis is not None}
-    return trial_key(specs, key) if rows == {1} else key
+    return trial_key(specs, key) if rows_of_inputs(specs, key) == {1} else key
 
 
 def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:

@@ -7,11 +7,12 @@ output dimension carries the rows, and a stacked run has to give what single run
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from typing import Final, TypeAlias
 
 import numpy as np
 
-from deployments.inference import InputSpec
+from deployments.inference import InputSpec, ShapeKey
 from deployments.tensors import (
     BF16,
     BYTES,
@@ -49,6 +50,21 @@ class Detections:
 
 
 OutputRule: TypeAlias = RowsAlong | Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Stacking:
+    """Stacking is proven for the model, and pays for shapes of up to `elements` a row."""
+
+    rules: tuple[OutputRule, ...]
+    elements: float
+
+    def pays_for(self, key: ShapeKey) -> bool:
+        return elements_per_row(key) <= self.elements
+
+
+def elements_per_row(key: ShapeKey) -> int:
+    return sum(prod(size for size in shape if size >= 0) for shape in key)
 
 
 class RowsLost(Exception):

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey
+from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey, rows_of_inputs
 from deployments.model.apart_process import Recipe
 from deployments.model.blobs import Blobs
 from deployments.model.compilation import Compilation
@@ -34,7 +33,7 @@ from deployments.model.shapes import (
     trial_shapes,
     with_batch_axis,
 )
-from deployments.model.stacking import OutputRule, prove, random_rows
+from deployments.model.stacking import Stacking, elements_per_row, prove, random_rows
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES
 
@@ -57,21 +56,6 @@ class VersionSettings:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     blobs: Blobs | None = None
     new_shape_processes: int | Literal["auto"] = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stacking:
-    """Stacking is proven for the model, and pays for shapes of up to `elements` a row."""
-
-    rules: tuple[OutputRule, ...]
-    elements: float
-
-    def pays_for(self, key: ShapeKey) -> bool:
-        return elements_per_row(key) <= self.elements
-
-
-def elements_per_row(key: ShapeKey) -> int:
-    return sum(prod(size for size in shape if size >= 0) for shape in key)
 
 
 class Version:
@@ -248,15 +232,14 @@ class Version:
     def key_of(self, shapes: Sequence[Sequence[int]]) -> ShapeKey:
         """The key of the compilation for requests with these shapes."""
         key = trial_key(self._specs, shapes)
-        single = one_row(key) == tuple(map(tuple, shapes))
-        return self.single_key(key) if single else key
+        return self.single_key(key) if rows_of_inputs(self._specs, shapes) == {1} else key
 
     def shapes_of(self, key: ShapeKey) -> list[tuple[int, ...]]:
         """Shapes whose compilation is that of this key, of the fewest rows that are some."""
         fewest = 1 if self.stacks(key) else 2
         return [
             tuple(
-                _nearest(spec.dims[axis], fewest) if size == -1 else size
+                spec.dims[axis].nearest(fewest) if size == -1 else size
                 for axis, size in enumerate(shape)
             )
             for spec, shape in zip(self._specs, key, strict=True)
@@ -350,10 +333,6 @@ class _Trial:
     compiled: CompiledShape
     key: ShapeKey
     shapes: tuple[tuple[int, ...], ...]
-
-
-def _nearest(dim: Dim, size: int) -> int:
-    return max(dim.minimum, size if dim.maximum is None else min(size, dim.maximum))
 
 
 def _made_by(result: ov.Output, operation: str) -> bool:

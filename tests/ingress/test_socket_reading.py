@@ -15,6 +15,7 @@ from uvicorn.protocols.http import auto
 
 from deployments.arena import ALIGNMENT, Arena
 from deployments.ingress.socket_reading import BODY, Placement, install
+from tests.loops import closed
 
 SMALLEST = 1000
 
@@ -107,7 +108,7 @@ def on_both_loops(
     def run(**arguments: Any) -> None:
         for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
             arguments["application"] = new(Arena(1 << 22))
-            with contextlib.closing(new_loop()) as loop:
+            with closed(new_loop()) as loop:
                 loop.run_until_complete(test(**arguments))
 
     return run

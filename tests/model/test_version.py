@@ -13,8 +13,8 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.runtime import CannotLoad, CannotReshape, Runtime
 from deployments.model.shapes import PolicyError
 from deployments.model.spots import spots_model
-from deployments.model.stacking import RowsAlong
-from deployments.model.version import Stacking, Version, VersionSettings, elements_per_row
+from deployments.model.stacking import RowsAlong, Stacking, elements_per_row
+from deployments.model.version import Version, VersionSettings
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, dynamic, input_shapes, loaded, tensor
