@@ -39,7 +39,7 @@ class Recipe:
 
     def compiled(self) -> CompiledShape:
         """Raises CannotLoad, PolicyError, CannotReshape."""
-        runtime = Runtime(self.device, self.plugin_config)
+        runtime = Runtime(self.device, self.plugin_config, one_thread=True)
         model = prepare(runtime.read(self.source), self.preprocessing).model
         return runtime.compile(runtime.reshaped(model, self.shapes))
 

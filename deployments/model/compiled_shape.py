@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -10,8 +9,8 @@ import openvino as ov
 
 from deployments.inference import OutputSpec
 from deployments.model import strings
-from deployments.model.good_shapes import GoodShapes
-from deployments.model.last_shapes import Shapes
+from deployments.model.infer_requests import InferRequests
+from deployments.model.renewal import Renewed
 from deployments.model.streams import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
 
@@ -41,16 +40,19 @@ class CompiledShape:
     `infer` may run in several threads at once; each takes an infer request of its own.
     """
 
-    def __init__(self, compiled: Any, outputs: Sequence[OutputSpec]) -> None:
-        self._compiled = compiled
-        self._inputs = compiled.inputs
-        self._positions = {spec.name: position for position, spec in enumerate(outputs)}
+    def __init__(self, requests: Renewed | InferRequests, outputs: Sequence[OutputSpec]) -> None:
+        self._requests = requests
         self._outputs = outputs
-        self._idle: list[Any] = []
-        self._good = GoodShapes([[dim.is_dynamic for dim in p.partial_shape] for p in self._inputs])
+        self._positions = {spec.name: position for position, spec in enumerate(outputs)}
         # How many infer requests the device runs at once.
-        self.streams = max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+        streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.streams = max(1, int(streams))
         self._times = StreamTimes(self.streams)
+
+    @property
+    def _compiled(self) -> Any:
+        """The model that is compiled now."""
+        return self._requests.compiled
 
     @property
     def computes_in(self) -> str:
@@ -73,13 +75,15 @@ class CompiledShape:
         `tensors` are in the model's order; OpenVINO reads numbers where they lie. `space` may have
         so many bytes for an output. Raises CannotInfer.
         """
+        shapes = tuple(tensor.shape for tensor in tensors)
         try:
-            request = self._run(tensors)
+            values = [_to_openvino(tensor) for tensor in tensors]
+            done = self._requests.done(shapes, values)
             names = wanted or self._positions
-            outputs = [self._output(request, self._positions[name], space) for name in names]
+            outputs = [self._output(done.request, self._positions[name], space) for name in names]
         except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
             raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
-        self._idle.append(request)  # one that failed is not used again
+        done.give_back()
         return outputs
 
     def timed(
@@ -92,61 +96,6 @@ class CompiledShape:
         finally:
             ns = self._times.end(turn)
         return outputs, ns
-
-    def _run(self, tensors: Sequence[Tensor]) -> Any:
-        """An infer request with the outputs of these."""
-        shapes = tuple(tensor.shape for tensor in tensors)
-        values = [_to_openvino(tensor) for tensor in tensors]
-        try:
-            request = self._done(values)
-        except Exception:
-            if (request := self._done_again(values, shapes)) is None:
-                raise
-        self._good.add(shapes)
-        return request
-
-    def _done(self, values: Sequence[Any]) -> Any:
-        request = self._begun(values)
-        request.wait()
-        return request
-
-    def _begun(self, values: Sequence[Any]) -> Any:
-        """An infer request under way.
-
-        Not `infer`: with one thread it does not raise the errors of nodes that cannot take their
-        shapes, and gives outputs with whatever lies in their memory. It decodes strings, too.
-        """
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        request.reset_state()  # what a recurrent model remembers is another request's
-        for position, value in enumerate(values):
-            request.set_input_tensor(position, value)
-        request.start_async()
-        return request
-
-    def _done_again(self, values: Sequence[Any], shapes: Shapes) -> Any | None:
-        """The request, if it failed only because an inference before it had."""
-        if shapes not in self._good or not self._good.can_vary:
-            return None
-        for other in self._good.others(shapes):
-            with suppress(Exception):
-                self._run_in_all_streams(other)
-            with suppress(Exception):
-                return self._done(values)
-        return None
-
-    def _run_in_all_streams(self, shapes: Shapes) -> None:
-        """Zeros of these shapes, in as many infer requests at once as there are streams."""
-        values = [
-            _zeros(port.get_element_type(), shape)
-            for port, shape in zip(self._inputs, shapes, strict=True)
-        ]
-        requests = [self._begun(values) for _ in range(self.streams)]
-        for request in requests:
-            with suppress(Exception):
-                request.wait()
 
     def _output(self, request: Any, position: int, space: Space) -> Tensor:
         spec, tensor = self._outputs[position], request.get_output_tensor(position)
@@ -161,13 +110,6 @@ class CompiledShape:
         copy = place.view(data.dtype).reshape(shape)
         copy[...] = data.reshape(shape)
         return Tensor(spec.name, spec.datatype, shape, copy)
-
-
-def _zeros(datatype: ov.Type, shape: Sequence[int]) -> ov.Tensor:
-    tensor = ov.Tensor(datatype, ov.Shape(list(shape)))
-    if datatype != ov.Type.string:
-        tensor.data.fill(0)
-    return tensor
 
 
 def _to_openvino(tensor: Tensor) -> Any:

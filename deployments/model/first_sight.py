@@ -21,17 +21,20 @@ from deployments.tensors import Tensor
 
 FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 _MOST_PROCESSES: Final = 4
+_REMEMBERED: Final = 64
 
 
 class FirstSight:
-    """The `usual` dynamic compilation, and processes that run what has a new shape instead.
+    """The `usual` dynamic compilation, and processes that run what has a new shape instead: one
+    that has not yet succeeded. A shape that fails does so there, where nobody else is.
 
     Like `CompiledShape`, and like it for several threads at once.
     """
 
     def __init__(self, usual: Compilation, apart: Apart) -> None:
         self._usual, self._apart = usual, apart
-        self._seen = LastShapes()  # of those before them the kernels are not kept anyway
+        # Of those before them the kernels are not kept anyway.
+        self._succeeded = LastShapes(_REMEMBERED)
 
     @property
     def streams(self) -> int:
@@ -50,11 +53,13 @@ class FirstSight:
     def timed(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> tuple[list[Tensor], int]:
-        if self._seen.add(tuple(tensor.shape for tensor in tensors)):
-            answer = self._apart.timed(tensors, wanted, space)
-            if answer is not None:
-                return answer
-        return self._usual.timed(tensors, wanted, space)
+        shapes = tuple(tensor.shape for tensor in tensors)
+        new = shapes not in self._succeeded
+        answer = self._apart.timed(tensors, wanted, space) if new else None
+        if answer is None:
+            answer = self._usual.timed(tensors, wanted, space)
+        self._succeeded.add(shapes)
+        return answer
 
     def close(self) -> None:
         """Ends the processes. Blocks; nothing may be running."""

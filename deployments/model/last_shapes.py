@@ -1,17 +1,16 @@
 """The shapes of the last inferences."""
 
 import threading
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
-_REMEMBERED: Final = 64
-
 
 class LastShapes:
-    """The last 64 different ones that were added. For several threads at once."""
+    """The last `count` different ones that were added. For several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._last: dict[Shapes, None] = {}  # oldest first
         self._lock = threading.Lock()
 
@@ -19,17 +18,9 @@ class LastShapes:
         with self._lock:
             return shapes in self._last
 
-    def add(self, shapes: Shapes) -> bool:
-        """Whether they were not among them."""
+    def add(self, shapes: Shapes) -> None:
         with self._lock:
-            new = shapes not in self._last
             self._last.pop(shapes, None)
             self._last[shapes] = None
-            if len(self._last) > _REMEMBERED:
+            if len(self._last) > self._count:
                 del self._last[next(iter(self._last))]
-        return new
-
-    def all(self) -> list[Shapes]:
-        """Oldest first."""
-        with self._lock:
-            return list(self._last)

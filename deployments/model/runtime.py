@@ -3,8 +3,10 @@
 Everything else in the project speaks of models in terms of what this module returns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,6 +17,9 @@ from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
 from deployments.model.blobs import Blobs
 from deployments.model.compiled_shape import CompiledShape, where_it_failed
+from deployments.model.infer_requests import InferRequests
+from deployments.model.last_shapes import Shapes
+from deployments.model.renewal import Renewed
 from deployments.model.spots import spots_model
 from deployments.tensors import BYTES
 
@@ -114,9 +119,16 @@ class Runtime:
     """OpenVINO for one model: its core, the device and what to tell the plugin."""
 
     def __init__(
-        self, device: str, plugin_config: Mapping[str, Any], blobs: Blobs | None = None
+        self,
+        device: str,
+        plugin_config: Mapping[str, Any],
+        blobs: Blobs | None = None,
+        *,
+        one_thread: bool = False,
     ) -> None:
-        """With `blobs`, what was compiled before is read from there."""
+        """With `blobs`, what was compiled before is read from there. `one_thread` says that what is
+        compiled has no more than one inference at once."""
+        self._one_thread = one_thread
         self._core = ov.Core()
         # Mapped files that somebody overwrites end the process with a bus error, or change results.
         self._core.set_property({"ENABLE_MMAP": False})
@@ -196,13 +208,29 @@ class Runtime:
             config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)
         if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:
             config["CACHE_DIR"] = str(place)
+        compile_it = partial(self._core.compile_model, model, self._device, config)
         try:
-            compiled = self._core.compile_model(model, self._device, config)
+            compiled = CompiledShape(self._requests(model, compile_it), self.outputs(model))
         except Exception as error:
             raise CannotReshape(f"OpenVINO cannot compile it{where_it_failed(error)}") from error
         if self._blobs:
             self._blobs.prune()
-        return CompiledShape(compiled, self.outputs(model))
+        return compiled
+
+    def _requests(self, model: ov.Model, compile_it: Callable[[], Any]) -> InferRequests | Renewed:
+        if model.is_dynamic():
+            foresee = partial(self._foreseen_to_run, model)
+            return Renewed(compile_it, foresee, one_thread=self._one_thread)
+        return InferRequests(compile_it())
+
+    def _foreseen_to_run(self, model: ov.Model, shapes: Shapes) -> bool:
+        """Whether all shapes in it are known then, and fit; for tensors without elements the
+        plugin has failed where the model did not. Raises what OpenVINO says if they do not."""
+        try:
+            known = not self.reshaped(model, shapes).is_dynamic()
+        except CannotReshape as error:
+            raise error.__cause__ or error from None
+        return known and all(map(prod, shapes))
 
 
 def _shapes_of(model: ov.Model) -> str:

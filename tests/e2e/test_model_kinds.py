@@ -4,9 +4,11 @@ The operations are such that every compilation rounds alike, or the values are w
 sums are exact in any order.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import openvino as ov
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
 from tests.e2e.server import Server
 from tests.e2e.small_models import Request, check_same, check_together, serving, sizes
-from tests.e2e.wire import FORMS, Form, Refused, asked
+from tests.e2e.wire import FORMS, Form, Refused, asked, request_body
 from tests.model import models
 from tests.model.loading import tensor
 
@@ -141,6 +143,35 @@ def test_every_kind_answers_over_every_protocol_as_openvino_does(
 @pytest.mark.parametrize("name", MODELS)
 async def test_requests_that_come_together_answer_as_alone(server: Server, name: str) -> None:
     await check_together(server, name, MODELS[name], REQUESTS[name])
+
+
+async def test_shapes_and_values_that_fail_leave_what_comes_with_them_alone(
+    server: Server,
+) -> None:
+    """OpenVINO answers what comes after them wrongly, or writes where it should not."""
+    fail = {"many-outputs": x(whole(1, 3)), "by-values": reshaped(4, 4)}
+    pids = {name: server.replica_pids(name) for name in fail}
+    over = asyncio.Event()
+
+    async def send_failing(name: str) -> int:
+        refused = 0
+        body, headers = request_body(fail[name], binary=True)
+        async with httpx.AsyncClient(base_url=server.url, timeout=50) as client:
+            while not over.is_set():
+                target = f"/v2/models/{name}/infer"
+                answer = await client.post(target, content=body, headers=headers)
+                assert answer.status_code in (400, 500)
+                refused += 1
+        return refused
+
+    senders = [asyncio.create_task(send_failing(name)) for name in fail for _ in range(2)]
+    requests = {"many-outputs": [x(whole(1, 4)), x(whole(500, 4)), x(whole(20, 6))]}
+    requests["by-values"] = [reshaped(2, 3), reshaped(6, 1)]
+    for name in fail:
+        await check_together(server, name, MODELS[name], requests[name], times=40)
+    over.set()
+    assert all(await asyncio.gather(*senders))
+    assert pids == {name: server.replica_pids(name) for name in fail}
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ RULES: dict[str, Rule] = {
     ),
     "ranges": Rule(
         models.convolution(),
-        {"shape": "(1:4,3,8:32,8:32)", "warm_up": ["(1,3,16,16)"], **BLOCKING},
+        {"shape": "(1:4,3,8:32,8:32)", "warm_up": ["(2,3,16,16)"], **BLOCKING},
         ANY_PICTURE,
         [(1, 3, 8, 8), (4, 3, 32, 32), (2, 3, 9, 31)],
         [

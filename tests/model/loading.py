@@ -9,6 +9,7 @@ import openvino as ov
 
 from deployments.dimensions import parse_shape_rule
 from deployments.model.compiled_shape import CompiledShape
+from deployments.model.renewal import Renewed
 from deployments.model.runtime import BUILT_IN
 from deployments.model.version import Version, VersionSettings
 from deployments.preprocessing_settings import Preprocessing
@@ -58,6 +59,12 @@ def dynamic(version: Version) -> CompiledShape:
 
 def input_shapes(compiled: CompiledShape) -> list[str]:
     return [str(port.partial_shape) for port in compiled._compiled.inputs]
+
+
+def idle(compiled: CompiledShape) -> list[Any]:
+    """Infer requests of it that nobody uses."""
+    requests = compiled._requests
+    return (requests._current if isinstance(requests, Renewed) else requests).idle
 
 
 def tensor(values: Any, datatype: str = "FP32", name: str = "x") -> Tensor:

@@ -73,7 +73,7 @@ class Tampered(CompiledShape):
     """A compilation that counts its inferences, and on which a test has a hand."""
 
     def __init__(self, compiled: CompiledShape) -> None:
-        super().__init__(compiled._compiled, compiled._outputs)
+        super().__init__(compiled._requests, compiled._outputs)
         self.rows: list[int] = []
         self.fails: Callable[[Sequence[Tensor]], bool] = lambda tensors: False
         self.held: threading.Event | None = None

@@ -27,7 +27,7 @@ class Building(CompiledShape):
 
     def __init__(self, new_s: float, again_s: float = 1.0) -> None:
         real = dynamic(loaded(models.add_one()))
-        super().__init__(real._compiled, real._outputs)
+        super().__init__(real._requests, real._outputs)
         self.new_s, self.again_s = new_s, again_s
         self.ran: list[tuple[int, ...]] = []
 

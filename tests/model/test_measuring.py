@@ -18,7 +18,7 @@ class Timed(CompiledShape):
     """A compilation that takes so long for every call, and more than as long for twice the rows."""
 
     def __init__(self, compiled: CompiledShape, call_s: float, row_s: float) -> None:
-        super().__init__(compiled._compiled, compiled._outputs)
+        super().__init__(compiled._requests, compiled._outputs)
         self.call_s, self.row_s = call_s, row_s
         self.calls = 0
 

@@ -11,7 +11,7 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.runtime import Runtime
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
 from tests.model import models
-from tests.model.loading import FLOAT32, assert_same, direct, tensor
+from tests.model.loading import FLOAT32, assert_same, direct, idle, tensor
 from tests.model.models import DATATYPES
 
 RUNTIME = Runtime("CPU", FLOAT32)
@@ -159,14 +159,14 @@ def test_threads_get_their_own_answers_and_no_more_requests_are_kept_than_ran_at
 
     with ThreadPoolExecutor(count) as threads:
         assert [True] * count == list(threads.map(ask, range(count)))
-    assert 1 <= len(compilation._idle) <= count
+    assert 1 <= len(idle(compilation)) <= count
 
 
 def test_one_infer_request_is_enough_for_one_thread() -> None:
     compilation = compiled(models.add_one())
     for n in range(10):
         compilation.infer([tensor([[n] * 4])])
-    assert 1 == len(compilation._idle)
+    assert 1 == len(idle(compilation))
 
 
 def test_what_a_model_remembers_is_forgotten_before_the_next_inference() -> None:
@@ -174,7 +174,7 @@ def test_what_a_model_remembers_is_forgotten_before_the_next_inference() -> None
     remembering = compiled(model)
     for _ in range(3):
         assert_same(direct(model, [x]), remembering.infer([x]))
-    assert 1 == len(remembering._idle)
+    assert 1 == len(idle(remembering))
 
 
 def test_an_infer_request_that_failed_is_not_used_again() -> None:
@@ -184,7 +184,7 @@ def test_an_infer_request_that_failed_is_not_used_again() -> None:
     compilation.infer([x, fits])
     with pytest.raises(CannotInfer, match="OpenVINO reports an error at node 'Reshape_"):
         compilation.infer([x, does_not])
-    assert [] == compilation._idle
+    assert [] == idle(compilation)
     (y,) = compilation.infer([x, fits])
     np.testing.assert_array_equal([[1, 2, 3], [4, 5, 6]], y.data)
 
@@ -205,7 +205,7 @@ def test_after_requests_that_fail_at_a_node_those_with_the_shape_before_are_answ
     def ask(length: int) -> None:
         x = tensor(np.ones((1, 1, length), np.float32))
         if length < 5:
-            with pytest.raises(CannotInfer, match="OpenVINO reports an error at node 'MaxPool_"):
+            with pytest.raises(CannotInfer, match=r"an error at node '(MaxPool|Convolution)_"):
                 compilation.infer([x])
         else:
             (y,) = compilation.infer([x])
@@ -248,7 +248,7 @@ def test_whatever_openvino_raises_is_one_error(monkeypatch: pytest.MonkeyPatch) 
         def create_infer_request(self) -> None:
             raise MemoryError("std::bad_alloc in /some/where.cpp")
 
-    monkeypatch.setattr(compilation, "_compiled", Exhausted())
+    monkeypatch.setattr(compilation._requests, "compiled", Exhausted())
     with pytest.raises(CannotInfer) as failure:
         compilation.infer([tensor([[1, 2, 3, 4]])])
     assert "OpenVINO reports an error" == str(failure.value)

@@ -12,7 +12,7 @@ from deployments.model.compiled_shape import CompiledShape
 from deployments.model.runtime import CannotReshape
 from deployments.tensors import BYTES, Tensor
 from tests.model import models
-from tests.model.loading import direct, loaded, tensor
+from tests.model.loading import direct, idle, loaded, tensor
 from tests.model.serving import PATIENCE_S, Request, assert_answer, counted, serving, values
 
 pytestmark = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "background"])
@@ -174,7 +174,7 @@ async def test_warm_shapes_have_their_compilation_before_the_first_request(
         for key in calls:
             async with served._shapes.use(key) as compiled:
                 assert isinstance(compiled, CompiledShape)
-                assert 1 == len(compiled._idle)  # it has run
+                assert 1 == len(idle(compiled))  # it has run
         await served.ask([values(1, 3, 5, 5)])
         await served.ask([values(2, 3, 6, 6)])
         assert 4 == served.statistics()["hits"]

@@ -147,7 +147,7 @@ def test_a_compilation_for_all_shapes_that_does_not_run_is_not_used(
     def broken_when_open(runtime: Runtime, model: ov.Model) -> CompiledShape:
         compiled = compile_model(runtime, model)
         everything_open = "[?,?]" == str(model.input(0).partial_shape)
-        return Broken(compiled._compiled, runtime.outputs(model)) if everything_open else compiled
+        return Broken(compiled._requests, runtime.outputs(model)) if everything_open else compiled
 
     monkeypatch.setattr(Runtime, "compile", broken_when_open)
     assert loaded(models.add_one()).dynamic is None

@@ -1,0 +1,150 @@
+"""A compilation for open shapes is made anew after an inference failed in it.
+
+Where an inference fails at one node, the CPU plugin has already given the nodes before it that
+request's shapes, but takes them for those of the last inference that succeeded in the same stream.
+The next with the shapes of that one gets outputs of the wrong shape, or is written into memory that
+is too small for it, which may end the process. So:
+
+- a shape that may fail runs while nothing else does: what waits inside of OpenVINO would run in the
+  stream of the one that failed before anybody could know;
+- in what an inference failed in, none begins any more;
+- one that was under way there, because nobody expected that failure, is made again.
+
+In a compilation for fixed shapes all have the same, and none of this is needed.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from deployments.model.infer_requests import Done, InferRequests, run
+from deployments.model.last_shapes import LastShapes, Shapes
+
+_REMEMBERED: Final = 1024
+_RUNS, _REFUSED, _UNKNOWN = "runs", "refused", "unknown"
+
+
+class Turns:
+    """Lets inferences begin in the order in which they come: some of them only alone."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[object] = deque()
+        self._under_way = 0
+        self._alone = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, *, alone: bool) -> Iterator[None]:
+        """Blocks until it may begin."""
+        with self._changed:
+            self._waiting.append(turn := object())
+            while self._waiting[0] is not turn or (self._under_way if alone else self._alone):
+                self._changed.wait()
+            self._waiting.popleft()
+            self._under_way += 1
+            self._alone = alone
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._alone = False
+                self._changed.notify_all()
+
+
+class Renewed:
+    """Infer requests of what `compile_it` compiles for shapes some of which are open.
+
+    For several threads at once, or for `one_thread`.
+    """
+
+    def __init__(
+        self,
+        compile_it: Callable[[], Any],
+        foresee: Callable[[Shapes], bool],
+        *,
+        one_thread: bool = False,
+    ) -> None:
+        """`foresee` says whether it will run at some shapes, as far as that can be told, or raises
+        what shows that it will not. Raises what `compile_it` raises."""
+        self._current = InferRequests(compile_it())
+        self._compile = compile_it
+        self._foresee = foresee
+        self._one_thread = one_thread
+        self._turns = Turns()
+        self._succeeded = LastShapes(_REMEMBERED)
+        self._failed = self._surprised = False
+        self._refusals_hold: bool | None = None
+        self._spoiling = threading.Lock()
+        self._renewing = threading.Lock()
+
+    @property
+    def compiled(self) -> Any:
+        """What is used now."""
+        return self._current.compiled
+
+    def done(self, shapes: Shapes, values: Sequence[Any]) -> Done:
+        """An infer request that ran on inputs of these shapes.
+
+        Raises OpenVINO's errors, and what `foresee` does.
+        """
+        outlook = _RUNS if shapes in self._succeeded else self._outlook(shapes)
+        with self._turns.take(alone=self._surprised or outlook is not _RUNS):
+            requests = self._usable()
+            request = requests.taken(values)
+            try:
+                run(request)
+            except Exception:
+                if self._spoil(requests):  # nobody else did, so it is this one that fails
+                    self._note_failure(outlook)
+                    raise
+        done = Done(request, requests)
+        if requests.spoilt:
+            done = self._done_alone(shapes, values)
+        if outlook is _REFUSED:
+            self._refusals_hold = False
+        self._succeeded.add(shapes)
+        return done
+
+    def _outlook(self, shapes: Shapes) -> str:
+        """Raises what shows that they do not run, where that has shown to be so."""
+        if self._one_thread and not self._failed:
+            return _UNKNOWN  # it is alone anyway
+        try:
+            return _RUNS if self._foresee(shapes) else _UNKNOWN
+        except Exception:
+            if self._refusals_hold:
+                raise
+            return _REFUSED
+
+    def _note_failure(self, outlook: str) -> None:
+        if outlook is _RUNS:
+            self._surprised = True  # what it fails by are values, or shapes of which none can tell
+        if outlook is _REFUSED and self._refusals_hold is None:
+            self._refusals_hold = True  # not so where a branch refuses that is not taken
+
+    def _usable(self) -> InferRequests:
+        if self._current.spoilt:
+            with self._renewing:
+                if self._current.spoilt:
+                    self._current = InferRequests(self._compile())
+                return self._current
+        return self._current
+
+    def _done_alone(self, shapes: Shapes, values: Sequence[Any]) -> Done:
+        """In what nobody else has before it is done."""
+        with self._renewing:
+            done = InferRequests(self._compile()).done(shapes, values)
+            if self._current.spoilt:
+                self._current = done.owner
+            return done
+
+    def _spoil(self, requests: InferRequests) -> bool:
+        """Whether they were not."""
+        with self._spoiling:
+            spoilt, requests.spoilt = requests.spoilt, True
+        self._failed = True
+        return not spoilt
