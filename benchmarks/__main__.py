@@ -14,11 +14,12 @@ from typing import Any
 from benchmarks import plot
 from benchmarks.compiling import PRECISION
 from benchmarks.machine import machine
-from benchmarks.measuring import Plan, Row, repetition
+from benchmarks.measuring import Plan, Row
 from benchmarks.models import ROOT, build_models, default_detector
 from benchmarks.report import report, write_readme
 from benchmarks.results import summary
 from benchmarks.special import special_rows
+from benchmarks.turns import repetition
 from benchmarks.workloads import ARMS, WORKLOADS
 
 
@@ -30,7 +31,9 @@ def parsed() -> argparse.Namespace:
         default=default_detector(),
         help="an IR with the face detector's contract; else the one in ../shared, else `spots`",
     )
-    parser.add_argument("--seconds", type=int, default=8, help="for each measurement")
+    parser.add_argument(
+        "--seconds", type=int, default=8, help="for each arm and workload, in turns"
+    )
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS), help="of %(default)s")
     parser.add_argument("--workloads", default="", help="only those whose name holds this text")
@@ -59,7 +62,9 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     special: list[Row] = []
     for number in range(1, arguments.repetitions + 1):
         print(f"repetition {number} of {arguments.repetitions}", flush=True)
-        rows += [{**row, "repetition": number} for row in repetition(plan)]
+        for row in repetition(plan):
+            print("{workload:38} {arm:12} {requests_per_s:8.1f}/s".format(**row), flush=True)
+            rows.append({**row, "repetition": number})
         found = special_rows(plan, arguments.workloads)
         special += [{**row, "repetition": number} for row in found]
         yield {

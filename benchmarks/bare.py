@@ -1,11 +1,13 @@
 """Arm a, the limit: OpenVINO in a process of its own, asynchronous infer requests, no server.
 
 Every shape has its own static compilation; requests take turns through the shapes and through
-one queue of as many infer requests as the streams keep busy.
+one queue of as many infer requests as the streams keep busy. Each line read is for how many seconds
+to measure, each line written what was measured.
 """
 
 import argparse
 import json
+import sys
 import threading
 import time
 from math import prod
@@ -17,7 +19,7 @@ import psutil
 from benchmarks.bodies import pixels
 from benchmarks.compiling import properties
 
-WARM_UP_S = 1.0
+WARM_UP_S = 0.3
 
 
 def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
@@ -38,7 +40,7 @@ def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
 
 
 def measured(lanes: list[list[Any]], seconds: float) -> dict[str, float]:
-    """Inferences over `seconds`, after a second of warming up, and what they cost."""
+    """Inferences over `seconds`, after a moment of warming up, and what they cost."""
     done = [0] * min(map(len, lanes))
     end = threading.Event()
 
@@ -74,9 +76,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--shapes", type=json.loads, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
-    print(json.dumps(measured(lanes(arguments.model, arguments.shapes), arguments.seconds)))
+    compiled = lanes(arguments.model, arguments.shapes)
+    for line in sys.stdin:
+        print(json.dumps(measured(compiled, float(line))), flush=True)
 
 
 if __name__ == "__main__":

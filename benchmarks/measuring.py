@@ -1,34 +1,23 @@
-"""One repetition: every workload on every arm, one after the other."""
+"""What a running arm does under a workload's load."""
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from benchmarks import wrk
-from benchmarks.arms import SERVING, Target
-from benchmarks.models import ROOT
-from benchmarks.workloads import BARE, Workload
+from benchmarks.arms import Target
+from benchmarks.workloads import Workload
 
 Row: TypeAlias = dict[str, Any]
 WARM_UP_S: Final = 2
 QUIET_POLL_S: Final = 0.05
 
 
-class OutOfShapes(Exception):
-    """Raised when an arm answered more requests than there are shapes it has not seen."""
-
-    def __init__(self, workload: str, answers: int, shapes: int) -> None:
-        super().__init__(f"{workload}: {answers} answers, {shapes} shapes; choose fewer --seconds")
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: workloads by model, arms by name, for so long."""
+    """What is measured: workloads by model, arms by name, for so long in a repetition."""
 
     workloads: Sequence[Workload]
     arms: Sequence[str]
@@ -38,21 +27,25 @@ class Plan:
 
 
 def load(target: Target, workload: Workload, seconds: int, directory: Path) -> Row:
-    """What wrk measures on a running arm, and what the arm itself counts meanwhile.
+    """What is measured in one piece, after a warm-up.
 
-    The measurement begins at the middle of the workload's order, the warm-up at its start, so
-    that with unseen shapes neither sees one of the other's.
+    It begins at the middle of the workload's order, the warm-up at its start.
     """
-    requests, half = wrk.written(workload, directory), len(workload.order) // 2
-    warm_up = wrk.run(target.url, requests, workload.clients, WARM_UP_S)
-    _wait_until_quiet(target)
+    wrk.run(target.url, wrk.written(workload, directory), workload.clients, WARM_UP_S)
+    wait_until_quiet(target)
+    return measured(target, workload, seconds, directory, len(workload.order) // 2)[0]
+
+
+def measured(
+    target: Target, workload: Workload, seconds: int, directory: Path, offset: int
+) -> tuple[Row, int]:
+    """What wrk measures from request `offset` on, and what the arm itself counts meanwhile; and
+    how many answers there were."""
+    requests = wrk.written(workload, directory)
     cpu, counted = target.cpu_seconds(), target.counters()
-    outcome = wrk.run(target.url, requests, workload.clients, seconds, half)
+    outcome = wrk.run(target.url, requests, workload.clients, seconds, offset)
     cpu = target.cpu_seconds() - cpu
-    answers = max(warm_up.answers, outcome.answers) + workload.clients
-    if workload.unseen and answers > half:
-        raise OutOfShapes(workload.name, answers, half)
-    return {
+    row = {
         "requests_per_s": outcome.per_second,
         "p50_ms": outcome.p50_ms,
         "p95_ms": outcome.p95_ms,
@@ -62,9 +55,10 @@ def load(target: Target, workload: Workload, seconds: int, directory: Path) -> R
         "resident_mb": target.resident_bytes() / 1e6,
         **_counted(target.counters(), counted),
     }
+    return row, outcome.answers
 
 
-def _wait_until_quiet(target: Target) -> None:
+def wait_until_quiet(target: Target) -> None:
     """Waits for requests whose clients are gone: where each compiles, they take seconds."""
     while target.counters()["in_flight"]:
         time.sleep(QUIET_POLL_S)
@@ -77,36 +71,3 @@ def _counted(after: dict[str, int], before: dict[str, int]) -> Row:
     if row.get("batches"):
         row["mean_batch"] = (after["requests"] - before["requests"]) / row["batches"]
     return row
-
-
-def bare(model: Path, workload: Workload, seconds: int) -> Row:
-    command = [sys.executable, "-m", "benchmarks.bare", "--model", str(model)]
-    command += ["--shapes", json.dumps(workload.shapes), "--seconds", str(seconds)]
-    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    row: Row = json.loads(ran.stdout)
-    return row
-
-
-def repetition(plan: Plan) -> Iterator[Row]:
-    """The rows of every workload that is for an arm, as they come."""
-    for server in dict.fromkeys(workload.server for workload in plan.workloads):
-        together = [workload for workload in plan.workloads if workload.server == server]
-        for arm in plan.arms:
-            if mine := [workload for workload in together if arm in workload.arms]:
-                yield from _on_arm(arm, mine, plan)
-
-
-def _on_arm(arm: str, workloads: Sequence[Workload], plan: Plan) -> Iterator[Row]:
-    model = plan.models[workloads[0].model]
-    if arm == BARE:
-        for workload in workloads:
-            yield _named(arm, workload, bare(model, workload, plan.seconds))
-        return
-    with SERVING[arm](model, workloads[0], plan.directory) as target:
-        for workload in workloads:
-            yield _named(arm, workload, load(target, workload, plan.seconds, plan.directory))
-
-
-def _named(arm: str, workload: Workload, row: Row) -> Row:
-    print(f"{arm:11} {workload.name:38} {row['requests_per_s']:8.1f}/s", flush=True)
-    return {"workload": workload.name, "arm": arm, **row}

@@ -38,9 +38,9 @@ def _machine(run: dict[str, Any]) -> str:
         f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, {m['kernel']}; Python "
         f"{m['python']}, OpenVINO {m['openvino']}, Ray {m['ray']}. Detector: {run['detector']}, "
         f"in {m['precision']}. "
-        f"{run['seconds']} s for each measurement, {run['repetitions_done']} repetitions; the "
-        "table has medians, the errors of all repetitions, and as spread the throughput's highest "
-        "less its lowest against the median."
+        f"{run['seconds']} s for each arm and workload in each of {run['repetitions_done']} "
+        "repetitions, in turns; the table has medians of the turns, all errors, and as spread the "
+        "distance of the throughput's quartiles against its median."
     )
 
 

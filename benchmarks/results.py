@@ -1,4 +1,4 @@
-"""Medians of the repetitions, and the table of them."""
+"""Medians of the turns, and the table of them."""
 
 import statistics
 from collections import defaultdict
@@ -39,10 +39,18 @@ def _medians(group: Sequence[Row]) -> Row:
     numbers = [key for key, value in group[0].items() if isinstance(value, (int, float))]
     shared = [key for key in numbers if all(key in row for row in group)]
     medians: Row = {key: statistics.median(row[key] for row in group) for key in shared}
-    rates = [row["requests_per_s"] for row in group]
-    medians["spread"] = (max(rates) - min(rates)) / (statistics.median(rates) or 1)
+    low, high = quartiles([row["requests_per_s"] for row in group])
+    medians["spread"] = (high - low) / (medians["requests_per_s"] or 1)
     medians["errors"] = sum(row["errors"] for row in group)
     return medians
+
+
+def quartiles(numbers: Sequence[float]) -> tuple[float, float]:
+    """Between them are half of the numbers."""
+    if len(numbers) == 1:
+        return numbers[0], numbers[0]
+    low, _, high = statistics.quantiles(numbers, method="inclusive")
+    return low, high
 
 
 def table(results: Sequence[Row]) -> str:

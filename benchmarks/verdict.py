@@ -7,7 +7,7 @@ from operator import sub, truediv
 from typing import Final
 
 from benchmarks.measuring import Row
-from benchmarks.results import markdown
+from benchmarks.results import markdown, quartiles
 from benchmarks.special import KNOWN_SHAPE, MEMORY
 from benchmarks.workloads import ANYSHAPE, BARE, CAREFUL, DOCUMENTED, ONE_SHAPE, RELOAD
 
@@ -17,7 +17,7 @@ class Goal:
     """A number that has to be reached, at least or, where `lower` is better, at most.
 
     With two arms it is `value` of the first set against the second's, in one workload and one
-    repetition; without arms it is the ratio that a special measurement gives.
+    turn; without arms it is the ratio that a special measurement gives.
     """
 
     name: str
@@ -69,12 +69,12 @@ GOALS: Final = (
 
 
 def reached(goal: Goal, rows: Sequence[Row], special: Sequence[Row]) -> list[float]:
-    """One number for each repetition in which both arms were measured."""
+    """One number for each turn in which both arms were measured."""
     if goal.arms is None:
         return [row["ratio"] for row in special if row["measurement"] == goal.workload]
     first, second = (
         {
-            row["repetition"]: row[goal.value]
+            (row["repetition"], row["turn"]): row[goal.value]
             for row in rows
             if (row["workload"], row["arm"]) == (goal.workload, arm)
         }
@@ -96,13 +96,13 @@ def judged(goal: Goal, numbers: Sequence[float]) -> str:
 
 
 def verdicts(rows: Sequence[Row], special: Sequence[Row]) -> str:
-    """All goals as a Markdown table, with the median and the extremes of the repetitions."""
+    """All goals as a Markdown table, with the median and the quartiles of the turns."""
     lines = []
     for goal in GOALS:
         numbers = reached(goal, rows, special)
         middle = f"{statistics.median(numbers):.2f}" if numbers else ""
-        ends = f"{min(numbers):.2f} to {max(numbers):.2f}" if numbers else ""
+        ends = "{:.2f} to {:.2f}".format(*quartiles(numbers)) if numbers else ""
         limit = "at most" if goal.lower else "at least"
         must, aim = f"{limit} {goal.must:g}", f"{goal.aim:g}"
         lines.append([goal.name, judged(goal, numbers), middle, ends, must, aim])
-    return markdown(["goal", "verdict", "median", "min to max", "must be", "aim"], 2, lines)
+    return markdown(["goal", "verdict", "median", "quartiles", "must be", "aim"], 2, lines)

@@ -21,6 +21,7 @@ ARMS: Final = (BARE, CAREFUL, RELOAD, MODEL_SERVER, DOCUMENTED, ANYSHAPE)
 
 ZIPF_SHAPES: Final = 50
 ZIPF_DRAWS: Final = 20_000
+SEVERAL_S: Final = 4
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Workload:
 
     Request i has the shape `shapes[order[i]]`; after the last one the order begins anew, unless
     the shapes have to be `unseen`: then there must not be more requests than shapes.
-    `own_server` keeps it away from an arm that other workloads have left traces in.
+    `own_server` keeps it away from an arm that other workloads have left traces in. An arm's
+    turns take `turn_s`: longer where an answer may take seconds, as what begins in a turn and does
+    not end in it does not count.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Workload:
     order: tuple[int, ...] = (0,)
     own_server: bool = False
     unseen: bool = False
+    turn_s: int = 1
 
     @property
     def server(self) -> str:
@@ -76,6 +80,7 @@ WORKLOADS: Final = (
         (BARE, MODEL_SERVER, *ANY_SHAPE),
         order=(0, 1),
         own_server=True,
+        turn_s=SEVERAL_S,
     ),
     Workload(
         "Zipf over 50 shapes, 16 clients",
@@ -85,6 +90,7 @@ WORKLOADS: Final = (
         ANY_SHAPE,
         order=tuple(zipf_order(ZIPF_SHAPES, ZIPF_DRAWS)),
         own_server=True,
+        turn_s=SEVERAL_S,
     ),
     Workload(
         "every request a new shape, 16 clients",
@@ -95,6 +101,7 @@ WORKLOADS: Final = (
         order=tuple(range(len(NEW))),
         own_server=True,
         unseen=True,
+        turn_s=SEVERAL_S,
     ),
     Workload("tiny model, 64 clients", TINY, ((1, 10),), 64, (BARE, *SERVERS)),
     Workload("4 MB output, 4 clients", LARGE_OUTPUT, ((1, 3, 256, 256),), 4, (BARE, *SERVERS)),
