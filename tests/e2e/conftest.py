@@ -21,7 +21,7 @@ FAST_PATH = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
 }
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
-SLOW_LAYERS = 1500
+SLOW_LAYERS = 750
 
 
 def config(models: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
