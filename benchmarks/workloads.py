@@ -44,7 +44,7 @@ class Workload:
     order: tuple[int, ...] = (0,)
     own_server: bool = False
     unseen: bool = False
-    turn_s: int = 1
+    turn_s: int = 2
 
     @property
     def server(self) -> str:

@@ -15,8 +15,7 @@ In a compilation for fixed shapes all have the same, and none of this is needed.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from deployments.model.infer_requests import Done, InferRequests, run
@@ -35,24 +34,30 @@ class Turns:
         self._alone = False
         self._changed = threading.Condition()
 
-    @contextmanager
-    def take(self, *, alone: bool) -> Iterator[None]:
-        """Blocks until it may begin."""
+    def begin(self, *, alone: bool) -> None:
+        """Blocks until it may; `end` is to follow."""
         with self._changed:
-            self._waiting.append(turn := object())
-            while self._waiting[0] is not turn or (self._under_way if alone else self._alone):
-                self._changed.wait()
-            self._waiting.popleft()
+            if self._waiting or not self._may_begin(alone):
+                self._wait(alone)
             self._under_way += 1
             self._alone = alone
-            self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._under_way -= 1
-                self._alone = False
+
+    def end(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._alone = False
+            if self._waiting:
                 self._changed.notify_all()
+
+    def _may_begin(self, alone: bool) -> bool:
+        return not (self._under_way if alone else self._alone)
+
+    def _wait(self, alone: bool) -> None:
+        self._waiting.append(turn := object())
+        while self._waiting[0] is not turn or not self._may_begin(alone):
+            self._changed.wait()
+        self._waiting.popleft()
+        self._changed.notify_all()  # the next one may begin, too, where none is alone
 
 
 class Renewed:
@@ -66,13 +71,16 @@ class Renewed:
         compile_it: Callable[[], Any],
         foresee: Callable[[Shapes], bool],
         *,
+        values_matter: bool = False,
         one_thread: bool = False,
     ) -> None:
         """`foresee` says whether it will run at some shapes, as far as that can be told, or raises
-        what shows that it will not. Raises what `compile_it` raises."""
+        what shows that it will not. Where it cannot be told and `values_matter`, that it did run
+        once shows nothing. Raises what `compile_it` raises."""
         self._current = InferRequests(compile_it())
         self._compile = compile_it
         self._foresee = foresee
+        self._values_matter = values_matter
         self._one_thread = one_thread
         self._turns = Turns()
         self._succeeded = LastShapes(_REMEMBERED)
@@ -91,22 +99,19 @@ class Renewed:
 
         Raises OpenVINO's errors, and what `foresee` does.
         """
-        outlook = _RUNS if shapes in self._succeeded else self._outlook(shapes)
-        with self._turns.take(alone=self._surprised or outlook is not _RUNS):
-            requests = self._usable()
-            request = requests.taken(values)
-            try:
-                run(request)
-            except Exception:
-                if self._spoil(requests):  # nobody else did, so it is this one that fails
-                    self._note_failure(outlook)
-                    raise
-        done = Done(request, requests)
-        if requests.spoilt:
+        known = shapes in self._succeeded
+        outlook = _RUNS if known else self._outlook(shapes)
+        self._turns.begin(alone=self._surprised or outlook is not _RUNS)
+        try:
+            done = self._tried(values, outlook)
+        finally:
+            self._turns.end()
+        if done is None:
             done = self._done_alone(shapes, values)
         if outlook is _REFUSED:
             self._refusals_hold = False
-        self._succeeded.add(shapes)
+        if not known and not (outlook is _UNKNOWN and self._values_matter):
+            self._succeeded.add(shapes)
         return done
 
     def _outlook(self, shapes: Shapes) -> str:
@@ -119,6 +124,19 @@ class Renewed:
             if self._refusals_hold:
                 raise
             return _REFUSED
+
+    def _tried(self, values: Sequence[Any], outlook: str) -> Done | None:
+        """Nothing if another failed meanwhile, so that this one's outputs or error may be due to
+        that."""
+        requests = self._usable()
+        request = requests.taken(values)
+        try:
+            run(request)
+        except Exception:
+            if self._spoil(requests):
+                self._note_failure(outlook)
+                raise
+        return None if requests.spoilt else Done(request, requests)
 
     def _note_failure(self, outlook: str) -> None:
         if outlook is _RUNS:

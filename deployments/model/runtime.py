@@ -43,6 +43,8 @@ DATATYPES: Final = {
 }
 _DYNAMIC_EXECUTORS: Final = 64
 _PRECISION_SETTINGS: Final = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
+_SIZES: Final = (ov.Type.i32, ov.Type.i64)
+"""Inputs of these types may hold sizes: the target of a Reshape, say."""
 _STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
 """Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
 
@@ -219,8 +221,12 @@ class Runtime:
 
     def _requests(self, model: ov.Model, compile_it: Callable[[], Any]) -> InferRequests | Renewed:
         if model.is_dynamic():
-            foresee = partial(self._foreseen_to_run, model)
-            return Renewed(compile_it, foresee, one_thread=self._one_thread)
+            return Renewed(
+                compile_it,
+                partial(self._foreseen_to_run, model),
+                values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
+                one_thread=self._one_thread,
+            )
         return InferRequests(compile_it())
 
     def _foreseen_to_run(self, model: ov.Model, shapes: Shapes) -> bool:

@@ -21,7 +21,7 @@ from benchmarks.workloads import BARE, CAREFUL, RELOAD, WORKLOADS, Workload
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
 (TINY,) = (workload for workload in WORKLOADS if workload.name.startswith("tiny"))
 PATIENCE_S = 10
-FEW_CLIENTS = replace(TINY, clients=2, arms=(BARE, CAREFUL, RELOAD))
+FEW_CLIENTS = replace(TINY, clients=2, arms=(BARE, CAREFUL, RELOAD), turn_s=1)
 
 
 @pytest.fixture

@@ -66,10 +66,10 @@ class Held:
 class Compiler:
     """All that was compiled, and the shapes at which it was asked whether they run."""
 
-    def __init__(self, *, one_thread: bool = False) -> None:
+    def __init__(self, **more: bool) -> None:
         self.compiled: list[Compiled] = []
         self.foreseen: list[Shapes] = []
-        self.renewed = Renewed(self.compile_it, self.foresee, one_thread=one_thread)
+        self.renewed = Renewed(self.compile_it, self.foresee, **more)
 
     def compile_it(self) -> Compiled:
         self.compiled.append(Compiled())
@@ -170,6 +170,13 @@ def test_what_may_fail_runs_alone(compiler: Compiler) -> None:
     assert not together(compiler, LOST, ONE)
 
 
+def test_where_values_matter_what_cannot_be_told_runs_alone_every_time() -> None:
+    compiler = Compiler(values_matter=True)
+    for _ in range(2):
+        assert not together(compiler, ONE, EMPTY)
+    assert together(compiler, ONE, OTHER)
+
+
 def test_where_a_shape_that_should_run_fails_all_run_alone(compiler: Compiler) -> None:
     compiler.ask(ONE)
     assert together(compiler, ONE, ONE)
@@ -226,10 +233,11 @@ def test_nobody_waits_for_ever() -> None:
     first, begun = threading.Event(), threading.Event()
 
     def work(name: str, alone: bool) -> None:
-        with turns.take(alone=alone):
-            order.append(name)
-            begun.set()
-            assert first.wait(PATIENCE_S)
+        turns.begin(alone=alone)
+        order.append(name)
+        begun.set()
+        assert first.wait(PATIENCE_S)
+        turns.end()
 
     names = [("shared", False), ("alone", True), ("later", False), ("alone again", True)]
     threads = []
@@ -292,8 +300,9 @@ def test_shapes_that_fail_between_others_change_no_answer(streams: int) -> None:
     ask_many(streams, ask)
 
 
-def test_values_that_fail_between_others_change_no_answer() -> None:
-    compilation = compiled(models.to_shape(), [(ANY,), (Dim(2, 2),)], 1)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_values_that_fail_between_others_change_no_answer(streams: int) -> None:
+    compilation = compiled(models.to_shape(), [(ANY,), (Dim(2, 2),)], streams)
 
     def ask(chance: random.Random) -> None:
         for _ in range(100):
@@ -307,7 +316,7 @@ def test_values_that_fail_between_others_change_no_answer() -> None:
             (output,) = compilation.infer([tensor(x), target])
             np.testing.assert_array_equal(x.reshape(rows, -1), array(output))
 
-    ask_many(1, ask)
+    ask_many(streams, ask)
 
 
 def array(output: Tensor) -> Any:
