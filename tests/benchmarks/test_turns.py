@@ -1,7 +1,6 @@
 """Arms take turns with the load, and are gone afterwards."""
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,26 +16,16 @@ from benchmarks.measuring import Plan
 from benchmarks.models import build_models
 from benchmarks.turns import OutOfShapes, repetition
 from benchmarks.workloads import BARE, CAREFUL, RELOAD, WORKLOADS, Workload
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
 (TINY,) = (workload for workload in WORKLOADS if workload.name.startswith("tiny"))
-PATIENCE_S = 10
 FEW_CLIENTS = replace(TINY, clients=2, arms=(BARE, CAREFUL, RELOAD), turn_s=1)
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     return Plan([FEW_CLIENTS], (BARE, CAREFUL, RELOAD), build_models(tmp_path, None), 2, tmp_path)
-
-
-def stops(process: psutil.Process) -> bool:
-    """A signal takes its time to arrive at all threads."""
-    deadline = time.monotonic() + PATIENCE_S
-    while process.status() != psutil.STATUS_STOPPED:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_arms_take_turns_and_only_one_runs(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +43,7 @@ def test_arms_take_turns_and_only_one_runs(plan: Plan, monkeypatch: pytest.Monke
     for row in repetition(plan):
         rows.append(row)
         assert 2 == len(started)
-        assert all(map(stops, started)), "until their next turn"
+        until(lambda: all(process.status() == psutil.STATUS_STOPPED for process in started))
     order = [BARE, CAREFUL, RELOAD, RELOAD, CAREFUL, BARE]
     assert [*zip(order, (0, 0, 0, 1, 1, 1), strict=True)] == [(r["arm"], r["turn"]) for r in rows]
     assert all(row["requests_per_s"] > 0 for row in rows)

@@ -13,7 +13,7 @@ from deployments.model.renewal import Renewed
 from deployments.model.runtime import BUILT_IN
 from deployments.model.version import Version, VersionSettings
 from deployments.preprocessing_settings import Preprocessing
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
+from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
 
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -73,6 +73,11 @@ def tensor(values: Any, datatype: str = "FP32", name: str = "x") -> Tensor:
         return Tensor(name, BYTES, strings.shape, strings.ravel().tolist())
     array = np.array(values, NUMPY_DTYPES[datatype])
     return Tensor(name, datatype, array.shape, array)
+
+
+def array(output: Tensor) -> Array:
+    assert not isinstance(output.data, list)
+    return output.data
 
 
 def direct(model: ov.Model, tensors: Sequence[Tensor]) -> list[Any]:

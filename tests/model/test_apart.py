@@ -24,7 +24,8 @@ from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Array, Tensor
 from tests.loops import PATIENCE_S
 from tests.model import models
-from tests.model.loading import FLOAT32, direct, tensor
+from tests.model.loading import FLOAT32, array, direct, tensor
+from tests.waiting import until
 
 Saved = Callable[[ov.Model], Recipe]
 
@@ -62,13 +63,6 @@ def pool(recipe: Recipe, count: int = 2) -> Iterator[Apart]:
         apart.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
-
-
 def wake_up(apart: Apart, row: list[Tensor]) -> None:
     """With as many new shapes as it takes; then all of its processes are there."""
     for _ in range(4):
@@ -79,11 +73,6 @@ def wake_up(apart: Apart, row: list[Tensor]) -> None:
 def row(*shape: int) -> list[Tensor]:
     values = np.random.default_rng(sum(shape)).random(shape, np.float32)
     return [tensor(values, name="x")]
-
-
-def array(output: Tensor) -> Array:
-    assert not isinstance(output.data, list)
-    return output.data
 
 
 def ours() -> set[int]:

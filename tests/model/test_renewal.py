@@ -15,9 +15,9 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.last_shapes import LastShapes, Shapes
 from deployments.model.renewal import Renewed, Turns
 from deployments.model.runtime import Runtime
-from deployments.tensors import Tensor
 from tests.model import models
-from tests.model.loading import FLOAT32, tensor
+from tests.model.loading import FLOAT32, array, tensor
+from tests.waiting import until
 
 PATIENCE_S = 10
 ANY = Dim(0, None)
@@ -203,11 +203,7 @@ def test_one_that_fails_after_another_had_is_tried_where_none_has(compiler: Comp
     for shapes in (ONE, OTHER):
         compiler.ask(shapes)
 
-    class FailsOnce(Held):
-        pass
-
-    held = FailsOnce()
-    wait = Request.wait
+    held, wait = Held(), Request.wait
 
     def wait_or_fail(request: Request) -> None:
         wait(request)
@@ -245,9 +241,7 @@ def test_nobody_waits_for_ever() -> None:
         threads.append(threading.Thread(target=work, args=(name, alone)))
         threads[-1].start()
         assert begun.wait(PATIENCE_S)
-        deadline = threading.Event()
-        while len(turns._waiting) < count and not deadline.wait(0.01):
-            pass
+        until(lambda count=count: len(turns._waiting) == count)  # type: ignore[misc]
     assert ["shared"] == order
     first.set()
     for thread in threads:
@@ -317,8 +311,3 @@ def test_values_that_fail_between_others_change_no_answer(streams: int) -> None:
             np.testing.assert_array_equal(x.reshape(rows, -1), array(output))
 
     ask_many(streams, ask)
-
-
-def array(output: Tensor) -> Any:
-    assert not isinstance(output.data, list)
-    return output.data
