@@ -18,7 +18,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 _BUSY_S: Final = 1.0
 _IDLE_S: Final = 1.0
-_LIFE_S: Final = 2.0
+_KEPT_S: Final = 60.0
 _CONNECT_S: Final = 5.0
 _PAUSE_S: Final = 60.0
 _REMEMBERED_KEYS: Final = 1024
@@ -38,7 +38,7 @@ class Lane:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._reply: asyncio.Future[Any] | None = None
-        self.opened = self.used = time.monotonic()
+        self.used = time.monotonic()
         self._retired = False
         wire.received, wire.lost = self._received, self._lost
 
@@ -124,19 +124,23 @@ class Lanes:
     `attend` is the long call through the handle, given the meeting point's name, the token and
     the key; it returns why the replica cannot connect, or nothing once the lane has ended. A key
     gets lanes, as many as it has batches under way, when it is asked for twice within a second,
-    and loses those that are idle for as long. All other keys share some.
+    and loses those that are idle for as long. All other keys share some, from the second within a
+    minute on. The lane that was used last is one of these then, and stays for a minute: who asks
+    now and then does not wait for the handle.
 
-    A lane lives for two seconds; then its successor asks Serve anew, so that a replica that is to
-    leave is left; where there is none, it is left alone after twice that time.
+    As soon as Serve does not name the replica any more, `named`, its lanes end with their calls,
+    for which it waits.
     """
 
     def __init__(
         self,
         meeting: MeetingPoint,
         attend: Callable[[str, bytes, ShapeKey], Awaitable[str | None]],
+        named: Callable[[], bool] = lambda: True,
     ) -> None:
         self._meeting = meeting
         self._attend = attend
+        self._named = named
         self._lanes: dict[ShapeKey, list[Lane]] = {}
         self._opening: dict[ShapeKey, int] = {}
         self._asked: OrderedDict[ShapeKey, float] = OrderedDict()
@@ -150,21 +154,19 @@ class Lanes:
     def idle(self, key: ShapeKey) -> Lane | None:
         """A lane for a batch of this shape, None if it has to go through the handle."""
         now = time.monotonic()
-        often = self._often(key, now)
+        often = self._asked_within(_BUSY_S, key, now)
         if (own := self._of(key, key, IN_FLIGHT if often else 0, now)) is not None:
             return own
-        sharing = not often and self._often(_OTHERS, now)
+        sharing = not often and self._asked_within(_KEPT_S, _OTHERS, now)
         return self._of(_OTHERS, key, _SHARED_LANES if sharing else 0, now)
 
     def _of(self, group: ShapeKey, key: ShapeKey, most: int, now: float) -> Lane | None:
         """An idle lane of this group; where all are busy, one more is opened, up to `most`."""
         lanes = [lane for lane in self._lanes.get(group, ()) if lane.open]
-        young = sum(now - lane.opened < _LIFE_S for lane in lanes)
         wanted = min(sum(lane.busy for lane in lanes) + 1, most)
-        if young + self._opening.get(group, 0) < wanted:
+        if len(lanes) + self._opening.get(group, 0) < wanted:
             self._start_opening(group, key, now)
-        usable = (lane for lane in lanes if not lane.busy and now - lane.opened < 2 * _LIFE_S)
-        return next(usable, None)
+        return next((lane for lane in lanes if not lane.busy), None)
 
     def drop(self) -> None:
         """Closes the lanes after their calls: a replica that was lost may have more than one."""
@@ -181,13 +183,14 @@ class Lanes:
         for call in self._calls:
             call.cancel()
 
-    def _often(self, key: ShapeKey, now: float) -> bool:
+    def _asked_within(self, seconds: float, key: ShapeKey, now: float) -> bool:
+        """Whether the key was asked for in the last seconds; it is now."""
         before = self._asked.get(key, float("-inf"))
         self._asked[key] = now
         self._asked.move_to_end(key)
         if len(self._asked) > _REMEMBERED_KEYS:
             self._asked.popitem(last=False)
-        return now - before < _BUSY_S
+        return now - before < seconds
 
     def _start_opening(self, group: ShapeKey, key: ShapeKey, now: float) -> None:
         if now < self._paused_until or len(self) + sum(self._opening.values()) >= _MOST_LANES:
@@ -229,27 +232,28 @@ class Lanes:
         logger.warning("no direct connection: %s", reason)
 
     def _add(self, group: ShapeKey, lane: Lane) -> None:
-        lanes = self._lanes.setdefault(group, [])
-        # It comes in the place of one whose time is over.
-        for old in [old for old in lanes if lane.opened - old.opened >= _LIFE_S][:1]:
-            lanes.remove(old)
-            old.retire()
-        lanes.append(lane)
+        self._lanes.setdefault(group, []).append(lane)
         if self._sweeping is None:
             self._sweep()
 
     def _sweep(self) -> None:
         """Closes what has been idle, twice in that time; ends when no lane is left."""
+        if not self._named():
+            self.drop()
         now = time.monotonic()
-        for key, lanes in list(self._lanes.items()):
+        there = (lane for lanes in self._lanes.values() for lane in lanes if lane.open)
+        latest = max(there, key=lambda lane: (lane.busy, lane.used), default=None)
+        left: dict[ShapeKey, list[Lane]] = {}
+        for key, lanes in self._lanes.items():
             for lane in lanes:
-                if not lane.busy and now - lane.used > _IDLE_S:
+                idle_s = 0.0 if lane.busy else now - lane.used
+                if idle_s > (_KEPT_S if lane is latest else _IDLE_S):
                     lane.close()
-            self._lanes[key] = [lane for lane in lanes if lane.open or lane.busy]
-            if not self._lanes[key]:
-                del self._lanes[key]
+                if lane.open or lane.busy:
+                    left.setdefault(_OTHERS if idle_s > _IDLE_S else key, []).append(lane)
+        self._lanes = left
         loop = asyncio.get_running_loop()
-        self._sweeping = loop.call_later(_IDLE_S / 2, self._sweep) if self._lanes else None
+        self._sweeping = loop.call_later(_IDLE_S / 2, self._sweep) if left else None
 
     def _keep(self, work: "asyncio.Future[Any]") -> None:
         self._calls.add(work)

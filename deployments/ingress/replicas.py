@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import ray
 from ray.exceptions import RayError
+from ray.serve._private.common import ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -130,10 +131,13 @@ class RayReplicas:
         elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
             reply = await self._call(self._by_message, call, route)
         else:
+            self._serve.count_at(route.replica, 1)
             try:
                 reply = await lane.call(call)
             except LaneLost:
                 raise ReplicaDied("its connection ended") from None
+            finally:
+                self._serve.count_at(route.replica, -1)
         return reply
 
     def _lanes_of(self, route: Route) -> Lanes | None:
@@ -141,16 +145,17 @@ class RayReplicas:
             return None
         lanes = self._lanes.get(route)
         if lanes is None:
-            self._drop_gone()
-            lanes = self._lanes[route] = Lanes(self._meeting, partial(self._attended, route))
+            for gone in [known for known in self._lanes if not self._named(known)]:
+                self._lanes.pop(gone).drop()
+            lanes = self._lanes[route] = Lanes(
+                self._meeting, partial(self._attended, route), partial(self._named, route)
+            )
         return lanes
 
-    def _drop_gone(self) -> None:
-        """Closes, after their calls, the lanes of replicas that Serve does not name any more."""
+    def _named(self, route: Route) -> bool:
+        """Whether Serve still names the replica of the route."""
         affinity = self._serve.affinity
-        for route in list(self._lanes):
-            if affinity is not None and route.replica not in affinity:
-                self._lanes.pop(route).drop()
+        return affinity is None or route.replica in affinity
 
     async def _alive(self, route: Route, by_reference: bool) -> bool:
         """Whether the replica of the route, any if it names none, gives a sign of life in the way
@@ -181,8 +186,13 @@ class RayReplicas:
         return number
 
     async def _attended(self, route: Route, name: str, token: bytes, key: ShapeKey) -> str | None:
-        reason: str | None = await self._call(self._attend, name, token, route)
-        return reason
+        # Serve counts it as a call that is under way. A lane is idle most of its time.
+        self._serve.count_at(route.replica, -1)
+        try:
+            reason: str | None = await self._call(self._attend, name, token, route)
+            return reason
+        finally:
+            self._serve.count_at(route.replica, 1)
 
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
         """What each replica answers. Raises TimeoutError, ReplicaDied."""
@@ -238,6 +248,12 @@ class _Serve:
         if self._metrics is not None:
             self._metrics.num_queued_requests += others - self._counted
         self._counted = others
+
+    def count_at(self, replica: str | None, calls: int) -> None:
+        """So many more are under way at the replica than Serve has counted there."""
+        if replica is not None and self._metrics is not None:
+            counts = self._metrics.num_requests_sent_to_replicas
+            counts[ReplicaID(replica, self._metrics._deployment_id)] += calls
 
 
 def _is_on_this_loop(router: object) -> bool:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tests.e2e.conftest import config
@@ -17,7 +18,11 @@ SIDES = range(32, 44)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    wanted = config([{"name": "spots", "source": "builtin:spots", "reshape": "blocking"}])
+    models = [
+        {"name": "spots", "source": "builtin:spots", "reshape": "blocking"},
+        {"name": "rare", "source": "builtin:spots", "reshape": "blocking"},
+    ]
+    wanted = config(models)
     scaling = {
         "min_replicas": 2,
         "max_replicas": 3,
@@ -26,7 +31,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "look_back_period_s": 2,
         "metrics_interval_s": 0.5,
     }
-    wanted["applications"][0]["deployments"] = [{"name": "spots", "autoscaling_config": scaling}]
+    to_zero = {
+        **scaling,
+        "min_replicas": 0,
+        "initial_replicas": 1,
+        "max_replicas": 1,
+        "downscale_delay_s": 0,
+    }
+    wanted["applications"][0]["deployments"] = [
+        {"name": "spots", "autoscaling_config": scaling},
+        {"name": "rare", "autoscaling_config": to_zero},
+    ]
     with running(wanted, tmp_path_factory.mktemp("pair")) as server:
         end = time.monotonic() + 60
         while len(compiles(server)) < 2 and time.monotonic() < end:
@@ -34,11 +49,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def infer(server: Server, side: int) -> int:
+def infer(server: Server, side: int, model: str = "spots") -> int:
     data = np.zeros((1, 3, side, side), np.float32)
     request = {"name": "data", "shape": data.shape, "datatype": "FP32", "data": data.tolist()}
     reply = httpx.post(
-        f"{server.url}/v2/models/spots/infer", json={"inputs": [request]}, timeout=60, verify=NO_TLS
+        f"{server.url}/v2/models/{model}/infer",
+        json={"inputs": [request]},
+        timeout=60,
+        verify=NO_TLS,
     )
     return reply.status_code
 
@@ -64,3 +82,14 @@ def test_requests_that_wait_in_the_ingress_count_for_autoscaling(pair: Server) -
         while time.monotonic() < end and len(compiles(pair)) < 3:
             assert {200} == set(clients.map(lambda _: infer(pair, SIDES[0]), range(128)))
     assert 3 == len(compiles(pair))
+
+
+def test_a_connection_that_is_kept_for_a_minute_keeps_no_replica(pair: Server) -> None:
+    for _ in range(10):  # the first may wait for a replica
+        assert 200 == infer(pair, SIDES[0], "rare")
+    (pid,) = pair.replica_pids("rare")
+    end = time.monotonic() + 45
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert 200 == infer(pair, SIDES[0], "rare")

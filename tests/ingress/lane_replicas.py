@@ -66,10 +66,11 @@ class Replica:
 
 
 class Scene:
-    def __init__(self, meeting: MeetingPoint, lanes: Lanes, replica: Replica) -> None:
-        self.meeting = meeting
-        self.lanes = lanes
-        self.replica = replica
+    def __init__(self) -> None:
+        self.meeting = MeetingPoint()
+        self.replica = Replica()
+        self.named = True
+        self.lanes = Lanes(self.meeting, self.replica.attend, lambda: self.named)
 
     async def lane(self, key: ShapeKey = KEY) -> Lane:
         """A lane that has been opened because of the key's need."""
@@ -98,9 +99,8 @@ class Scene:
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
-    meeting, replica = MeetingPoint(), Replica()
-    lanes = Lanes(meeting, replica.attend)
-    yield Scene(meeting, lanes, replica)
-    lanes.close()
-    await meeting.close()
-    await until(lambda: not (replica.attending or lanes._calls or meeting._expected))
+    at = Scene()
+    yield at
+    at.lanes.close()
+    await at.meeting.close()
+    await until(lambda: not (at.replica.attending or at.lanes._calls or at.meeting._expected))

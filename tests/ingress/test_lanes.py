@@ -8,7 +8,7 @@ from deployments.ingress import lanes as module
 from deployments.ingress.batching import IN_FLIGHT
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.lanes import attend
-from tests.ingress.lane_replicas import KEY, OTHER, Clock, Replica, scene
+from tests.ingress.lane_replicas import KEY, OTHER, Clock, Replica, Scene, scene
 from tests.lane_peers import echo
 from tests.loops import on_both_loops, settled, until
 
@@ -18,6 +18,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """And no lanes that keys share: those are in test_lanes_shared."""
     monkeypatch.setattr(module, "_SHARED_LANES", 0)
     return Clock(monkeypatch)
+
+
+async def swept(at: Scene) -> None:
+    """Idle lanes have been looked at once more."""
+    before = at.lanes._sweeping
+    await until(lambda: at.lanes._sweeping is not before)
 
 
 def many_keys(count: int) -> list[ShapeKey]:
@@ -136,58 +142,7 @@ async def test_opening_runs_in_a_context_of_its_own() -> None:
 
 
 @on_both_loops
-async def test_after_its_life_a_lane_serves_until_its_successor_is_there(clock: Clock) -> None:
-    async with scene() as at:
-        old = await at.lane()
-        clock.passes(1.99)
-        assert at.lanes.idle(KEY) is old
-        clock.passes(0.02)
-        assert at.lanes.idle(KEY) is old
-        assert at.lanes.idle(KEY) is old  # within a second: it is opened now, at the latest
-        await at.opened()
-        new = at.lanes.idle(KEY)
-        assert new is not None
-        assert new is not old
-        assert not old.open
-        await at.attending(1)
-        assert 1 == len(at.lanes)
-
-
-@on_both_loops
-async def test_a_busy_lane_answers_before_its_successor_takes_its_place(clock: Clock) -> None:
-    async with scene() as at:
-        old = await at.lane()
-        call = await at.call(old)
-        clock.passes(2.5)
-        at.lanes.idle(KEY)
-        at.lanes.idle(KEY)
-        await at.opened()
-        assert old.open
-        assert at.lanes.idle(KEY) not in (old, None)
-        at.answer("last")
-        assert "last" == await call
-        assert not old.open
-
-
-@on_both_loops
-async def test_without_a_successor_a_lane_is_left_alone_after_twice_its_life(
-    clock: Clock,
-) -> None:
-    async with scene() as at:
-        old = await at.lane()
-        call = await at.call(old)
-        at.replica.open.clear()
-        clock.passes(3.99)
-        at.answer()
-        await call
-        assert at.lanes.idle(KEY) is old
-        clock.passes(0.02)
-        assert at.lanes.idle(KEY) is None
-        at.replica.open.set()
-
-
-@on_both_loops
-async def test_lanes_that_are_idle_are_closed_and_then_nothing_is_left(clock: Clock) -> None:
+async def test_of_lanes_that_are_idle_only_the_last_is_kept_and_not_for_ever(clock: Clock) -> None:
     async with scene() as at:
         idle, busy = await at.lane(KEY), await at.lane(OTHER)
         call = await at.call(busy)
@@ -197,14 +152,80 @@ async def test_lanes_that_are_idle_are_closed_and_then_nothing_is_left(clock: Cl
         await until(lambda: 1 == len(at.lanes))
         at.answer()
         await call
-        await settled()
+        clock.passes(59.9)
+        await swept(at)
         assert busy.open
-        clock.passes(1.1)
+        clock.passes(0.2)
         await at.attending(0)
         await until(lambda: at.lanes._sweeping is None)
         assert 0 == len(at.lanes)
         await until(lambda: not at.lanes._calls)
         await at.lane(KEY)  # and it begins anew
+
+
+@on_both_loops
+async def test_the_lane_that_was_used_last_is_kept_whatever_its_key(clock: Clock) -> None:
+    async with scene() as at:
+        first, second = await at.lane(KEY), await at.lane(OTHER)
+        for lane in (second, first):
+            clock.passes(0.1)
+            call = await at.call(lane)
+            at.answer()
+            await call
+        clock.passes(1.1)
+        await at.attending(1)
+        assert first.open
+        for key in (OTHER, KEY, *many_keys(3)):
+            assert at.lanes.idle(key) is first
+
+
+@on_both_loops
+async def test_a_key_that_comes_often_again_gets_lanes_beside_the_one_that_was_kept(
+    clock: Clock,
+) -> None:
+    async with scene() as at:
+        kept = await at.lane()
+        clock.passes(1.1)
+        await swept(at)
+        assert at.lanes.idle(KEY) is kept
+        assert at.lanes.idle(KEY) is kept  # and asks for its own with that
+        await at.opened()
+        own = at.lanes.idle(KEY)
+        assert own not in (kept, None)
+        call = await at.call(own)
+        at.answer()
+        await call
+        clock.passes(1.1)
+        await at.attending(1)
+        assert own.open
+
+
+@on_both_loops
+async def test_lanes_are_as_old_as_they_get(clock: Clock) -> None:
+    async with scene() as at:
+        lane = await at.lane()
+        for _ in range(100):
+            clock.passes(0.9)
+            assert at.lanes.idle(KEY) is lane
+            call = await at.call(lane)
+            at.answer()
+            await call
+        await settled()
+        assert 1 == len(at.replica.keys)
+
+
+@on_both_loops
+async def test_lanes_to_a_replica_that_serve_does_not_name_any_more_end_with_their_calls() -> None:
+    async with scene() as at:
+        idle, busy = await at.lane(KEY), await at.lane(OTHER)
+        call = await at.call(busy)
+        at.named = False
+        await at.attending(1)
+        assert not idle.open
+        await swept(at)
+        at.answer()
+        assert "reply" == await call
+        await at.attending(0)
 
 
 @on_both_loops

@@ -42,7 +42,7 @@ async def test_keys_that_come_seldom_have_none(clock: Clock) -> None:
         for number in range(5):
             assert at.lanes.idle(new_key(number)) is None
             await settled()
-            clock.passes(1.01)
+            clock.passes(60.1)
         assert [] == at.replica.keys
 
 
@@ -80,9 +80,23 @@ async def test_a_key_that_comes_often_gets_its_own_and_uses_the_shared_ones_unti
 
 
 @on_both_loops
-async def test_shared_lanes_that_are_idle_are_closed(clock: Clock) -> None:
+async def test_keys_that_come_now_and_then_share_a_lane(clock: Clock) -> None:
     async with scene() as at:
         await shared(at)
-        clock.passes(1.1)
+        for number in range(2, 6):
+            clock.passes(50)
+            lane = at.lanes.idle(new_key(number))
+            assert lane is not None
+            call = await at.call(lane)
+            at.answer()
+            await call
+        assert [new_key(1)] == at.replica.keys
+
+
+@on_both_loops
+async def test_a_shared_lane_that_is_idle_is_closed(clock: Clock) -> None:
+    async with scene() as at:
+        await shared(at)
+        clock.passes(60.1)
         await at.attending(0)
         await until(lambda: 0 == len(at.lanes))

@@ -1,14 +1,16 @@
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import ray
 from ray.exceptions import RayActorError
-from ray.serve._private.common import DeploymentID
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -19,6 +21,7 @@ from deployments.crossing import (
     BatchReply,
     Member,
     Referenced,
+    Route,
     Unreachable,
 )
 from deployments.errors import InferenceFailed, ModelUnavailable
@@ -30,6 +33,7 @@ from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
 from deployments.lanes import attend
+from deployments.routing_facts import RoutingFacts
 from deployments.shape_records import CacheBounds, ShapesReport
 from tests.ingress.lane_replicas import KEY, Clock
 from tests.loops import on_both_loops, until
@@ -39,7 +43,8 @@ CALL = BatchCall("1", KEY, (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
 REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
 LOADING = ModelUnavailable("model", "it is being loaded")
 FAILED = InferenceFailed("model", "no")
-NOBODY = DeploymentUnavailableError(DeploymentID("model", "app"))
+DEPLOYMENT = DeploymentID("model", "app")
+NOBODY = DeploymentUnavailableError(DEPLOYMENT)
 
 
 class Serve:
@@ -92,11 +97,50 @@ class Serve:
         return sum(name == "infer" for name, _ in self.calls)
 
 
+class CountingServe(Serve):
+    """Counts the calls under way at its only replica, as Serve does for its autoscaling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[ReplicaID] = Counter()
+        self.counted_in_calls: list[int] = []
+        self.affinity = ShapeAffinity()
+        self.affinity.set_replicas({"first": RoutingFacts()}, near={"first"})
+        metrics = SimpleNamespace(
+            num_queued_requests=0,
+            num_requests_sent_to_replicas=self.counts,
+            _deployment_id=DEPLOYMENT,
+        )
+        router = SimpleNamespace(
+            _metrics_manager=metrics, _request_router=SimpleNamespace(affinity=self.affinity)
+        )
+        self._router = SimpleNamespace(
+            _asyncio_loop=asyncio.get_running_loop(), _asyncio_router=router
+        )
+
+    async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
+        self.counts[ReplicaID("first", DEPLOYMENT)] += 1
+        try:
+            return await super().call(name, by_reference, *arguments)
+        finally:
+            self.counts[ReplicaID("first", DEPLOYMENT)] -= 1
+
+    async def answer(self, call: Any) -> Any:
+        self.counted_in_calls.append(self.counted)
+        return await super().answer(call)
+
+    @property
+    def counted(self) -> int:
+        assert set(self.counts) <= {ReplicaID("first", DEPLOYMENT)}
+        return self.counts.total()
+
+
 class Method:
     def __init__(self, serve: Serve, name: str, by_reference: bool) -> None:
         self.remote: Callable[..., Awaitable[Any]] = lambda *arguments: serve.call(
             name, by_reference, *arguments
         )
+        self._router = getattr(serve, "_router", None)
 
 
 class Replies:
@@ -112,13 +156,13 @@ def ray_replicas(serve: Serve, meeting: MeetingPoint | None = None) -> RayReplic
 
 
 @asynccontextmanager
-async def with_a_lane(serve: Serve) -> AsyncIterator[RayReplicas]:
+async def with_a_lane(serve: Serve, route: Route = ANY_ROUTE) -> AsyncIterator[RayReplicas]:
     """Replicas that have a lane for the key, after two calls through the handle."""
     meeting = MeetingPoint()
     replicas = ray_replicas(serve, meeting)
     for _ in range(2):
-        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
-    lanes = replicas._lanes[ANY_ROUTE]
+        assert REPLY == await replicas.infer(CALL, route, by_reference=False)
+    lanes = replicas._lanes[route]
     await until(lambda: 1 == len(lanes))
     assert [] == serve.taken
     yield replicas
@@ -152,6 +196,28 @@ async def test_a_batch_takes_a_lane_where_there_is_one() -> None:
         assert [CALL] * 5 == serve.taken
         assert isinstance(serve.taken[0], BatchCall)
         assert [("attend", False)] == [call for call in serve.calls if call[0] == "attend"]
+
+
+@on_both_loops
+async def test_serve_counts_lanes_at_their_replica_while_they_are_used() -> None:
+    serve, route = CountingServe(), Route("first", near=True)
+    async with with_a_lane(serve, route) as replicas:
+        assert (1, 0) == (serve.attending, serve.counted)
+        await replicas.infer(CALL, route, by_reference=False)
+        assert ([1], 0) == (serve.counted_in_calls, serve.counted)
+        serve.over_lane = ZeroDivisionError()
+        with pytest.raises(ReplicaDied):
+            await replicas.infer(CALL, route, by_reference=False)
+        assert ([1, 1], 0) == (serve.counted_in_calls, serve.counted)
+
+
+@on_both_loops
+async def test_lanes_to_a_replica_that_serve_does_not_name_any_more_end() -> None:
+    serve, route = CountingServe(), Route("first", near=True)
+    async with with_a_lane(serve, route):
+        serve.affinity.set_replicas({"second": RoutingFacts()}, near={"second"})
+        await until(lambda: 0 == serve.attending)
+        assert 0 == serve.counted
 
 
 @on_both_loops
