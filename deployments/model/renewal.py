@@ -16,13 +16,21 @@ In a compilation for fixed shapes all have the same, and none of this is needed.
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from typing import Any, Final
 
 from deployments.model.infer_requests import Done, InferRequests, run
 from deployments.model.last_shapes import LastShapes, Shapes
 
 _REMEMBERED: Final = 1024
-_RUNS, _REFUSED, _UNKNOWN = "runs", "refused", "unknown"
+
+
+class _Outlook(Enum):
+    """What is known of some shapes before an inference at them."""
+
+    RUNS = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
 
 
 class Turns:
@@ -100,32 +108,32 @@ class Renewed:
         Raises OpenVINO's errors, and what `foresee` does.
         """
         known = shapes in self._succeeded
-        outlook = _RUNS if known else self._outlook(shapes)
-        self._turns.begin(alone=self._surprised or outlook is not _RUNS)
+        outlook = _Outlook.RUNS if known else self._outlook(shapes)
+        self._turns.begin(alone=self._surprised or outlook is not _Outlook.RUNS)
         try:
             done = self._tried(values, outlook)
         finally:
             self._turns.end()
         if done is None:
             done = self._done_alone(shapes, values)
-        if outlook is _REFUSED:
+        if outlook is _Outlook.REFUSED:
             self._refusals_hold = False
-        if not known and not (outlook is _UNKNOWN and self._values_matter):
+        if not known and not (outlook is _Outlook.UNKNOWN and self._values_matter):
             self._succeeded.add(shapes)
         return done
 
-    def _outlook(self, shapes: Shapes) -> str:
+    def _outlook(self, shapes: Shapes) -> _Outlook:
         """Raises what shows that they do not run, where that has shown to be so."""
         if self._one_thread and not self._failed:
-            return _UNKNOWN  # it is alone anyway
+            return _Outlook.UNKNOWN  # it is alone anyway
         try:
-            return _RUNS if self._foresee(shapes) else _UNKNOWN
+            return _Outlook.RUNS if self._foresee(shapes) else _Outlook.UNKNOWN
         except Exception:
             if self._refusals_hold:
                 raise
-            return _REFUSED
+            return _Outlook.REFUSED
 
-    def _tried(self, values: Sequence[Any], outlook: str) -> Done | None:
+    def _tried(self, values: Sequence[Any], outlook: _Outlook) -> Done | None:
         """Nothing if another failed meanwhile, so that this one's outputs or error may be due to
         that."""
         requests = self._usable()
@@ -138,10 +146,10 @@ class Renewed:
                 raise
         return None if requests.spoilt else Done(request, requests)
 
-    def _note_failure(self, outlook: str) -> None:
-        if outlook is _RUNS:
+    def _note_failure(self, outlook: _Outlook) -> None:
+        if outlook is _Outlook.RUNS:
             self._surprised = True  # what it fails by are values, or shapes of which none can tell
-        if outlook is _REFUSED and self._refusals_hold is None:
+        if outlook is _Outlook.REFUSED and self._refusals_hold is None:
             self._refusals_hold = True  # not so where a branch refuses that is not taken
 
     def _usable(self) -> InferRequests:

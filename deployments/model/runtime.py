@@ -185,17 +185,10 @@ class Runtime:
         Always a copy of the model as read: a model once reshaped may have folded away what a
         second reshape needs. Raises CannotReshape.
         """
-        copy = model.clone()
         try:
-            copy.reshape(
-                {
-                    port: ov.PartialShape([dimension(dim) for dim in shape])
-                    for port, shape in zip(copy.inputs, shapes, strict=True)
-                }
-            )
+            return _reshaped(model, shapes)
         except Exception as error:
             raise CannotReshape(f"the model refuses it{where_it_failed(error)}") from error
-        return copy
 
     @property
     def chooses_precision(self) -> bool:
@@ -204,39 +197,47 @@ class Runtime:
 
     def compile(self, model: ov.Model, **more: Any) -> CompiledShape:
         """With `more` properties than the settings have. Raises CannotReshape."""
-        config = {**self._config, **more}
-        if model.is_dynamic() and self._device.startswith("CPU"):
+        config, is_open = {**self._config, **more}, model.is_dynamic()
+        if is_open and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
             config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)
         if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:
             config["CACHE_DIR"] = str(place)
         compile_it = partial(self._core.compile_model, model, self._device, config)
         try:
-            compiled = CompiledShape(self._requests(model, compile_it), self.outputs(model))
+            requests = self._renewed(model, compile_it) if is_open else InferRequests(compile_it())
+            compiled = CompiledShape(requests, self.outputs(model))
         except Exception as error:
             raise CannotReshape(f"OpenVINO cannot compile it{where_it_failed(error)}") from error
         if self._blobs:
             self._blobs.prune()
         return compiled
 
-    def _requests(self, model: ov.Model, compile_it: Callable[[], Any]) -> InferRequests | Renewed:
-        if model.is_dynamic():
-            return Renewed(
-                compile_it,
-                partial(self._foreseen_to_run, model),
-                values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
-                one_thread=self._one_thread,
-            )
-        return InferRequests(compile_it())
+    def _renewed(self, model: ov.Model, compile_it: Callable[[], Any]) -> Renewed:
+        return Renewed(
+            compile_it,
+            partial(_foreseen_to_run, model),
+            values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
+            one_thread=self._one_thread,
+        )
 
-    def _foreseen_to_run(self, model: ov.Model, shapes: Shapes) -> bool:
-        """Whether all shapes in it are known then, and fit; for tensors without elements the
-        plugin has failed where the model did not. Raises what OpenVINO says if they do not."""
-        try:
-            known = not self.reshaped(model, shapes).is_dynamic()
-        except CannotReshape as error:
-            raise error.__cause__ or error from None
-        return known and all(map(prod, shapes))
+
+def _reshaped(model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
+    """See `Runtime.reshaped`. Raises what OpenVINO says."""
+    copy = model.clone()
+    copy.reshape(
+        {
+            port: ov.PartialShape([dimension(dim) for dim in shape])
+            for port, shape in zip(copy.inputs, shapes, strict=True)
+        }
+    )
+    return copy
+
+
+def _foreseen_to_run(model: ov.Model, shapes: Shapes) -> bool:
+    """Whether all shapes in it are known then, and fit; for tensors without elements the plugin
+    has failed where the model did not. Raises what OpenVINO says if they do not."""
+    return not _reshaped(model, shapes).is_dynamic() and all(map(prod, shapes))
 
 
 def _shapes_of(model: ov.Model) -> str:
