@@ -121,8 +121,10 @@ class ServedModels:
         self._settled = True
 
     async def statuses(self) -> dict[str, ModelStatus]:
-        statuses = await asyncio.gather(*(model.status() for model in self._models.values()))
-        return dict(zip(self._models, statuses, strict=True))
+        """Of the models that are served now; while they are asked, others may come and go."""
+        models = self._models
+        statuses = await asyncio.gather(*(model.status() for model in models.values()))
+        return dict(zip(models, statuses, strict=True))
 
     async def index(self, *, only_ready: bool) -> list[IndexEntry]:
         """Every version of every model; the version is empty as long as it is not known."""

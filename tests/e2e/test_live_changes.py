@@ -184,7 +184,9 @@ async def test_settings_that_contradict_each_other_change_nothing_and_are_told(
 
 
 async def _models(http: httpx.AsyncClient) -> list[dict[str, str]]:
-    models: list[dict[str, str]] = (await http.get("/v2/models")).json()["models"]
+    answer = await http.get("/v2/models")
+    assert 200 == answer.status_code, answer.text
+    models: list[dict[str, str]] = answer.json()["models"]
     return models
 
 

@@ -1,5 +1,6 @@
 """Requests for models whose versions come and go."""
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Any
@@ -81,3 +82,21 @@ async def test_models_come_and_go_in_the_order_of_their_names() -> None:
     assert [first] == served_models.change(["c", "b"], {"c": third})
     assert (third, second) == (served_models.named("c"), served_models.named("b"))
     assert ["c", "b"] == list(await served_models.statuses())
+
+
+async def test_models_that_come_and_go_while_all_are_asked_do_not_disturb() -> None:
+    class Slow(Replicas):
+        async def status(self) -> ModelStatus:
+            asked.set()
+            await changed.wait()
+            return await super().status()
+
+    asked, changed = asyncio.Event(), asyncio.Event()
+    served_models = ServedModels({"a": served(Replicas()), "b": served(Slow())}, Limits(), None)
+    asking = asyncio.ensure_future(served_models.statuses())
+    await asked.wait()
+    served_models.change(["a"], {})
+    changed.set()
+    assert {"a": AVAILABLE, "b": AVAILABLE} == await asking
+    served_models.change(["c", "d", "a"], {"c": served(Replicas()), "d": served(Replicas())})
+    assert ["c", "d", "a"] == list(await served_models.statuses())
