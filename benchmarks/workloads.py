@@ -62,16 +62,28 @@ NEW: Final = tuple(shape for shape in new_shapes() if shape not in ONE)
 SERVERS: Final = (CAREFUL, DOCUMENTED, ANYSHAPE)
 ANY_SHAPE: Final = (CAREFUL, RELOAD, ANYSHAPE)
 
-ONE_SHAPE: Final = Workload(
-    "one shape, 16 clients", DETECTOR, ONE, 16, (BARE, CAREFUL, RELOAD, DOCUMENTED, ANYSHAPE)
-)
+CLIENTS: Final = (1, 4, 16, 64)
+
+
+def _by_clients(name: str, model: str, form: Form, at_16: tuple[str, ...]) -> tuple[Workload, ...]:
+    """One shape from each number of clients, for these arms from 16 and for SERVERS from others."""
+    return tuple(
+        Workload(
+            f"{name}, {count} client{'s' * (count > 1)}",
+            model,
+            ONE,
+            count,
+            at_16 if count == 16 else SERVERS,
+            form,
+        )
+        for count in CLIENTS
+    )
+
+
 WORKLOADS: Final = (
-    Workload("one shape, 1 client", DETECTOR, ONE, 1, SERVERS),
-    Workload("one shape, 4 clients", DETECTOR, ONE, 4, SERVERS),
-    ONE_SHAPE,
-    Workload("one shape, 64 clients", DETECTOR, ONE, 64, SERVERS),
-    Workload("JPEG, 16 clients", DETECTOR, ONE, 16, SERVERS, "JPEG"),
-    Workload("u8, 16 clients", DETECTOR_U8, ONE, 16, (BARE, *SERVERS), "UINT8"),
+    *_by_clients("one shape", DETECTOR, "FP32", (BARE, CAREFUL, RELOAD, DOCUMENTED, ANYSHAPE)),
+    *_by_clients("JPEG", DETECTOR, "JPEG", SERVERS),
+    *_by_clients("u8", DETECTOR_U8, "UINT8", (BARE, *SERVERS)),
     Workload(
         "two shapes alternating, 16 clients",
         DETECTOR,
@@ -106,3 +118,4 @@ WORKLOADS: Final = (
     Workload("tiny model, 64 clients", TINY, ((1, 10),), 64, (BARE, *SERVERS)),
     Workload("4 MB output, 4 clients", LARGE_OUTPUT, ((1, 3, 256, 256),), 4, (BARE, *SERVERS)),
 )
+ONE_SHAPE: Final = next(w for w in WORKLOADS if w.name == "one shape, 16 clients")

@@ -20,7 +20,7 @@ from deployments.tensors import Tensor
 
 _ROUNDS: Final = 3
 _MOST_PAIRS: Final = 40
-_LEAD: Final = 5
+_AHEAD, _BEHIND = 3, 6
 _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9
@@ -49,7 +49,8 @@ def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) ->
         def apart() -> None:
             run(lambda: row, _BATCHES * _ROWS)
 
-        ratios = [_ratio(together, apart, swapped=number % 2 > 0) for number in range(1 + _ROUNDS)]
+        works = partial(_seconds, together), partial(_seconds, apart)
+        ratios = [_ratio(*works, swapped=number % 2 > 0) for number in range(1 + _ROUNDS)]
     return median(ratios[1:]) < _STACKING_WINS_BELOW  # the first has fewer caches filled
 
 
@@ -61,23 +62,25 @@ def static_wins(
 ) -> bool:
     """Whether a shape's own compilation is the faster one. Raises CannotInfer.
 
-    Whichever is first to have won five more pairs of inferences than the other (a random walk
-    between two bounds, see Wald, "Sequential Analysis", 1947): for a detector whose own is a tenth
-    quicker after a dozen pairs, and wrongly 2 times in 200. After a second or 40 pairs, the one
-    that is ahead; the first pair counts only where there is no other.
+    Decided by pairs of inferences: it is when it has won three more than it lost, and is not when
+    it has lost six more than it won (a random walk between two bounds, see Wald, "Sequential
+    Analysis", 1947). One that is kept and is no faster takes a place; one that is not kept costs
+    its shape a tenth of its throughput until it is tried again. After a second or 40 pairs, it is
+    if it is ahead; the first pair counts only where there is no other.
 
-    Each pair is made `alone`: the dynamic compilation is in use where the static one is not yet,
-    and requests that wait for the streams of one and for the cores of the other would decide who
-    wins. Others have their turn between the pairs.
+    Each of a pair runs twice, and the second time counts: it finds the caches as they are where
+    all requests take this compilation. Until now they all took the dynamic one.
+
+    Each pair is made `alone`: requests that wait for the streams of one and for the cores of the
+    other would decide who wins. Others have their turn between the pairs.
     """
     lead, until = 0, time.perf_counter() + _MEASURING_S
+    works = partial(_second_s, static, row), partial(_second_s, dynamic, row)
     for number in range(1 + _MOST_PAIRS):
         with alone():
-            ratio = _ratio(
-                lambda: static.infer(row), lambda: dynamic.infer(row), swapped=number % 2 > 0
-            )
+            ratio = _ratio(*works, swapped=number % 2 > 0)
         lead = (0 if number == 1 else lead) + (1 if ratio < 1 else -1)
-        if abs(lead) >= _LEAD or time.perf_counter() >= until:
+        if not -_BEHIND < lead < _AHEAD or time.perf_counter() >= until:
             break
     return lead > 0
 
@@ -115,14 +118,19 @@ def quicker_at_first_sight(
     return median(quick_s / usual_s for quick_s, usual_s in times) < _QUICK_WINS_BELOW
 
 
-def _ratio(work: Callable[[], object], other: Callable[[], object], *, swapped: bool) -> float:
-    """The time of one work against that of the other, made in this order or `swapped`: the later
-    one finds the caches filled."""
+def _ratio(one: Callable[[], float], other: Callable[[], float], *, swapped: bool) -> float:
+    """The seconds of one against those of the other, taken in this order or `swapped`."""
     if swapped:
-        other_s, work_s = _seconds(other), _seconds(work)
+        other_s, one_s = other(), one()
     else:
-        work_s, other_s = _seconds(work), _seconds(other)
-    return work_s / other_s
+        one_s, other_s = one(), other()
+    return one_s / other_s
+
+
+def _second_s(compiled: Compilation, row: Sequence[Tensor]) -> float:
+    """The seconds of the second of two inferences."""
+    compiled.infer(row)
+    return _seconds(partial(compiled.infer, row))
 
 
 def _seconds(work: Callable[[], object]) -> float:
