@@ -122,7 +122,7 @@ class Shapes(CompiledShapes[Compilation]):
 
     async def settled(self) -> None:
         """When everything has happened that can happen by itself."""
-        for _ in range(10):
+        for _ in range(50):  # a compilation takes three turns, and the next ones wait for it
             await asyncio.get_running_loop().run_in_executor(self.threads, int)
             await asyncio.sleep(0)
 
