@@ -128,7 +128,7 @@ class Lanes:
     minute on. The lane that was used last is one of these then, and stays for a minute: who asks
     now and then does not wait for the handle.
 
-    As soon as Serve does not name the replica any more, `named`, its lanes end with their calls,
+    Soon after Serve does not name the replica any more, `named`, its lanes end with their calls,
     for which it waits.
     """
 

@@ -1,8 +1,8 @@
 """A model's replicas, reached through a Serve handle or over a lane."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -131,13 +131,11 @@ class RayReplicas:
         elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
             reply = await self._call(self._by_message, call, route)
         else:
-            self._serve.count_at(route.replica, 1)
             try:
-                reply = await lane.call(call)
+                with self._serve.counting_at(route.replica, 1):
+                    reply = await lane.call(call)
             except LaneLost:
                 raise ReplicaDied("its connection ended") from None
-            finally:
-                self._serve.count_at(route.replica, -1)
         return reply
 
     def _lanes_of(self, route: Route) -> Lanes | None:
@@ -187,12 +185,9 @@ class RayReplicas:
 
     async def _attended(self, route: Route, name: str, token: bytes, key: ShapeKey) -> str | None:
         # Serve counts it as a call that is under way. A lane is idle most of its time.
-        self._serve.count_at(route.replica, -1)
-        try:
+        with self._serve.counting_at(route.replica, -1):
             reason: str | None = await self._call(self._attend, name, token, route)
             return reason
-        finally:
-            self._serve.count_at(route.replica, 1)
 
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
         """What each replica answers. Raises TimeoutError, ReplicaDied."""
@@ -249,8 +244,16 @@ class _Serve:
             self._metrics.num_queued_requests += others - self._counted
         self._counted = others
 
-    def count_at(self, replica: str | None, calls: int) -> None:
-        """So many more are under way at the replica than Serve has counted there."""
+    @contextmanager
+    def counting_at(self, replica: str | None, calls: int) -> Iterator[None]:
+        """Meanwhile so many more are under way at the replica than Serve has counted there."""
+        self._count_at(replica, calls)
+        try:
+            yield
+        finally:
+            self._count_at(replica, -calls)
+
+    def _count_at(self, replica: str | None, calls: int) -> None:
         if replica is not None and self._metrics is not None:
             counts = self._metrics.num_requests_sent_to_replicas
             counts[ReplicaID(replica, self._metrics._deployment_id)] += calls

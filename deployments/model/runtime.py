@@ -197,7 +197,8 @@ class Runtime:
 
     def compile(self, model: ov.Model, **more: Any) -> CompiledShape:
         """With `more` properties than the settings have. Raises CannotReshape."""
-        config, is_open = {**self._config, **more}, model.is_dynamic()
+        config = {**self._config, **more}
+        is_open = model.is_dynamic()
         if is_open and self._device.startswith("CPU"):
             # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
             config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)

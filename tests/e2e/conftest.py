@@ -84,8 +84,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _shares_the_server(item: pytest.Item) -> bool:
-    fixtures = getattr(item, "fixturenames", ())
-    return "server" in fixtures and not hasattr(getattr(item, "module", None), "server")
+    assert isinstance(item, pytest.Function)
+    return "server" in item.fixturenames and not hasattr(item.module, "server")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from tests import waiting
 from tests.cluster.files import document
 from tests.e2e.server import NO_TLS, Server, family, free_ports
 
@@ -88,7 +88,4 @@ def _ready(url: str) -> bool:
 
 def until(true: Callable[[], bool], what: str) -> None:
     """Waits; nothing tells when Ray has handed on a metric or Prometheus has asked for it."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s in vain until {what}"
-        time.sleep(0.3)
+    waiting.until(true, what, patience_s=PATIENCE_S, every_s=0.3)

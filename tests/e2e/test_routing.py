@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import config
 from tests.e2e.server import NO_TLS, Server, running
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 SIDES = range(32, 44)
@@ -88,8 +89,5 @@ def test_a_connection_that_is_kept_for_a_minute_keeps_no_replica(pair: Server) -
     for _ in range(10):  # the first may wait for a replica
         assert 200 == infer(pair, SIDES[0], "rare")
     (pid,) = pair.replica_pids("rare")
-    end = time.monotonic() + 45
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    until(lambda: not psutil.pid_exists(pid), "the replica has ended", patience_s=45, every_s=0.2)
     assert 200 == infer(pair, SIDES[0], "rare")

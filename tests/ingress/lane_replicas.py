@@ -90,6 +90,12 @@ class Scene:
         assert message == await self.replica.answers.asked.get()
         return task
 
+    async def use(self, lane: Lane) -> None:
+        """A call that is answered."""
+        call = await self.call(lane)
+        self.answer()
+        assert "reply" == await call
+
     def answer(self, reply: Any = "reply") -> None:
         self.replica.answers.replies.put_nowait(reply)
 

@@ -169,9 +169,7 @@ async def test_the_lane_that_was_used_last_is_kept_whatever_its_key(clock: Clock
         first, second = await at.lane(KEY), await at.lane(OTHER)
         for lane in (second, first):
             clock.passes(0.1)
-            call = await at.call(lane)
-            at.answer()
-            await call
+            await at.use(lane)
         clock.passes(1.1)
         await at.attending(1)
         assert first.open
@@ -192,9 +190,7 @@ async def test_a_key_that_comes_often_again_gets_lanes_beside_the_one_that_was_k
         await at.opened()
         own = at.lanes.idle(KEY)
         assert own not in (kept, None)
-        call = await at.call(own)
-        at.answer()
-        await call
+        await at.use(own)
         clock.passes(1.1)
         await at.attending(1)
         assert own.open
@@ -207,9 +203,7 @@ async def test_lanes_are_as_old_as_they_get(clock: Clock) -> None:
         for _ in range(100):
             clock.passes(0.9)
             assert at.lanes.idle(KEY) is lane
-            call = await at.call(lane)
-            at.answer()
-            await call
+            await at.use(lane)
         await settled()
         assert 1 == len(at.replica.keys)
 

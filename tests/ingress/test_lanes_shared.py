@@ -87,9 +87,7 @@ async def test_keys_that_come_now_and_then_share_a_lane(clock: Clock) -> None:
             clock.passes(50)
             lane = at.lanes.idle(new_key(number))
             assert lane is not None
-            call = await at.call(lane)
-            at.answer()
-            await call
+            await at.use(lane)
         assert [new_key(1)] == at.replica.keys
 
 

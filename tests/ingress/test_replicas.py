@@ -50,6 +50,8 @@ NOBODY = DeploymentUnavailableError(DEPLOYMENT)
 class Serve:
     """Stands for a Serve handle and the replica behind it."""
 
+    router: Any = None
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
         self.outcomes: dict[str, Any] = {"infer": REPLY, "status": ModelStatus("LOADING", "")}
@@ -114,7 +116,7 @@ class CountingServe(Serve):
         router = SimpleNamespace(
             _metrics_manager=metrics, _request_router=SimpleNamespace(affinity=self.affinity)
         )
-        self._router = SimpleNamespace(
+        self.router = SimpleNamespace(
             _asyncio_loop=asyncio.get_running_loop(), _asyncio_router=router
         )
 
@@ -140,7 +142,7 @@ class Method:
         self.remote: Callable[..., Awaitable[Any]] = lambda *arguments: serve.call(
             name, by_reference, *arguments
         )
-        self._router = getattr(serve, "_router", None)
+        self._router = serve.router
 
 
 class Replies:
