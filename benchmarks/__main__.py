@@ -16,11 +16,12 @@ from benchmarks.compiling import PRECISION
 from benchmarks.machine import machine
 from benchmarks.measuring import Plan, Row
 from benchmarks.models import ROOT, build_models, default_detector
+from benchmarks.precision import settle_precision
 from benchmarks.report import report, write_readme
 from benchmarks.results import summary
 from benchmarks.special import special_rows
 from benchmarks.turns import repetition
-from benchmarks.workloads import ARMS, WORKLOADS
+from benchmarks.workloads import ARMS, DETECTOR, WORKLOADS
 
 
 def parsed() -> argparse.Namespace:
@@ -38,7 +39,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS), help="of %(default)s")
     parser.add_argument("--workloads", default="", help="only those whose name holds this text")
     parser.add_argument(
-        "--precision", help="f32, bf16 or f16 for all arms; else OpenVINO chooses for the processor"
+        "--precision",
+        help="f32, bf16 or f16 for all arms; else OpenVINO's choice or f32, whichever is quicker",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results.json")
     parser.add_argument(
@@ -57,6 +59,8 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     """Everything that the run has given after each repetition, as it goes into the JSON file."""
     chosen = [w for w in WORKLOADS if arguments.workloads in w.name]
     models = build_models(directory, arguments.detector)
+    if not arguments.precision:
+        settle_precision(models[DETECTOR])
     plan = Plan(chosen, arguments.arms, models, arguments.seconds, directory)
     rows: list[Row] = []
     special: list[Row] = []

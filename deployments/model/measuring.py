@@ -21,6 +21,7 @@ from deployments.tensors import Tensor
 _ROUNDS: Final = 3
 _MOST_PAIRS: Final = 40
 _AHEAD, _BEHIND = 3, 6
+EXPECTED: Final = _AHEAD - 1
 _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9
@@ -30,6 +31,7 @@ _BUILDING_MATTERS_FROM_S: Final = 0.005
 _NEW_SHAPES: Final = 3
 _QUICK_WINS_BELOW: Final = 0.9
 _COMPARED_SHAPES: Final = 5
+_COMPARED_PAIRS: Final = 7
 
 
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
@@ -59,6 +61,7 @@ def static_wins(
     dynamic: Compilation,
     row: Sequence[Tensor],
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    expected: int = 0,
 ) -> bool:
     """Whether a shape's own compilation is the faster one. Raises CannotInfer.
 
@@ -66,7 +69,10 @@ def static_wins(
     it has lost six more than it won (a random walk between two bounds, see Wald, "Sequential
     Analysis", 1947). One that is kept and is no faster takes a place; one that is not kept costs
     its shape a tenth of its throughput until it is tried again. After a second or 40 pairs, it is
-    if it is ahead; the first pair counts only where there is no other.
+    if it is ahead. The first pair counts only if it is won: what is new has fewer caches filled.
+
+    `expected` are pairs that count as won before it begins, or if negative as lost, up to EXPECTED
+    of them: what other shapes of the model lead to expect.
 
     Each of a pair runs twice, and the second time counts: it finds the caches as they are where
     all requests take this compilation. Until now they all took the dynamic one.
@@ -74,15 +80,32 @@ def static_wins(
     Each pair is made `alone`: requests that wait for the streams of one and for the cores of the
     other would decide who wins. Others have their turn between the pairs.
     """
-    lead, until = 0, time.perf_counter() + _MEASURING_S
+    expected = max(-EXPECTED, min(EXPECTED, expected))
+    lead = expected if expected > 0 else expected * _BEHIND // _AHEAD
+    until = time.perf_counter() + _MEASURING_S
     works = partial(_second_s, static, row), partial(_second_s, dynamic, row)
     for number in range(1 + _MOST_PAIRS):
         with alone():
-            ratio = _ratio(*works, swapped=number % 2 > 0)
-        lead = (0 if number == 1 else lead) + (1 if ratio < 1 else -1)
+            won = _ratio(*works, swapped=number % 2 > 0) < 1
+        if won or number:
+            lead += 1 if won else -1
         if not -_BEHIND < lead < _AHEAD or time.perf_counter() >= until:
             break
     return lead > 0
+
+
+def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor]) -> bool:
+    """Whether `one` takes less than nine tenths of the other's time, by the median of pairs.
+
+    Seven pairs, or as many as begin within a second; the first counts only where there is no
+    other. As for `static_wins`, the second of two inferences counts. Raises CannotInfer.
+    """
+    until = time.perf_counter() + _MEASURING_S
+    works = partial(_second_s, one, row), partial(_second_s, other, row)
+    ratios: list[float] = []
+    while len(ratios) <= _COMPARED_PAIRS and (not ratios or time.perf_counter() < until):
+        ratios.append(_ratio(*works, swapped=len(ratios) % 2 > 0))
+    return median(ratios[1:] or ratios) < _QUICK_WINS_BELOW
 
 
 def building_dominates(compiled: Compilation, new: Iterable[Sequence[Tensor]]) -> bool:

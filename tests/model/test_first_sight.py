@@ -236,6 +236,7 @@ def given(model: Any, computes_in: str = "f32", **settings: Any) -> tuple[Any, .
     with (
         patch.object(version_module, "where_it_pays", lambda *given: handed.append(given)),
         patch.object(CompiledShape, "computes_in", computes_in),
+        patch.object(version_module, "clearly_quicker", return_value=False),
     ):
         version = loaded(model, **{"new_shape_processes": "auto", "plugin_config": {}, **settings})
     assert isinstance(version.dynamic, CompiledShape | None)

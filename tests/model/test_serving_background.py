@@ -194,5 +194,6 @@ async def test_the_processes_of_a_version_end_with_it(monkeypatch: pytest.Monkey
     async with serving(version) as served:
         await served.ask([tensor([[1, 2, 3, 4]])])
         assert 0 == served.statistics()["new_shape_processes"]
+        assert "f32" == served.statistics()["inference_precision"]
         assert [] == closed
     assert [1] == closed

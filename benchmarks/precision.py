@@ -1,0 +1,27 @@
+"""The precision that all arms compute in."""
+
+import os
+from pathlib import Path
+
+from benchmarks.compiling import PRECISION
+from deployments.dimensions import parse_shape_rule
+from deployments.model.version import Version, VersionSettings
+
+
+def settle_precision(model: Path) -> None:
+    """Has all arms compute in float32 where this project would and the others would not.
+
+    What that gains is no matter of serving. Where the processor's choice is the quicker one,
+    nothing is asked for.
+    """
+    settings = VersionSettings(
+        device="CPU",
+        plugin_config={},
+        shape=parse_shape_rule("auto"),
+        batch_size="auto",
+        background=False,
+        max_batch_rows=1,
+        stacking="never",
+    )
+    if Version("detector", "1", model, settings).computes_in == "f32":
+        os.environ[PRECISION] = "f32"
