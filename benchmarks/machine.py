@@ -4,12 +4,15 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import openvino as ov
 import psutil
 
 from benchmarks.compiling import PRECISION
+
+INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+"""The sets of them that matter to OpenVINO, best first, as Linux names them."""
 
 
 def machine() -> dict[str, str | int]:
@@ -31,9 +34,13 @@ def _chosen_precision() -> str:
 
 
 def _cpu_model() -> str:
-    """As /proc/cpuinfo has it; on other systems only the architecture is known."""
+    """As /proc/cpuinfo has it, with what decides how it computes; on other systems only the
+    architecture is known."""
     path = Path("/proc/cpuinfo")
+    known: dict[str, str] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+        key, _, value = line.partition(":")
+        known.setdefault(key.strip(), value.strip())
+    flags = known.get("flags", "").split()
+    best = next((f" with {name}" for name in INSTRUCTIONS if name in flags), "")
+    return known.get("model name", platform.machine()) + best

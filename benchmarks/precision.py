@@ -9,10 +9,10 @@ from deployments.model.version import Version, VersionSettings
 
 
 def settle_precision(model: Path) -> None:
-    """Has all arms compute in float32 where this project would and the others would not.
+    """Has all arms compute in float32 where this project finds the model quicker in it.
 
-    What that gains is no matter of serving. Where the processor's choice is the quicker one,
-    nothing is asked for.
+    The other arms would not find that, and what it gains is no matter of serving. Where the
+    processor's choice is another and the quicker one, nothing is asked for.
     """
     settings = VersionSettings(
         device="CPU",

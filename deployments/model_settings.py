@@ -130,8 +130,8 @@ class ModelSettings(Group):
         description="Processes of a replica that answer shapes which come for the first time, in "
         "`background` mode, so that building their kernels holds nobody up. They are there while "
         "such shapes keep coming; each takes about 100 MB and what the model takes. `auto`: one "
-        "for each stream of the device and 4 at most, where building is measured to take longer "
-        "than inferring; 0: the replica builds them itself.",
+        "for each stream of the device and 4 at most, where building is measured to take at "
+        "least half as long as inferring; 0: the replica builds them itself.",
     )
     compile_timeout_s: float = Field(
         default=600.0,

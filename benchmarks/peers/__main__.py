@@ -27,6 +27,7 @@ from benchmarks.peers.measuring import (
 from benchmarks.peers.servers import PEERS
 from benchmarks.peers.table import Measured, summary, table
 from benchmarks.peers.wire import Tensor
+from benchmarks.precision import settle_precision
 from deployments.model.spots import spots_model
 
 BARE_CLIENTS = 16  # bare OpenVINO has no clients: it is the limit where there are many
@@ -40,6 +41,7 @@ def main() -> None:
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory() as directory:
         model = (arguments.detector or built_in(Path(directory))).resolve()
+        settle_precision(model)
         answers = expected(model)
         for _ in range(arguments.repetitions):
             if "bare" in arguments.arms:

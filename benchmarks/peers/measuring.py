@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 import psutil
 
+from benchmarks.compiling import precision
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.wire import Body, Tensor, Wire
 
@@ -55,7 +56,7 @@ def expected(model: Path) -> dict[Shape, list[Tensor]]:
         for compiled in (shape, (*shape[:2], -1, -1)):
             read = ov.Core().read_model(model)
             read.reshape(list(compiled))
-            answer = ov.Core().compile_model(read, "CPU")([tensor(shape)])[0]
+            answer = ov.Core().compile_model(read, "CPU", precision())([tensor(shape)])[0]
             answers[shape].append(answer.ravel())
     return answers
 

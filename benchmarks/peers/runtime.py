@@ -3,6 +3,7 @@
 Imported in the peers' own environments, so it needs no more than openvino.
 """
 
+import os
 import threading
 from typing import Any
 
@@ -33,6 +34,8 @@ class Runtime:
             if shape not in self._compiled:
                 model = self._model.clone()
                 model.reshape(list(shape))
-                hint = {"PERFORMANCE_HINT": "THROUGHPUT"}
-                self._compiled[shape] = self._core.compile_model(model, "CPU", hint)
+                hints = {"PERFORMANCE_HINT": "THROUGHPUT"}
+                if asked := os.environ.get("ANYSHAPE_BENCH_PRECISION"):
+                    hints["INFERENCE_PRECISION_HINT"] = asked
+                self._compiled[shape] = self._core.compile_model(model, "CPU", hints)
             return self._compiled[shape]

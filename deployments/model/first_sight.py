@@ -16,10 +16,10 @@ from deployments.model.apart_process import Recipe
 from deployments.model.compilation import Compilation
 from deployments.model.compiled_shape import CompiledShape, Space, nowhere
 from deployments.model.last_shapes import LastShapes
-from deployments.model.measuring import building_dominates, quicker_at_first_sight
+from deployments.model.measuring import building_matters, quicker_at_first_sight
+from deployments.model.precision import FLOAT32
 from deployments.tensors import Tensor
 
-FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 _MOST_PROCESSES: Final = 4
 _REMEMBERED: Final = 64
 
@@ -74,12 +74,12 @@ def where_it_pays(
     new: Iterator[Sequence[Tensor]],
 ) -> FirstSight | None:
     """So many processes beside `usual`, or one for each of its streams if building kernels takes
-    longer than inferences with them.
+    at least half as long as inferences with them.
 
     They compute in float32 where `in_float32` gives a compilation that answers shapes sooner that
     are new. `new` are tensors of shapes that nothing has run. Raises CannotReshape, CannotInfer.
     """
-    if processes == "auto" and not building_dominates(usual, new):
+    if processes == "auto" and not building_matters(usual, new):
         return None
     count = min(usual.streams, _MOST_PROCESSES) if processes == "auto" else processes
     if in_float32 is not None and quicker_at_first_sight(in_float32(), usual, new):

@@ -26,12 +26,16 @@ _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9
 _MEASURING_S: Final = 1.0
-_BUILDING_DOMINATES_ABOVE: Final = 2.0
 _BUILDING_MATTERS_FROM_S: Final = 0.005
+_BUILDING_MATTERS_FROM: Final = 0.5
+"""Of an inference. At 1.0 it paid so well, by half of the throughput, that a detector had it or not
+from one start to the next."""
 _NEW_SHAPES: Final = 3
 _QUICK_WINS_BELOW: Final = 0.9
 _COMPARED_SHAPES: Final = 5
 _COMPARED_PAIRS: Final = 7
+_LEAST_PAIRS: Final = 3
+_COMPARING_S: Final = 5.0
 
 
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
@@ -71,8 +75,9 @@ def static_wins(
     its shape a tenth of its throughput until it is tried again. After a second or 40 pairs, it is
     if it is ahead. The first pair counts only if it is won: what is new has fewer caches filled.
 
-    `expected` are pairs that count as won before it begins, or if negative as lost, up to EXPECTED
-    of them: what other shapes of the model lead to expect.
+    `expected` is what other shapes of the model lead to expect: up to EXPECTED pairs that count as
+    won before it begins or, if negative, twice as many as lost. If time is over only the pairs
+    count, so that what is slow is not decided by what was expected of it.
 
     Each of a pair runs twice, and the second time counts: it finds the caches as they are where
     all requests take this compilation. Until now they all took the dynamic one.
@@ -81,15 +86,17 @@ def static_wins(
     other would decide who wins. Others have their turn between the pairs.
     """
     expected = max(-EXPECTED, min(EXPECTED, expected))
-    lead = expected if expected > 0 else expected * _BEHIND // _AHEAD
-    until = time.perf_counter() + _MEASURING_S
+    ahead = expected if expected > 0 else expected * _BEHIND // _AHEAD
+    lead, until = 0, time.perf_counter() + _MEASURING_S
     works = partial(_second_s, static, row), partial(_second_s, dynamic, row)
     for number in range(1 + _MOST_PAIRS):
         with alone():
             won = _ratio(*works, swapped=number % 2 > 0) < 1
         if won or number:
             lead += 1 if won else -1
-        if not -_BEHIND < lead < _AHEAD or time.perf_counter() >= until:
+        if not -_BEHIND < lead + ahead < _AHEAD:
+            return lead + ahead > 0
+        if time.perf_counter() >= until:
             break
     return lead > 0
 
@@ -97,19 +104,22 @@ def static_wins(
 def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor]) -> bool:
     """Whether `one` takes less than nine tenths of the other's time, by the median of pairs.
 
-    Seven pairs, or as many as begin within a second; the first counts only where there is no
-    other. As for `static_wins`, the second of two inferences counts. Raises CannotInfer.
+    Seven pairs, or as many as begin within five seconds; where that would be fewer than three, the
+    answer is no. As for `static_wins`, the second of two inferences counts. Raises CannotInfer.
     """
-    until = time.perf_counter() + _MEASURING_S
+    until = time.perf_counter() + _COMPARING_S
+    if _seconds(partial(one.infer, row)) * 4 * _LEAST_PAIRS > _COMPARING_S:
+        return False
     works = partial(_second_s, one, row), partial(_second_s, other, row)
     ratios: list[float] = []
-    while len(ratios) <= _COMPARED_PAIRS and (not ratios or time.perf_counter() < until):
+    while len(ratios) < _COMPARED_PAIRS and time.perf_counter() < until:
         ratios.append(_ratio(*works, swapped=len(ratios) % 2 > 0))
-    return median(ratios[1:] or ratios) < _QUICK_WINS_BELOW
+    return len(ratios) >= _LEAST_PAIRS and median(ratios) < _QUICK_WINS_BELOW
 
 
-def building_dominates(compiled: Compilation, new: Iterable[Sequence[Tensor]]) -> bool:
-    """Whether an inference at a shape for the first time takes far longer than the next one.
+def building_matters(compiled: Compilation, new: Iterable[Sequence[Tensor]]) -> bool:
+    """Whether an inference at a shape for the first time takes half as long again as the next one,
+    and some milliseconds more.
 
     `new` are tensors of shapes that it has not run; three are taken, or as many as there are.
     Raises CannotInfer.
@@ -121,8 +131,8 @@ def building_dominates(compiled: Compilation, new: Iterable[Sequence[Tensor]]) -
     if not times:
         return False
     new_s, again_s = map(median, zip(*times, strict=True))
-    matters, dominates = _BUILDING_MATTERS_FROM_S, (_BUILDING_DOMINATES_ABOVE - 1) * again_s
-    return bool(new_s - again_s >= max(matters, dominates))
+    least_s = max(_BUILDING_MATTERS_FROM_S, _BUILDING_MATTERS_FROM * again_s)
+    return bool(new_s - again_s >= least_s)
 
 
 def quicker_at_first_sight(

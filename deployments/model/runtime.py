@@ -167,6 +167,11 @@ class Runtime:
         """Whether a request with an empty tensor could be answered with what is another's."""
         return any(node.get_type_name() in _STALE_WHEN_EMPTY for node in model.get_ops())
 
+    def weight_bytes(self, model: ov.Model) -> int:
+        """The size of its constants, as its file has them, but for those in loops and branches."""
+        constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+        return sum(node.get_byte_size() for node in constants)
+
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
         """An output of which not even the rank is known shows one open dimension."""
         return tuple(

@@ -20,8 +20,14 @@ from deployments.model.apart_process import Recipe
 from deployments.model.blobs import Blobs
 from deployments.model.compilation import Compilation
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
-from deployments.model.first_sight import FLOAT32, FirstSight, where_it_pays
-from deployments.model.measuring import EXPECTED, clearly_quicker, stacking_wins, static_wins
+from deployments.model.first_sight import FirstSight, where_it_pays
+from deployments.model.measuring import EXPECTED, stacking_wins, static_wins
+from deployments.model.precision import (
+    FLOAT32,
+    MOST_COMPARED_BYTES,
+    Shapes,
+    float32_is_quicker,
+)
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Runtime
 from deployments.model.shapes import (
@@ -75,8 +81,9 @@ class Version:
         self._specs = with_batch_axis(inputs, accepted, self._reshapes)
         self._precision: Mapping[str, Any] = {}
         trial = self._trial_with_or_without_batch(inputs)
-        if trial is not None:
-            trial = self._in_float32_if_quicker(trial)
+        if trial is not None and (precision := self._precision_for(trial)):
+            self._precision = precision
+            trial = replace(trial, compiled=self.reshape(trial.key)())
         self._static_won = 0
         self._usual = self._compile_dynamic(trial) if settings.background else None
         if trial is None and self._usual is None:
@@ -107,33 +114,30 @@ class Version:
 
         Both raise CannotReshape.
         """
+        return self._reshaped(key, self._precision)
+
+    def _reshaped(self, key: ShapeKey, precision: Mapping[str, Any]) -> Callable[[], CompiledShape]:
         model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
         if any(0 in shape for shape in key):
             # Compiling a Gather of nothing, where that is fixed, ends the process.
             opened = [tuple(size or -1 for size in shape) for shape in key]
             model = self._runtime.reshaped(self._model, to_compile(self._specs, tuple(opened)))
-        return lambda: self._runtime.compile(model, **self._precision)
+        return lambda: self._runtime.compile(model, **precision)
 
-    def _in_float32_if_quicker(self, trial: "_Trial") -> "_Trial":
-        """Has all be compiled in float32 where the precision that the processor chose is slower.
-
-        It is on processors that have AVX512-BF16 and no AMX, a detector by 1.6 times, and less
-        exact. A model that takes more than five seconds to compile keeps what was chosen.
-        """
+    def _precision_for(self, trial: "_Trial") -> Mapping[str, Any]:
+        """What is quicker, where the settings leave it to the processor."""
         if not self._runtime.chooses_precision or trial.compiled.computes_in == "f32":
-            return trial
-        if trial.compile_s > _MEASURING_S:
-            return trial
-        self._precision = FLOAT32
-        try:
-            compiled = self.reshape(trial.key)()
-            rows = random_rows(self._specs, trial.shapes, 0)
-            if clearly_quicker(compiled, trial.compiled, rows):
-                return replace(trial, compiled=compiled)
-        except (CannotReshape, CannotInfer):
-            pass
-        self._precision = {}
-        return trial
+            return {}
+        if self._runtime.weight_bytes(self._model) > MOST_COMPARED_BYTES:
+            return {}
+
+        def compiled(shapes: Shapes, more: Mapping[str, Any]) -> CompiledShape:
+            if not more and shapes == trial.shapes:
+                return trial.compiled
+            return self._reshaped(trial_key(self._specs, shapes), more)()
+
+        sizes = dict.fromkeys((trial.shapes, self._scaled(trial.shapes, 2)))
+        return FLOAT32 if float32_is_quicker(self._specs, sizes, compiled) else {}
 
     def _reshapes(self, shapes: Sequence[Sequence[Dim | int]]) -> bool:
         try:
@@ -195,7 +199,7 @@ class Version:
         known = {tuple(shapes)}
         for step in (side * away for away in range(1, 8) for side in (-1, 1)):
             factor = 1 + (step + random.uniform(-0.5, 0.5)) / 16
-            if (other := tuple(self._scaled(shapes, factor))) not in known:
+            if (other := self._scaled(shapes, factor)) not in known:
                 known.add(other)
                 yield other
 
@@ -233,13 +237,11 @@ class Version:
         for shapes in trial_shapes(inputs, [spec.dims for spec in self._specs]):
             try:
                 key = trial_key(self._specs, shapes)
-                started = time.monotonic()
                 compiled = self.reshape(key)()
-                compile_s = time.monotonic() - started
                 compiled.infer(random_rows(self._specs, shapes, 0))
             except (CannotReshape, CannotInfer):
                 continue
-            return _Trial(compiled, key, shapes, compile_s)
+            return _Trial(compiled, key, shapes)
         return None
 
     def stacks(self, key: ShapeKey) -> bool:
@@ -294,7 +296,7 @@ class Version:
             return None
         if not all(spec.batch_axis == 0 and spec.dims[0].accepts(1) for spec in self._specs):
             return None
-        row = [(1, *shape[1:]) for shape in trial.shapes]
+        row = tuple((1, *shape[1:]) for shape in trial.shapes)
         try:
             rules = prove(trial.compiled.infer, self._specs, row, self._detections())
         except CannotInfer:
@@ -336,9 +338,9 @@ class Version:
             return 0
         return elements_per_row(key) if wins else 0
 
-    def _scaled(self, row: Sequence[tuple[int, ...]], factor: float) -> Sequence[tuple[int, ...]]:
+    def _scaled(self, row: Shapes, factor: float) -> tuple[tuple[int, ...], ...]:
         """The shapes with every open dimension but the batch scaled, where that is accepted."""
-        return [
+        return tuple(
             tuple(
                 scaled
                 if axis != spec.batch_axis
@@ -349,7 +351,7 @@ class Version:
                 for axis, size in enumerate(shape)
             )
             for spec, shape in zip(self._specs, row, strict=True)
-        ]
+        )
 
     def _detections(self) -> list[bool]:
         return [_made_by(port, "DetectionOutput") for port in self._model.outputs]
@@ -360,7 +362,6 @@ class _Trial:
     compiled: CompiledShape
     key: ShapeKey
     shapes: tuple[tuple[int, ...], ...]
-    compile_s: float
 
 
 def _made_by(result: ov.Output, operation: str) -> bool:

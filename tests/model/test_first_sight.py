@@ -13,7 +13,7 @@ from deployments.model.apart import Apart
 from deployments.model.apart_process import Recipe
 from deployments.model.compiled_shape import CannotInfer, CompiledShape, Space, nowhere
 from deployments.model.first_sight import FirstSight, where_it_pays
-from deployments.model.measuring import building_dominates, quicker_at_first_sight
+from deployments.model.measuring import building_matters, quicker_at_first_sight
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Tensor
 from tests.model import models
@@ -150,27 +150,27 @@ def test_processes_end_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("compiled", "dominates"),
+    ("compiled", "matters"),
     [
-        (Building(0.020, 0.009), True),
-        (Building(0.020, 0.011), False),
+        (Building(0.020, 0.013), True),
+        (Building(0.020, 0.014), False),
         (Building(0.006, 0.0005), True),
         (Building(0.005, 0.0005), False),
     ],
     ids=["it takes longer", "inferring takes longer", "it matters", "it is nothing"],
 )
-def test_building_dominates_where_it_takes_longer_and_some_milliseconds(
-    compiled: Building, dominates: bool
+def test_building_matters_where_it_takes_longer_and_some_milliseconds(
+    compiled: Building, matters: bool
 ) -> None:
     new = iter(rows(1, 2, 3, 4, 5))
-    assert dominates == building_dominates(compiled, new)
+    assert matters == building_matters(compiled, new)
     assert [1, 1, 2, 2, 3, 3] == ran(compiled)
     assert [(1, 4), (1, 5)] == [row[0].shape for row in new]
 
 
 def test_one_shape_has_to_do_where_there_is_no_other() -> None:
-    assert building_dominates(Building(10), rows(1))
-    assert not building_dominates(Building(10), [])
+    assert building_matters(Building(10), rows(1))
+    assert not building_matters(Building(10), [])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def decided(
     return found._apart if found else None
 
 
-def test_processes_are_had_where_building_dominates_and_in_the_quicker_precision() -> None:
+def test_processes_are_had_where_building_matters_and_in_the_quicker_precision() -> None:
     assert decided(Building(10, again_s=8)) is None
     assert decided(Building(10, again_s=8), quick=Building(1)) is None
     for quick, config in (
@@ -236,7 +236,7 @@ def given(model: Any, computes_in: str = "f32", **settings: Any) -> tuple[Any, .
     with (
         patch.object(version_module, "where_it_pays", lambda *given: handed.append(given)),
         patch.object(CompiledShape, "computes_in", computes_in),
-        patch.object(version_module, "clearly_quicker", return_value=False),
+        patch.object(version_module, "float32_is_quicker", return_value=False),
     ):
         version = loaded(model, **{"new_shape_processes": "auto", "plugin_config": {}, **settings})
     assert isinstance(version.dynamic, CompiledShape | None)

@@ -1,12 +1,13 @@
 """In which precision a version computes where that is left to the processor."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from deployments.model import precision as precision_module
 from deployments.model import version as version_module
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.runtime import CannotReshape, Runtime
@@ -14,22 +15,30 @@ from deployments.model.version import Version
 from tests.model import models
 from tests.model.loading import FLOAT32, loaded
 
+OWN, LARGER = (1, 3, 8, 8), (1, 3, 16, 16)
+BOTH = (OWN, LARGER)
+
 
 class Processor:
-    """Chooses a precision, and lets float32 be quicker or not; remembers how all was compiled."""
+    """Chooses a precision, and lets float32 be quicker for shapes; remembers how all was
+    compiled."""
 
-    def __init__(self, chosen: str = "bf16", quicker: bool | Exception = True) -> None:
+    def __init__(
+        self, chosen: str = "bf16", quicker: Exception | Collection[tuple[int, ...]] = BOTH
+    ) -> None:
         self.chosen, self.quicker = chosen, quicker
         self.compiled: list[dict[str, Any]] = []
-        self.compared: list[tuple[str, str]] = []
+        self.compared: list[tuple[str, str, tuple[int, ...]]] = []
         self.refuses_float32 = False
 
     def compares(self, one: CompiledShape, other: CompiledShape, row: Any) -> bool:
-        self.compared.append((one.computes_in, other.computes_in))
-        assert [(1, 3, 8, 8)] == [tensor.shape for tensor in row]
+        (shape,) = (tensor.shape for tensor in row)
+        self.compared.append((one.computes_in, other.computes_in, shape))
+        one.infer(row)
+        other.infer(row)
         if isinstance(self.quicker, Exception):
             raise self.quicker
-        return self.quicker
+        return shape in self.quicker
 
     @contextmanager
     def there(self) -> Iterator[None]:
@@ -46,7 +55,7 @@ class Processor:
         with (
             patch.object(Runtime, "compile", compiled),
             patch.object(CompiledShape, "computes_in", property(lambda own: precisions[own])),
-            patch.object(version_module, "clearly_quicker", self.compares),
+            patch.object(precision_module, "clearly_quicker", self.compares),
         ):
             yield
 
@@ -58,13 +67,22 @@ class Processor:
 def test_all_is_compiled_in_float32_where_that_is_quicker() -> None:
     processor = Processor()
     version = processor.version()
-    assert [("f32", "bf16")] == processor.compared
+    assert [("f32", "bf16", OWN), ("f32", "bf16", LARGER)] == processor.compared
     assert "f32" == version.computes_in
+    del processor.compiled[:]
     with processor.there():
         version.reshape(version.key_of([(1, 3, 5, 6)]))()
-    chosen, *others = processor.compiled
-    assert {} == chosen
-    assert [FLOAT32] * 3 == others, "what was compared, the dynamic one, that of a shape"
+    assert [FLOAT32] == processor.compiled
+
+
+def test_of_a_fixed_shape_no_other_size_is_compared() -> None:
+    processor = Processor()
+    version = processor.version(shape="(1,3,8,8)")
+    assert [("f32", "bf16", OWN)] == processor.compared
+    assert "f32" == version.computes_in
+    trial, *others = processor.compiled
+    assert {} == trial
+    assert [FLOAT32] * 3 == others, "what was compared, the trial again, the dynamic one"
 
 
 def test_processes_for_new_shapes_compute_in_float32_too() -> None:
@@ -76,21 +94,32 @@ def test_processes_for_new_shapes_compute_in_float32_too() -> None:
     assert in_float32 is None, "it is no other precision"
 
 
-@pytest.mark.parametrize("quicker", [False, CannotInfer("no")], ids=["slower", "fails"])
-def test_what_the_processor_chose_is_kept_where_float32_is_not(quicker: bool | Exception) -> None:
+@pytest.mark.parametrize(
+    ("quicker", "compared"),
+    [((), 1), ((OWN,), 2), (CannotInfer("no"), 1)],
+    ids=["slower", "slower for larger ones", "fails"],
+)
+def test_what_the_processor_chose_is_kept_where_float32_is_not(
+    quicker: Exception | Collection[tuple[int, ...]], compared: int
+) -> None:
     processor = Processor(quicker=quicker)
     version = processor.version()
+    assert compared == len(processor.compared)
     assert "bf16" == version.computes_in
+    assert {} == processor.compiled[-1], "the dynamic one"
     with processor.there():
         version.reshape(version.key_of([(1, 3, 5, 6)]))()
-    assert [{}, FLOAT32, {}, {}] == processor.compiled
+    assert {} == processor.compiled[-1]
 
 
 def test_what_the_processor_chose_is_kept_where_float32_cannot_be_compiled() -> None:
     processor = Processor()
     processor.refuses_float32 = True
-    assert "bf16" == processor.version().computes_in
+    version = processor.version()
+    assert "bf16" == version.computes_in
     assert [] == processor.compared
+    assert isinstance(version.dynamic, CompiledShape)
+    assert [{}, {}] == processor.compiled, "the trial and the dynamic one"
 
 
 @pytest.mark.parametrize(
@@ -115,8 +144,10 @@ def test_nothing_is_compared_where_the_processor_chose_float32() -> None:
     assert [] == processor.compared
 
 
-def test_what_takes_long_to_compile_is_not_compiled_twice() -> None:
-    processor = Processor()
-    with patch.object(version_module, "_MEASURING_S", 0.0):
-        assert "bf16" == processor.version().computes_in
-    assert [] == processor.compared
+def test_a_model_with_many_weights_is_not_compiled_twice() -> None:
+    weights = 2 * 3 * 3 * 3 * 4  # in float32; what a convolution has besides is an attribute
+    for most, compared in ((weights, 2), (weights - 1, 0)):
+        processor = Processor()
+        with patch.object(version_module, "MOST_COMPARED_BYTES", most):
+            processor.version()
+        assert compared == len(processor.compared)
