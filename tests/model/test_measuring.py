@@ -52,6 +52,17 @@ def test_one_lucky_moment_does_not_make_stacking_win() -> None:
     assert not stacking_wins(timed(0.0, 0.002, lucky), row, 2)
 
 
+@pytest.mark.parametrize(("lucky_rounds", "wins"), [(3, False), (9, True)])
+def test_some_lucky_rounds_do_not_make_stacking_win(lucky_rounds: int, wins: bool) -> None:
+    row = [tensor(np.ones((1, 4)))]
+    round_of = 4 + 16  # stacked first in every other round
+    lucky: list[int] = []
+    for number in range(1, 1 + lucky_rounds):
+        begin = number * round_of + (16 if number % 2 else 0)
+        lucky += range(begin, begin + 4)
+    assert wins == stacking_wins(timed(0.0, 0.002, lucky), row, 1)
+
+
 def test_copying_rows_together_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     row = [tensor(np.ones((1, 4)))]
 
