@@ -22,7 +22,7 @@ _ROUNDS: Final = 3
 _ROUNDS_TO_BE_SURE: Final = 9
 _MOST_PAIRS: Final = 40
 _AHEAD, _BEHIND = 3, 6
-EXPECTED: Final = _AHEAD - 1
+_EXPECTED: Final = _AHEAD - 1
 _ROWS: Final = 4
 _BATCHES: Final = 4
 _STACKING_WINS_BELOW: Final = 0.9
@@ -82,9 +82,9 @@ def static_wins(
     its shape a tenth of its throughput until it is tried again. After a second or 40 pairs, it is
     if it is ahead. The first pair counts only if it is won: what is new has fewer caches filled.
 
-    `expected` is what other shapes of the model lead to expect: up to EXPECTED pairs that count as
-    won before it begins or, if negative, twice as many as lost. If time is over only the pairs
-    count, so that what is slow is not decided by what was expected of it.
+    `expected` is what other shapes of the model lead to expect (`expected_after`): up to two pairs
+    that count as won before it begins or, if negative, twice as many as lost. If time is over only
+    the pairs count, so that what is slow is not decided by what was expected of it.
 
     Each of a pair runs twice, and the second time counts: it finds the caches as they are where
     all requests take this compilation. Until now they all took the dynamic one.
@@ -92,7 +92,7 @@ def static_wins(
     Each pair is made `alone`: requests that wait for the streams of one and for the cores of the
     other would decide who wins. Others have their turn between the pairs.
     """
-    expected = max(-EXPECTED, min(EXPECTED, expected))
+    expected = _bounded(expected)
     ahead = expected if expected > 0 else expected * _BEHIND // _AHEAD
     lead, until = 0, time.perf_counter() + _MEASURING_S
     works = partial(_second_s, static, row), partial(_second_s, dynamic, row)
@@ -106,6 +106,15 @@ def static_wins(
         if time.perf_counter() >= until:
             break
     return lead > 0
+
+
+def expected_after(expected: int, static_won: bool) -> int:
+    """What `static_wins` is to expect next, after a verdict under what was expected of it."""
+    return _bounded(expected + (1 if static_won else -1))
+
+
+def _bounded(expected: int) -> int:
+    return max(-_EXPECTED, min(_EXPECTED, expected))
 
 
 def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor]) -> bool:

@@ -5,10 +5,11 @@ detector took 1.6 times as long; and it is less exact.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from deployments.inference import InputSpec
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
+from deployments.model.last_shapes import Shapes
 from deployments.model.measuring import clearly_quicker
 from deployments.model.runtime import CannotReshape
 from deployments.model.stacking import random_rows
@@ -16,8 +17,6 @@ from deployments.model.stacking import random_rows
 FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 MOST_COMPARED_BYTES: Final = 512 << 20
 """A model with more weights keeps what was chosen: it would be compiled several times."""
-
-Shapes: TypeAlias = Sequence[tuple[int, ...]]
 
 
 def float32_is_quicker(

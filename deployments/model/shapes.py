@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import InputSpec, ShapeKey, rows_of_inputs
 from deployments.layouts import REST, UNNAMED, Layout
+from deployments.model.last_shapes import Shapes
 from deployments.model.runtime import ModelInput
 from deployments.tensors import BYTES
 
@@ -266,6 +267,22 @@ def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
     if accepted.accepts(guess):
         return guess
     return accepted.minimum or (1 if accepted.accepts(1) else 0)
+
+
+def scaled(specs: Sequence[InputSpec], shapes: Shapes, factor: float) -> Shapes:
+    """The shapes with every open dimension but the batch scaled, where that is accepted."""
+    return tuple(
+        tuple(
+            larger_or_smaller
+            if axis != spec.batch_axis
+            and spec.dims[axis].fixed is None
+            and (larger_or_smaller := int(size * factor)) > 0
+            and spec.dims[axis].accepts(larger_or_smaller)
+            else size
+            for axis, size in enumerate(shape)
+        )
+        for spec, shape in zip(specs, shapes, strict=True)
+    )
 
 
 def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> ShapeKey:

@@ -21,19 +21,16 @@ from deployments.model.blobs import Blobs
 from deployments.model.compilation import Compilation
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.first_sight import FirstSight, where_it_pays
-from deployments.model.measuring import EXPECTED, stacking_wins, static_wins
-from deployments.model.precision import (
-    FLOAT32,
-    MOST_COMPARED_BYTES,
-    Shapes,
-    float32_is_quicker,
-)
+from deployments.model.last_shapes import Shapes
+from deployments.model.measuring import expected_after, stacking_wins, static_wins
+from deployments.model.precision import FLOAT32, MOST_COMPARED_BYTES, float32_is_quicker
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Runtime
 from deployments.model.shapes import (
     accepted_dims,
     never_empty,
     one_row,
+    scaled,
     to_compile,
     trial_key,
     trial_shapes,
@@ -84,7 +81,7 @@ class Version:
         if trial is not None and (precision := self._precision_for(trial)):
             self._precision = precision
             trial = replace(trial, compiled=self.reshape(trial.key)())
-        self._static_won = 0
+        self._expected = 0
         self._usual = self._compile_dynamic(trial) if settings.background else None
         if trial is None and self._usual is None:
             self._check_compiles(settings)
@@ -136,7 +133,7 @@ class Version:
                 return trial.compiled
             return self._reshaped(trial_key(self._specs, shapes), more)()
 
-        sizes = dict.fromkeys((trial.shapes, self._scaled(trial.shapes, 2)))
+        sizes = dict.fromkeys((trial.shapes, scaled(self._specs, trial.shapes, 2)))
         return FLOAT32 if float32_is_quicker(self._specs, sizes, compiled) else {}
 
     def _reshapes(self, shapes: Sequence[Sequence[Dim | int]]) -> bool:
@@ -191,15 +188,13 @@ class Version:
         except (CannotReshape, CannotInfer):
             return None
 
-    def _others_like(
-        self, shapes: Sequence[tuple[int, ...]]
-    ) -> Iterator[Sequence[tuple[int, ...]]]:
+    def _others_like(self, shapes: Shapes) -> Iterator[Shapes]:
         """Some more shapes of about this size, nearest first. By chance, so seldom those of other
         versions: what OpenVINO built for one it may still have."""
-        known = {tuple(shapes)}
+        known = {shapes}
         for step in (side * away for away in range(1, 8) for side in (-1, 1)):
             factor = 1 + (step + random.uniform(-0.5, 0.5)) / 16
-            if (other := self._scaled(shapes, factor)) not in known:
+            if (other := scaled(self._specs, shapes, factor)) not in known:
                 known.add(other)
                 yield other
 
@@ -285,10 +280,10 @@ class Version:
         assert self._usual is not None
         rows = random_rows(self._specs, self.shapes_of(key), 0)
         try:
-            wins = static_wins(static, self._usual, rows, alone, self._static_won)
+            wins = static_wins(static, self._usual, rows, alone, self._expected)
         except CannotInfer:
             return True
-        self._static_won = max(-EXPECTED, min(EXPECTED, self._static_won + (1 if wins else -1)))
+        self._expected = expected_after(self._expected, wins)
         return wins
 
     def _stacking(self, trial: "_Trial", settings: VersionSettings) -> Stacking | None:
@@ -308,7 +303,7 @@ class Version:
         elements = self._largest_that_stacks(row)
         return Stacking(rules, elements) if elements else None
 
-    def _largest_that_stacks(self, row: Sequence[tuple[int, ...]]) -> int:
+    def _largest_that_stacks(self, row: Shapes) -> int:
         """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
 
         What stacking saves does not grow with the shape, so it wins below some size. From the
@@ -319,7 +314,7 @@ class Version:
         best = self._stacks_at(row)
         factor, growing = (2.0, True) if best else (0.5, False)
         for _ in range(_SIZES_TRIED):
-            larger_or_smaller = self._scaled(row, factor)
+            larger_or_smaller = scaled(self._specs, row, factor)
             if larger_or_smaller == row or time.monotonic() > deadline:
                 break
             row, stacks = larger_or_smaller, self._stacks_at(larger_or_smaller)
@@ -329,7 +324,7 @@ class Version:
                 break
         return best
 
-    def _stacks_at(self, row: Sequence[tuple[int, ...]]) -> int:
+    def _stacks_at(self, row: Shapes) -> int:
         key = trial_key(self._specs, row)
         try:
             compiled = self._usual or self.reshape(key)()
@@ -337,21 +332,6 @@ class Version:
         except (CannotInfer, CannotReshape):
             return 0
         return elements_per_row(key) if wins else 0
-
-    def _scaled(self, row: Shapes, factor: float) -> tuple[tuple[int, ...], ...]:
-        """The shapes with every open dimension but the batch scaled, where that is accepted."""
-        return tuple(
-            tuple(
-                scaled
-                if axis != spec.batch_axis
-                and spec.dims[axis].fixed is None
-                and (scaled := int(size * factor)) > 0
-                and spec.dims[axis].accepts(scaled)
-                else size
-                for axis, size in enumerate(shape)
-            )
-            for spec, shape in zip(self._specs, row, strict=True)
-        )
 
     def _detections(self) -> list[bool]:
         return [_made_by(port, "DetectionOutput") for port in self._model.outputs]
@@ -361,7 +341,7 @@ class Version:
 class _Trial:
     compiled: CompiledShape
     key: ShapeKey
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: Shapes
 
 
 def _made_by(result: ov.Output, operation: str) -> bool:

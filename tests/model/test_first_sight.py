@@ -157,9 +157,9 @@ def test_processes_end_with_it() -> None:
         (Building(0.006, 0.0005), True),
         (Building(0.005, 0.0005), False),
     ],
-    ids=["it takes longer", "inferring takes longer", "it matters", "it is nothing"],
+    ids=["more than half", "less than half", "it matters", "it is nothing"],
 )
-def test_building_matters_where_it_takes_longer_and_some_milliseconds(
+def test_building_matters_from_half_of_an_inference_and_some_milliseconds_on(
     compiled: Building, matters: bool
 ) -> None:
     new = iter(rows(1, 2, 3, 4, 5))
