@@ -12,6 +12,7 @@ import pytest
 
 from deployments.arena import ALIGNMENT, Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from tests.arena_peer import PeerProcess, allocated, leased, lend, peer_process, place
+from tests.open_files import open_files
 
 SIZE = 1 << 16
 LOST_AFTER_S = 120
@@ -260,10 +261,6 @@ def file_number_that_is_free() -> int:
     fd = os.dup(0)
     os.close(fd)
     return fd
-
-
-def open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_what_is_not_the_arena_is_refused_and_not_kept_open(arena: Arena) -> None:
