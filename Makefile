@@ -34,10 +34,11 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
+# Ray is started with ray.env. Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
 serve: $(VENV)/.serve
 	@$(BIN)/python -m deployments.check $(CONFIG)
-	@if $(BIN)/python -m deployments.check --haproxy-available; then \
+	@set -a; . ./ray.env; set +a; \
+	if $(BIN)/python -m deployments.check --haproxy-available; then \
 	  exec $(BIN)/serve run $(CONFIG); \
 	else \
 	  echo "HAProxy cannot run here: serving through Ray's own, slower proxy"; \

@@ -22,6 +22,7 @@ from ray.serve.scripts import deploy, run
 
 from deployments.check import load
 from tests.cluster.files import CLUSTER, ROOT, document
+from tests.e2e.server import ray_environment
 
 DOCKERFILE = CLUSTER / "docker" / "Dockerfile"
 COMPOSE = "docker/compose.yaml"
@@ -114,6 +115,11 @@ def test_the_image_is_built_from_the_constraints() -> None:
     assert {"constraints.txt", "pyproject.toml", "README.md", "LICENSE", "deployments/"} <= {
         source for source, _ in copied()
     }
+
+
+def test_ray_is_started_with_its_variables() -> None:
+    set_to = dict(line[1].split("=", 1) for line in instructions() if line[0] == "ENV")
+    assert ray_environment().items() <= set_to.items()
 
 
 def test_the_default_command_serves_the_configuration_in_the_image() -> None:

@@ -100,6 +100,11 @@ def test_every_node_is_behind_the_token_and_has_it(config: Any) -> None:
     assert "~/.ray/auth_token" == config["file_mounts"]["~/.ray/auth_token"]
 
 
+def test_every_node_starts_ray_with_its_variables(config: Any) -> None:
+    lines = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    assert all("set -a; . ~/anyshape/ray.env" in line for line in lines if "ray start" in line)
+
+
 def test_the_code_is_sent_without_what_git_ignores(config: Any) -> None:
     assert "." == config["file_mounts"]["~/anyshape"]  # `ray up` is started in the repository
     assert [".gitignore"] == config["rsync_filter"]

@@ -22,6 +22,14 @@ STOP_S = 60.0  # Serve gives the ingress 20 s to drain, and then the models 20 s
 GRPC_PORTS = 10
 NO_TLS = False  # for `verify=`: reading the certificates would take 25 ms a request
 _SERVE = Path(sys.executable).with_name("serve")
+_RAY_ENV = Path(__file__).parents[2] / "ray.env"
+
+
+def ray_environment() -> dict[str, str]:
+    """What `make serve` starts Ray with."""
+    lines = _RAY_ENV.read_text().splitlines()
+    variables = (line.partition("=")[::2] for line in lines if line and not line.startswith("#"))
+    return dict(variables)
 
 
 class NotStarted(RuntimeError):
@@ -124,7 +132,7 @@ def _started(
     config, ports = with_free_ports(config)
     path, log = directory / "serve_config.yaml", directory / "serve.log"
     path.write_text(yaml.safe_dump(config))
-    variables = {**os.environ, "RAY_ADDRESS": "local", **(environment or {})}
+    variables = {**os.environ, "RAY_ADDRESS": "local", **ray_environment(), **(environment or {})}
     with log.open("wb") as output:
         started = subprocess.Popen(
             [_SERVE, "run", "--app-dir", Path.cwd(), path],
