@@ -217,7 +217,7 @@ def test_a_shape_the_model_cannot_take_is_a_400_and_the_next_one_is_fine(
         fine = {"inputs": [{**entry, "data": [0] * 3 * size**2}]}
         assert 200 == http.post(url, json=fine).status_code
         empty = {"inputs": [{**entry, "shape": [1, 3, 0, 4], "data": []}]}
-        refused(http.post(url, json=empty), 400, "[-1,3,0,4]")
+        refused(http.post(url, json=empty), 400, "1,3,0,4]")  # -1 where rows are stacked
         assert 200 == http.post(url, json=fine).status_code
 
 
