@@ -28,8 +28,10 @@ from benchmarks.models import ROOT
 from benchmarks.nodes import Node, Nodes, nodes, why_not
 from deployments.settings import INGRESS_NAME
 
-WORKER_CPUS: Final = (4, 4)
 REPLICAS: Final = 2
+WORKER_CPUS: Final = (8, 8)
+"""Twice what all replicas take, on one worker: it may have them all when their successors start.
+Were it full, all successors of a deployment would come to lie on the other."""
 _DEPLOYMENTS: Final = (INGRESS_NAME, MODEL)
 _PATIENCE_S: Final = 180.0
 _AFTER_S: Final = 3.0
@@ -68,6 +70,13 @@ class Cluster:
     def ids(self) -> set[str]:
         """Of all replicas."""
         return {r["replica_id"] for name in _DEPLOYMENTS for r in self.nodes.replicas(name)}
+
+    def is_spread(self) -> bool:
+        """Whether each deployment has replicas on more than one worker."""
+        return all(
+            len({replica["node_ip"] for replica in self.nodes.replicas(name)}) > 1
+            for name in _DEPLOYMENTS
+        )
 
     async def whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
         """Whether just the replicas that it should have run, none of them of `without`, and it
