@@ -21,6 +21,8 @@ import httpx
 import psutil
 import yaml
 
+from tests.e2e.server import ray_environment
+
 _PATIENCE_S: Final = 120.0
 _RAY, _SERVE = (str(Path(sys.executable).with_name(name)) for name in ("ray", "serve"))
 _OBJECT_STORE_BYTES: Final = 200 * 2**20
@@ -187,6 +189,7 @@ def nodes(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **ray_environment(),
         **(environment or {}),
     }
     cluster = Nodes(head, workers, directory, _environment=variables)
