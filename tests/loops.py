@@ -13,6 +13,8 @@ from typing import Any
 
 import uvloop
 
+from tests.open_files import open_files
+
 PATIENCE_S = 20.0
 
 
@@ -72,7 +74,7 @@ async def _leaving_nothing(test: Awaitable[None]) -> None:
 
 def _sockets() -> set[str]:
     found = set()
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in open_files():
         with contextlib.suppress(OSError):
             found.add(os.readlink(f"/proc/self/fd/{fd}"))
     return {target for target in found if target.startswith("socket:")}

@@ -15,7 +15,7 @@ import yaml
 
 from tests import waiting
 from tests.cluster.files import document
-from tests.e2e.server import NO_TLS, Server, family, free_ports
+from tests.e2e.server import NO_TLS, Server, free_ports
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE_S = 60.0
@@ -30,13 +30,12 @@ def metrics_address(server: Server) -> str:
 
     Ray writes it into a file, which all clusters of the machine overwrite.
     """
-    for process in family(server.process):
-        if "ray::DashboardAgent" in process.cmdline()[:1]:
-            for address in _listening(process):
-                with contextlib.suppress(httpx.HTTPError):
-                    page = httpx.get(f"http://{address}/metrics", timeout=5, verify=NO_TLS)
-                    if "\nray_" in page.text:
-                        return address
+    for process in server.processes("ray::DashboardAgent"):
+        for address in _listening(process):
+            with contextlib.suppress(httpx.HTTPError):
+                page = httpx.get(f"http://{address}/metrics", timeout=5, verify=NO_TLS)
+                if "\nray_" in page.text:
+                    return address
     raise AssertionError("no process of the server exports metrics")
 
 

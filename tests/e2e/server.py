@@ -92,6 +92,15 @@ class Server:
             check=True,
         )
 
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those that are called so, as Ray titles its workers and their like."""
+        found = []
+        for member in family(self.process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if member.cmdline()[:1] == [title]:
+                    found.append(member)
+        return found
+
     def replica_pids(self, model: str) -> list[int]:
         return [replica["pid"] for replica in self.all_statistics(model)]
 

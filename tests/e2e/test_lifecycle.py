@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha384
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import numpy as np
 import openvino as ov
-import psutil
 import pytest
 import yaml
 
@@ -25,7 +24,7 @@ from deployments.model.spots import spots_model
 from tests.e2e.client import infer, spots_found
 from tests.e2e.clients import call
 from tests.e2e.conftest import config, save
-from tests.e2e.server import Server, family, running, stop
+from tests.e2e.server import family, running, stop
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -53,7 +52,7 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         expected, found = spots_found(server.url)
         assert expected == found
         call("sends_pictures", server)
-        until(lambda: not idle_workers(server), "nobody waits for work")
+        until(lambda: not server.processes("ray::IDLE"), "nobody waits for work")
 
         members = family(server.process)
         assert any("haproxy" in member.name() for member in members), "not the fast path"
@@ -65,16 +64,6 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", port))
-
-
-def idle_workers(server: Server) -> list[psutil.Process]:
-    """Those that Ray keeps for tasks, of which there are none."""
-    found = []
-    for member in family(server.process):
-        with suppress(psutil.NoSuchProcess):
-            if "ray::IDLE" in member.cmdline():
-                found.append(member)
-    return found
 
 
 @contextmanager
