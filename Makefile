@@ -34,7 +34,8 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Ray is started with ray.env. Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
+# Ray is started with ray.env.
+# Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
 serve: $(VENV)/.serve
 	@$(BIN)/python -m deployments.check $(CONFIG)
 	@set -a; . ./ray.env; set +a; \

@@ -1,6 +1,7 @@
 """What Ray is started with, and whether it knows these variables."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +17,15 @@ def known_to_ray(variable: str) -> bool:
     """The raylet's are in its program, others in the sources of what Python does."""
     installed = Path(ray.__file__).parent
     sources = [installed / "core/src/ray/raylet/raylet", *installed.glob("_private/*.py")]
-    return any(variable.encode() in source.read_bytes() for source in sources)
+    name = re.compile(rb"\b" + variable.encode() + rb"\b")
+    return any(name.search(source.read_bytes()) for source in sources)
 
 
 def test_ray_knows_the_variables() -> None:
     assert ray_environment()
     assert [] == [name for name in ray_environment() if not known_to_ray(name)]
     assert not known_to_ray("RAY_num_worker_soft_limit")
+    assert not known_to_ray("RAY_num_workers_soft")
 
 
 def test_a_shell_reads_what_the_tests_read() -> None:

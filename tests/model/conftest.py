@@ -1,17 +1,26 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.model.execution import Execution
 from tests.model.sites import Site
+from tests.model.spent_time import CLOCK
 
 
 @pytest.fixture(autouse=True)
 def static_compilations_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's models are too small to time: what is promoted would be chance."""
     monkeypatch.setattr("deployments.model.version.static_wins", lambda *_: True)
+
+
+@pytest.fixture
+def spent_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured takes the time that the test's compilations spend."""
+    time = SimpleNamespace(perf_counter=CLOCK)
+    monkeypatch.setattr("deployments.model.measuring.time", time)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Literal
@@ -18,12 +18,13 @@ from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, dynamic, input_shapes, loaded, tensor
+from tests.model.spent_time import CLOCK
+
+pytestmark = pytest.mark.usefixtures("spent_time")
 
 
 class Building(CompiledShape):
     """Takes so many seconds, of a clock of its own, for a new shape and for an old one."""
-
-    now_s = 0.0
 
     def __init__(self, new_s: float, again_s: float = 1.0) -> None:
         real = dynamic(loaded(models.add_one()))
@@ -35,15 +36,9 @@ class Building(CompiledShape):
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> list[Tensor]:
         shape = tensors[0].shape
-        Building.now_s += self.again_s if shape in self.ran else self.new_s
+        CLOCK.spend(self.again_s if shape in self.ran else self.new_s)
         self.ran.append(shape)
         return super().infer(tensors, wanted, space)
-
-
-@pytest.fixture(autouse=True)
-def _its_clock() -> Iterator[None]:
-    with patch("deployments.model.measuring.time.perf_counter", lambda: Building.now_s):
-        yield
 
 
 def rows(*widths: int) -> list[list[Tensor]]:

@@ -1,7 +1,5 @@
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,30 +11,9 @@ from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import dynamic, loaded, tensor
+from tests.model.spent_time import CLOCK
 
-
-class Clock:
-    """Shows the time that was spent, not the time of day: a stall of the machine is none of it."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self._lock = threading.Lock()
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def spend(self, seconds: float) -> None:
-        with self._lock:
-            self.now_s += seconds
-
-
-CLOCK = Clock()
-
-
-@pytest.fixture(autouse=True)
-def _time_that_was_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    time = SimpleNamespace(perf_counter=CLOCK)
-    monkeypatch.setattr("deployments.model.measuring.time", time)
+pytestmark = pytest.mark.usefixtures("spent_time")
 
 
 class Timed(CompiledShape):
