@@ -85,7 +85,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _shares_the_server(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
-    return "server" in item.fixturenames and not hasattr(item.module, "server")
+    elsewhere = hasattr(item.module, "server") or item.path.parent != Path(__file__).parent
+    return "server" in item.fixturenames and not elsewhere
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,6 @@ Means and scales are powers of two and weights whole numbers: exact in any order
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -18,35 +17,13 @@ from openvino.preprocess import PrePostProcessor, ResizeAlgorithm
 from deployments.tensors import Array, Tensor
 from tests.e2e.client import HEADER_LENGTH
 from tests.e2e.server import Server
-from tests.e2e.small_models import serving
+from tests.e2e.small.preprocessed import MEAN, MODELS, SCALE
 from tests.e2e.wire import FORMS, Refused, asked, outputs_of
-from tests.model import models
 from tests.model.loading import assert_same, direct, tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-MEAN, SCALE = [4.0, 8.0, 16.0], [2.0, 4.0, 8.0]
-SETTINGS: dict[str, dict[str, Any]] = {
-    "pixels": {
-        "layout": "NHWC:NCHW",
-        "precision": "uint8:fp32",
-        "color_format": "BGR:RGB",
-        "mean": MEAN,
-        "scale": "[2,4,8]",
-    },
-    "both-ends": {"layout": {"x": "NHWC:NCHW", "y": "NHWC:NCHW"}, "precision": {"y": "fp64"}},
-    "columns": {"layout": "CN", "batch_size": 3},
-    "resized": {"layout": "NHWC:NCHW", "precision": "uint8", "resize": "linear"},
-}
-MODELS = {name: models.convolution() for name in SETTINGS} | {"columns": models.add_one((4, 1))}
 RANDOM = np.random.default_rng(7)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("preprocessing")
-    with serving(MODELS, SETTINGS, directory) as running:
-        yield running
 
 
 def pixels(*shape: int) -> Array:

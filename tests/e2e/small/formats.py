@@ -1,26 +1,20 @@
-"""Every format that OpenVINO reads, served: the answers are those of a direct call, bit for bit.
+"""A model in every format that OpenVINO reads from a file, and requests for it.
 
 Weights and inputs are whole numbers, whose sums are exact in any order. PyTorch's and JAX's models
 are not in a file that `read_model` takes, so there is nothing to serve of theirs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
-import pytest
 
 from deployments.tensors import Array
-from tests.e2e.conftest import F32, config
-from tests.e2e.server import Server, running
-from tests.e2e.small_models import Request, check_available, check_same, check_together, sizes
+from tests.e2e.small.answers import Request
 from tests.formats import onnx_models, paddle, tensorflow, tensorflow_lite
 from tests.model import models
 from tests.model.loading import tensor
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def whole(*shape: int) -> Array:
@@ -101,55 +95,7 @@ def requests_for(name: str) -> list[Request]:
     return [[tensor(bound(*shape), name=port)] for shape in shapes]
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("formats")
+def write_all(directory: Path) -> None:
     for path, write in FILES.values():
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         write(directory / path)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    entries: list[dict[str, Any]] = [
-        {"name": name, "source": SOURCES.get(name, name), "plugin_config": F32} for name in FILES
-    ]
-    variables = {"ANYSHAPE_MODELS": str(repository)}
-    with running(config(entries), tmp_path_factory.mktemp("server"), variables) as server:
-        check_available(server, FILES)
-        yield server
-
-
-def read(repository: Path, name: str) -> ov.Model:
-    path = repository / FILES[name][0]
-    return ov.Core().read_model(path.parent if path.name == "saved_model.pb" else path)
-
-
-def test_the_formats_are_what_they_are_called(repository: Path) -> None:
-    """Weights lie where the tests say, and reading finds them there."""
-    external = repository / "onnx-external" / "1"
-    assert NCHW.nbytes <= (external / "model.weights").stat().st_size
-    assert (external / "model.onnx").stat().st_size < (repository / "one file.onnx").stat().st_size
-    assert whole(4, 3).nbytes <= (repository / "paddle/1/inference.pdiparams").stat().st_size
-    variables = repository / "saved-model" / "1" / "variables"
-    assert 2 == len(list(variables.iterdir()))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_format_has_its_own_names_and_open_dimensions(server: Server, name: str) -> None:
-    assert INPUTS[name] == sizes(server, name)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_format_is_answered_as_openvino_does(server: Server, repository: Path, name: str) -> None:
-    model = read(repository, name)
-    for request in requests_for(name):
-        check_same(server, name, model, request)
-
-
-@pytest.mark.parametrize("name", FILES)
-async def test_requests_that_come_together_answer_as_alone(
-    server: Server, repository: Path, name: str
-) -> None:
-    await check_together(server, name, read(repository, name), requests_for(name))

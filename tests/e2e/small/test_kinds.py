@@ -1,136 +1,30 @@
-"""Models that are difficult in one way each, served: the answers are OpenVINO's, bit for bit.
-
-The operations are such that every compilation rounds alike, or the values are whole numbers, whose
-sums are exact in any order.
-"""
+"""Models that are difficult in one way each, served: the answers are OpenVINO's, bit for bit."""
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np
-import openvino as ov
 import pytest
 
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
 from tests.e2e.server import Server
-from tests.e2e.small_models import Request, check_same, check_together, serving, sizes
+from tests.e2e.small.answers import Request, check_same, check_together, sizes
+from tests.e2e.small.kinds import (
+    MODELS,
+    REQUESTS,
+    floats,
+    reshaped,
+    scaled,
+    scaled_by,
+    whole,
+    words,
+    x,
+)
 from tests.e2e.wire import FORMS, Form, Refused, asked, request_body
-from tests.model import models
 from tests.model.loading import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-MODELS: dict[str, ov.Model] = {
-    "constant-target": models.fixed_batch(),
-    "fixed-batch": models.two_rows(),
-    "ranks": models.scaled(),
-    "scalar-input": models.scaled_by_scalar(),
-    "only-scalars": models.add_one(()),
-    "empty": models.positive_places(),
-    "strings": models.strings_and_lengths(),
-    "tokens": models.embeddings(),
-    "open": models.add_one((-1, ov.Dimension(2, 8), 4)),
-    "many-outputs": models.outputs_of_all_kinds(),
-    "datatypes": models.every_datatype(),
-    "never-open": models.refuses_open_dimensions(),
-    "by-values": models.to_shape(),
-    "state": models.running_total(),
-}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "ranks": {"batching": {"stacking": "always"}},
-    "datatypes": {"batching": {"stacking": "always"}},
-    "strings": {"batching": {"stacking": "always"}},
-    "state": {"batching": {"stacking": "always"}},
-    "tokens": {"batch_size": 1, "reshape": "blocking"},
-    "by-values": {"shape": {"x": "(6)", "shape": "(2)"}},
-}
-
-
-def floats(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def whole(*shape: int) -> Array:
-    return np.random.default_rng(1).integers(-999, 999, shape).astype(np.float32)
-
-
-def x(values: Any) -> Request:
-    return [tensor(values)]
-
-
-def scaled(*shape: int) -> Request:
-    return [tensor(floats(*shape)), tensor(floats(*shape[:2], seed=1), name="scale")]
-
-
-def tokens(values: list[int]) -> Request:
-    return [tensor([values], "INT64", "tokens")]
-
-
-def scaled_by(scale: float, *shape: int) -> Request:
-    return [tensor(floats(*shape)), tensor(scale, name="scale")]
-
-
-def words(values: list[list[bytes]], columns: int) -> Request:
-    shape = (len(values), columns)
-    return [Tensor("words", BYTES, shape, [word for row in values for word in row])]
-
-
-def every_datatype(rows: int, columns: int) -> Request:
-    """Among the values are the ends of what the datatype holds and the CPU plugin keeps."""
-    count = rows * columns
-    given = []
-    for datatype in models.DATATYPES:
-        if datatype == BYTES:
-            strings = [(b"", b"a", "ø".encode(), b"\0a")[n % 4] for n in range(count)]
-            given.append(Tensor(datatype, BYTES, (rows, columns), strings))
-            continue
-        dtype = NUMPY_DTYPES[datatype]
-        values: list[float] = [0, 1.5, -123.25, 2.0**-9]
-        if datatype == BF16:
-            values = [0x0000, 0x3F80, 0xC2F7, 0x0001]
-        elif dtype.kind == "b":
-            values = [False, True]
-        elif dtype.kind in "iu":
-            end = min(np.iinfo(dtype).max, 2**31)
-            values = [0, end - 1, 7, max(np.iinfo(dtype).min, -(2**31))]
-        array = np.resize(np.array(values, dtype), (rows, columns))
-        given.append(tensor(array, datatype, datatype))
-    return given
-
-
-def reshaped(*shape: int) -> Request:
-    return [tensor(range(6)), tensor(shape, "INT64", "shape")]
-
-
-REQUESTS: dict[str, list[Request]] = {
-    "constant-target": [x(floats(4, 6))],
-    "fixed-batch": [x(floats(2, 4)), x(floats(2, 1)), x(floats(2, 9))],
-    "ranks": [scaled(1, 3, 4), scaled(3, 3, 4), scaled(2, 5, 4), scaled(2, 3, 0)],
-    "scalar-input": [scaled_by(0.3, 1, 4), scaled_by(-7.7, 3, 4), scaled_by(1, 2, 5)],
-    "only-scalars": [x(0.1), x(-2)],
-    "empty": [x([-1] * 6), x([]), x([0, 1, 0, 2]), x([1] * 6)],
-    "strings": [
-        words([["straße".encode(), b"", b"\0z"]], 3),
-        words([[b"one"], [b"three"], [b""]], 1),
-        words([[b"long" * 5000, b"short"]], 2),
-    ],
-    "tokens": [tokens([3, 1, 4]), tokens([99])],
-    "open": [x(floats(1, 2, 4)), x(floats(3, 8, 4)), x(floats(0, 5, 4))],
-    "many-outputs": [x(whole(1, 4)), x(whole(4, 4)), x(whole(2, 6))],
-    "datatypes": [every_datatype(1, 4), every_datatype(3, 4), every_datatype(2, 5)],
-    "never-open": [x(whole(1, 8, 8, 8)), x(whole(1, 8, 16, 9)), x(whole(2, 8, 8, 8))],
-    "by-values": [reshaped(2, 3), reshaped(6, 1)],
-    "state": [x(floats(1, 4)), x(floats(3, 4))],
-}
 CASES = [(name, number) for name, requests in REQUESTS.items() for number in range(len(requests))]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(MODELS, SETTINGS, tmp_path_factory.mktemp("kinds")) as server:
-        yield server
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
@@ -184,7 +78,7 @@ async def test_shapes_and_values_that_fail_leave_what_comes_with_them_alone(
         ("only-scalars", {"x": []}),
         ("empty", {"x": [-1]}),
         ("strings", {"words": [-1, -1]}),
-        ("open", {"x": [-1, -1, -1]}),
+        ("bounded", {"x": [-1, -1, -1]}),
         ("never-open", {"x": [-1, 8, -1, -1]}),
     ],
 )
@@ -212,7 +106,7 @@ def test_outputs_with_and_without_rows_are_told_apart(server: Server) -> None:
         ("constant-target", x(floats(2, 6)), ["'x'", "[2,6]", "dimension 0 is 2", "[4,6]"]),
         ("constant-target", x(floats(4, 2, 3)), ["'x'", "[4,2,3]", "3 dimensions", "2 [4,6]"]),
         ("fixed-batch", x(floats(3, 4)), ["'x'", "[3,4]", "dimension 0 is 3", "[2,-1]"]),
-        ("open", x(floats(1, 9, 4)), ["'x'", "[1,9,4]", "dimension 1 is 9", "[-1,2:8,-1]"]),
+        ("bounded", x(floats(1, 9, 4)), ["'x'", "[1,9,4]", "dimension 1 is 9", "[-1,2:8,-1]"]),
         ("scalar-input", scaled_by(1, 1, 4)[:1], ["lacks input 'scale'"]),
         (
             "scalar-input",

@@ -1,45 +1,18 @@
-"""One server with many small models, whose answers are compared with OpenVINO's own."""
+"""Answers of a server compared with OpenVINO's own."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import httpx
 import openvino as ov
 
 from deployments.tensors import Tensor
-from tests.e2e.conftest import F32, config, save
-from tests.e2e.server import Server, running
+from tests.e2e.server import Server
 from tests.e2e.wire import FORMS, asked, outputs_of, request_body
 from tests.model.loading import assert_same, direct
 
 Request: TypeAlias = Sequence[Tensor]
-
-
-@contextmanager
-def serving(
-    models: Mapping[str, ov.Model], settings: Mapping[str, dict[str, Any]], directory: Path
-) -> Iterator[Server]:
-    """A server of these models, each computing in f32, all of them available."""
-    for name, model in models.items():
-        save(model, directory / "models", name)
-    entries = [
-        {"name": name, "source": name, "plugin_config": F32, **settings.get(name, {})}
-        for name in models
-    ]
-    variables = {"ANYSHAPE_MODELS": str(directory / "models")}
-    with running(config(entries), directory, variables) as server:
-        check_available(server, models)
-        yield server
-
-
-def check_available(server: Server, names: Sequence[str] | Mapping[str, Any]) -> None:
-    states = httpx.get(f"{server.url}/v2/models").json()["models"]
-    assert dict.fromkeys(names, "AVAILABLE") == {
-        model["name"]: model.get("reason") or model["state"] for model in states
-    }
 
 
 def sizes(server: Server, model: str, kind: str = "inputs") -> dict[str, list[int]]:
