@@ -4,26 +4,15 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from hashlib import sha384
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
-import numpy as np
-import openvino as ov
 import pytest
 import yaml
 
-from deployments.model.spots import spots_model
-from tests.e2e.client import infer, spots_found
+from tests.e2e.client import spots_found
 from tests.e2e.clients import call
-from tests.e2e.conftest import config, save
 from tests.e2e.server import family, running, stop
 from tests.waiting import until
 
@@ -64,46 +53,6 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", port))
-
-
-@contextmanager
-def files_over_http(directory: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-
-
-def test_a_model_that_could_not_be_had_is_retried_and_comes(tmp_path: Path) -> None:
-    save(spots_model(), tmp_path / "built", "late")
-    built = tmp_path / "built" / "late" / "1"
-    published = tmp_path / "published"
-    published.mkdir()
-    with files_over_http(published) as url:
-        source = [
-            {"url": f"{url}/{path.name}", "sha384": sha384(path.read_bytes()).hexdigest()}
-            for path in sorted(built.iterdir())
-        ]
-        late: dict[str, Any] = {"name": "late", "source": source}
-        models = [late, {"name": "spots", "source": "builtin:spots"}]
-        variables = {"ANYSHAPE_MODELS": str(tmp_path / "repository")}
-        with running(config(models), tmp_path, variables) as server:
-            reply = httpx.get(f"{server.url}/v2/models/late/ready")
-            assert 503 == reply.status_code
-            assert "404" in reply.json()["error"]
-
-            for path in built.iterdir():
-                path.rename(published / path.name)
-            deadline = time.monotonic() + 60
-            while httpx.get(f"{server.url}/v2/models/late/ready").status_code != 200:
-                assert time.monotonic() < deadline, "the model was not retried"
-                time.sleep(0.2)
-            tensor = np.zeros((1, 3, 40, 40), np.float32)
-            assert (1, 1, 200, 7) == infer(server.url, "late", {"data": tensor})[
-                "detection_out"
-            ].shape
-    assert ov.Core().read_model(tmp_path / "repository" / "late" / "1" / "late.xml").inputs
 
 
 def test_the_check_stops_a_configuration_with_a_typo(tmp_path: Path) -> None:

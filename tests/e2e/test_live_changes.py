@@ -4,10 +4,14 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from hashlib import sha384
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
+import openvino as ov
 import pytest
 
 from tests.e2e.conftest import config
@@ -28,12 +32,41 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def live(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a model that nobody can fetch yet."""
+    directory = tmp_path_factory.mktemp("unpublished")
+    put_version(directory, 1)
+    return directory / "1"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A directory, and the URL at which its files are served."""
+    directory = tmp_path_factory.mktemp("published")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield directory, f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def live(
+    files: Path,
+    unpublished: Path,
+    published: tuple[Path, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    late = [
+        {"url": f"{published[1]}/{path.name}", "sha384": sha384(path.read_bytes()).hexdigest()}
+        for path in sorted(unpublished.iterdir())
+    ]
     models: list[dict[str, Any]] = [
         {"name": "counting", "source": "counting"},
         {"name": "ruled", "source": "ruled", "reshape": "blocking"},
         {"name": "broken", "source": "broken"},
         {"name": "fetched", "source": "fetched", "poll_s": 0.0, "model_version_policy": "all"},
+        {"name": "late", "source": late},
     ]
     application = config(models, model_control=True)
     with running(
@@ -46,6 +79,25 @@ def live(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 async def http(live: Server) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=live.url, timeout=60) as client:
         yield client
+
+
+# What comes late ---------------------------------------------------------------------------------
+
+
+async def test_a_model_that_could_not_be_had_is_retried_and_comes(
+    http: httpx.AsyncClient, files: Path, unpublished: Path, published: tuple[Path, str]
+) -> None:
+    """It keeps nobody from the models beside it."""
+    reply = await http.get("/v2/models/late/ready")
+    assert 503 == reply.status_code
+    assert "404" in reply.json()["error"]
+    assert 200 == (await http.post("/v2/models/counting/infer", json=INFER)).status_code
+
+    for name in ("m.xml", "m.bin"):
+        (unpublished / name).rename(published[0] / name)
+    await eventually(partial(states, http, "late"), {"1": "AVAILABLE"})
+    assert ("1", [1.0] * 5) == _answer(await http.post("/v2/models/late/infer", json=INFER))
+    assert ov.Core().read_model(files / "late" / "1" / "m.xml").inputs
 
 
 # Versions ----------------------------------------------------------------------------------------
