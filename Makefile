@@ -5,6 +5,9 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Byte code is kept, whatever the shell says: each replica would compile our sources anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing format protos clean
 
 help:
