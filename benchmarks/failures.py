@@ -72,11 +72,10 @@ class Cluster:
         return {r["replica_id"] for name in _DEPLOYMENTS for r in self.nodes.replicas(name)}
 
     def is_spread(self) -> bool:
-        """Whether each deployment has replicas on more than one worker."""
-        return all(
-            len({replica["node_ip"] for replica in self.nodes.replicas(name)}) > 1
-            for name in _DEPLOYMENTS
-        )
+        """Whether each deployment has replicas on every worker, and nowhere else."""
+        workers = {node.address for node in self.nodes.workers}
+        places = (self.nodes.replicas(name) for name in _DEPLOYMENTS)
+        return all(workers == {replica["node_ip"] for replica in there} for there in places)
 
     async def whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
         """Whether just the replicas that it should have run, none of them of `without`, and it
