@@ -5,7 +5,6 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from hashlib import sha384
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from tests.e2e.conftest import config
 from tests.e2e.live import eventually, load, put_version, reason, states, until
 from tests.e2e.server import Server, running
+from tests.model.file_server import Server as FileServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -32,34 +32,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a model that nobody can fetch yet."""
+def unpublished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a model that nobody can fetch yet, by their paths in URLs."""
     directory = tmp_path_factory.mktemp("unpublished")
     put_version(directory, 1)
-    return directory / "1"
+    return {f"/{path.name}": path.read_bytes() for path in sorted((directory / "1").iterdir())}
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A directory, and the URL at which its files are served."""
-    directory = tmp_path_factory.mktemp("published")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+def remote() -> Iterator[FileServer]:
+    """Has no files yet."""
+    with FileServer() as http:
+        http.bodies = {}
         Thread(target=http.serve_forever, daemon=True).start()
-        yield directory, f"http://127.0.0.1:{http.server_port}"
+        yield http
         http.shutdown()
 
 
 @pytest.fixture(scope="module")
 def live(
     files: Path,
-    unpublished: Path,
-    published: tuple[Path, str],
+    unpublished: dict[str, bytes],
+    remote: FileServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     late = [
-        {"url": f"{published[1]}/{path.name}", "sha384": sha384(path.read_bytes()).hexdigest()}
-        for path in sorted(unpublished.iterdir())
+        {"url": remote.url(path), "sha384": sha384(body).hexdigest()}
+        for path, body in unpublished.items()
     ]
     models: list[dict[str, Any]] = [
         {"name": "counting", "source": "counting"},
@@ -85,7 +84,7 @@ async def http(live: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_a_model_that_could_not_be_had_is_retried_and_comes(
-    http: httpx.AsyncClient, files: Path, unpublished: Path, published: tuple[Path, str]
+    http: httpx.AsyncClient, files: Path, unpublished: dict[str, bytes], remote: FileServer
 ) -> None:
     """It keeps nobody from the models beside it."""
     reply = await http.get("/v2/models/late/ready")
@@ -93,9 +92,9 @@ async def test_a_model_that_could_not_be_had_is_retried_and_comes(
     assert "404" in reply.json()["error"]
     assert 200 == (await http.post("/v2/models/counting/infer", json=INFER)).status_code
 
-    for name in ("m.xml", "m.bin"):
-        (unpublished / name).rename(published[0] / name)
+    remote.bodies = unpublished
     await eventually(partial(states, http, "late"), {"1": "AVAILABLE"})
+    assert 200 == (await http.get("/v2/models/late/ready")).status_code
     assert ("1", [1.0] * 5) == _answer(await http.post("/v2/models/late/infer", json=INFER))
     assert ov.Core().read_model(files / "late" / "1" / "m.xml").inputs
 

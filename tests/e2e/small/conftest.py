@@ -35,8 +35,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    names = [*SAVED, *formats.FILES]
-    assert len(kinds.MODELS) + len(preprocessed.MODELS) + len(RULES) == len(SAVED)
+    names = [*kinds.MODELS, *preprocessed.MODELS, *RULES, *formats.FILES]
+    assert len(names) == len(set(names))
     entries = [
         {
             "name": name,
