@@ -35,7 +35,11 @@ class _Queue(Generic[ItemT, ResultT]):
         default_factory=OrderedDict
     )
     under_way: int = 0
-    flush_scheduled: bool = False
+    starting: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return not (self.under_way or self.starting or self.waiting)
 
 
 class Batcher(Generic[KeyT, ItemT, ResultT]):
@@ -69,7 +73,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         result.add_done_callback(partial(self._leave, queue))
         queue.waiting[result] = _Waiting(item, rows, result)
         self.waiting += 1
-        self._schedule_flush(key, queue)
+        self._start(key, queue)
         return result
 
     async def close(self) -> None:
@@ -81,27 +85,16 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         queue.waiting.pop(result, None)
         self.waiting -= 1
 
-    def _schedule_flush(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
-        """Flushes after the callbacks that are already due, so that one tick's arrivals meet."""
-        if not queue.flush_scheduled and queue.under_way < self._in_flight:
-            queue.flush_scheduled = True
-            asyncio.get_running_loop().call_soon(
-                self._flush, key, queue, context=contextvars.Context()
-            )
-
-    def _flush(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
-        queue.flush_scheduled = False
-        while queue.under_way < self._in_flight and (batch := self._take(queue)):
-            queue.under_way += 1
+    def _start(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
+        """Starts a batch, after the callbacks that are already due: one tick's arrivals meet."""
+        if queue.waiting and not queue.starting and queue.under_way < self._in_flight:
+            queue.starting = True
             # A fresh context: the request that happens to be first must not own the call, or
             # its disconnect would cancel the others' too.
-            task = asyncio.Task(
-                self._run(key, queue, batch),
-                loop=asyncio.get_running_loop(),
-            )
+            task = contextvars.Context().run(asyncio.create_task, self._run(key, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if not queue.under_way and not queue.waiting:
+        elif queue.idle:
             self._queues.pop(key, None)
 
     def _take(self, queue: _Queue[ItemT, ResultT]) -> list[_Waiting[ItemT, ResultT]]:
@@ -118,12 +111,18 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
                 rows += first.rows
         return batch
 
-    async def _run(
-        self,
-        key: KeyT,
-        queue: _Queue[ItemT, ResultT],
-        batch: Sequence[_Waiting[ItemT, ResultT]],
-    ) -> None:
+    async def _run(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
+        queue.starting = False
+        if batch := self._take(queue):
+            queue.under_way += 1
+            self._start(key, queue)  # what did not fit
+            try:
+                await self._answer(key, batch)
+            finally:
+                queue.under_way -= 1
+        self._start(key, queue)
+
+    async def _answer(self, key: KeyT, batch: Sequence[_Waiting[ItemT, ResultT]]) -> None:
         try:
             answers = await self._send(key, [waiting.item for waiting in batch])
             # All of the pairs first: with an answer too many or too few, whose is which?
@@ -135,8 +134,6 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         finally:
             for waiting in batch:
                 waiting.result.cancel()  # does nothing to those that have their answer
-            queue.under_way -= 1
-            self._schedule_flush(key, queue)
 
 
 def _settle(result: "asyncio.Future[ResultT]", answer: ResultT | Exception) -> None:

@@ -27,7 +27,8 @@ from deployments.inference import ModelStatus, ShapeKey, shape_number
 from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
-from deployments.ingress.silence import Silent, unless_silent
+from deployments.ingress.silence import Silent, Watch, unless_silent
+from deployments.lane_messages import plain_call, reply_of
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
@@ -100,8 +101,7 @@ class RayReplicas:
     ) -> BatchReply | Unreachable:
         self._serve.count(batches=1)
         try:
-            work = self._inferred(call, route, by_reference)
-            reply = await unless_silent(work, partial(self._alive, route, by_reference))
+            reply = await self._inferred(call, route, by_reference)
         except ReplicaDied:
             self._lost(route, _AVOIDED_S)
             raise
@@ -125,15 +125,18 @@ class RayReplicas:
     async def _inferred(
         self, call: BatchCall, route: Route, by_reference: bool
     ) -> BatchReply | Unreachable:
+        """Raises ReplicaDied, Silent."""
         reply: BatchReply | Unreachable
+        alive = partial(self._alive, route, by_reference)
         if by_reference:
-            reply = await self._call(self._by_reference, await _referenced(call), route)
+            referenced = await _referenced(call)
+            reply = await unless_silent(self._call(self._by_reference, referenced, route), alive)
         elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
-            reply = await self._call(self._by_message, call, route)
+            reply = await unless_silent(self._call(self._by_message, call, route), alive)
         else:
             try:
-                with self._serve.counting_at(route.replica, 1):
-                    reply = await lane.call(call)
+                with self._serve.counting_at(route.replica, 1), Watch(alive, lane.close):
+                    reply = reply_of(await lane.call(plain_call(call)))
             except LaneLost:
                 raise ReplicaDied("its connection ended") from None
         return reply

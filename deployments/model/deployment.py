@@ -32,6 +32,7 @@ from deployments.crossing import (
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus
+from deployments.lane_messages import Plain, call_of, plain_reply
 from deployments.lanes import CannotConnect, attend
 from deployments.logs import working_for
 from deployments.model.compiled_shape import nowhere
@@ -211,10 +212,13 @@ class OpenVINOModel:
         if not _meant_here(route):
             return None
         try:
-            await attend(name, token, self.infer)
+            await attend(name, token, self._attended)
         except CannotConnect as error:
             return f"a replica cannot reach its ingress: {error.strerror}"
         return None
+
+    async def _attended(self, call: Plain) -> Plain:
+        return plain_reply(await self.infer(call_of(call)))
 
     async def shut_down(self) -> None:
         """Stops loading and ends after the inferences and the compilation under way."""

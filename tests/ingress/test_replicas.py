@@ -32,6 +32,7 @@ from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
+from deployments.lane_messages import call_of, plain_reply
 from deployments.lanes import attend
 from deployments.routing_facts import RoutingFacts
 from deployments.shape_records import CacheBounds, ShapesReport
@@ -89,10 +90,10 @@ class Serve:
             self.attending -= 1
 
     async def answer(self, call: Any) -> Any:
-        self.taken.append(call)
+        self.taken.append(call_of(call))
         if isinstance(self.over_lane, Exception):
             raise self.over_lane
-        return self.over_lane
+        return plain_reply(self.over_lane)
 
     @property
     def infers(self) -> int:

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from deployments.ingress import silence
-from deployments.ingress.silence import Silent, unless_silent
+from deployments.ingress.silence import Silent, Watch, unless_silent
 from tests.loops import on_both_loops
 
 
@@ -81,3 +81,77 @@ async def test_a_caller_that_leaves_takes_the_work_along() -> None:
         await caller
     await asyncio.sleep(0)
     assert worker.left
+
+
+# Without a task ---------------------------------------------------------------------------------
+
+
+async def watched(worker: Worker) -> str:
+    """Waits for the worker, whose connection ends when it is given up."""
+
+    def give_up() -> None:
+        if not worker.answer.done():
+            worker.answer.set_exception(ConnectionError())
+
+    with Watch(worker.alive, give_up):
+        return await worker.answer
+
+
+@on_both_loops
+async def test_watched_work_may_take_long_while_there_are_signs_of_life() -> None:
+    assert "done" == await watched(Worker(True, True, True))
+
+
+@on_both_loops
+async def test_watched_work_without_a_sign_is_given_up() -> None:
+    with pytest.raises(Silent):
+        await watched(Worker(True, False, True))
+
+
+@on_both_loops
+async def test_a_connection_that_ends_by_itself_is_no_silence() -> None:
+    worker = Worker(True)
+    worker.answer.set_exception(ConnectionError())
+    with pytest.raises(ConnectionError):
+        await watched(worker)
+
+
+@on_both_loops
+async def test_an_answer_that_comes_instead_of_the_sign_counts_for_watched_work_too() -> None:
+    assert "done" == await watched(Worker(True, False))
+
+
+@on_both_loops
+async def test_a_caller_of_watched_work_that_leaves_ends_the_watch() -> None:
+    worker = Worker(*[True] * 100)
+    caller = asyncio.ensure_future(watched(worker))
+    await asyncio.sleep(0.03)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    left = len(worker._signs)
+    await asyncio.sleep(0.03)
+    assert left == len(worker._signs) < 100
+
+
+@on_both_loops
+async def test_a_sign_that_is_being_waited_for_ends_with_the_work() -> None:
+    worker, asked, over = Worker(), asyncio.Event(), asyncio.Event()
+
+    async def never() -> bool:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+        return True
+
+    async def answered() -> str:
+        with Watch(never, lambda: None):
+            return await worker.answer
+
+    task = asyncio.ensure_future(answered())
+    await asked.wait()
+    worker.answer.set_result("done")
+    assert "done" == await task
+    await over.wait()
