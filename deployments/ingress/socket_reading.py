@@ -20,6 +20,7 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.ingress.leaving import Client, watched_here
+from deployments.ingress.socket_writing import OneWrite
 from deployments.tensors import Array
 
 BODY: Final = "anyshape.body"
@@ -81,6 +82,8 @@ class _Http(HttpToolsProtocol):
         before: Any = self.cycle  # None at first, whatever uvicorn's annotation says
         in_line = before is not None and not before.response_complete
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.transport = cast("asyncio.Transport", OneWrite(self.transport))
         scope = cast("dict[str, Any]", self.scope)
         scope[DIRECT] = True
         if not self._placement.takes(scope):

@@ -14,7 +14,7 @@ import uvloop
 from uvicorn.protocols.http import auto
 
 from deployments.arena import ALIGNMENT, Arena
-from deployments.ingress.socket_reading import BODY, Placement, install
+from deployments.ingress.socket_reading import BODY, Placement, SocketReader, install
 from tests.loops import closed
 
 SMALLEST = 1000
@@ -83,6 +83,21 @@ async def exchange(port: int, *pieces: bytes, answers: int = 1) -> list[bytes]:
     writer.close()
     await writer.wait_closed()
     return got
+
+
+class Recording:
+    """A transport that keeps what is written, piece by piece."""
+
+    def __init__(self, transport: asyncio.Transport, written: list[bytes]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._written.append(bytes(data))
+        self._transport.write(data)
 
 
 def request(body: bytes, path: str = "/infer", **headers: str) -> bytes:
@@ -246,3 +261,21 @@ async def test_only_bodies_for_inference_are_given_memory_before_they_come(
         assert [answer(body)] == await exchange(port, request(body, path="/v2/health/live"))
 
     assert [None] == application.offsets
+
+
+@on_both_loops
+async def test_a_response_is_written_in_one_piece(application: Application) -> None:
+    written: list[bytes] = []
+    made = SocketReader.connection_made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SocketReader,
+            "connection_made",
+            lambda self, transport: made(self, Recording(transport, written)),  # type: ignore[arg-type]
+        )
+        async with serving(application) as port:
+            bodies = [b"", some_bytes(SMALLEST - 1), some_bytes(SMALLEST)]
+            answers = await exchange(port, *map(request, bodies), answers=3)
+    assert [answer(body) for body in bodies] == answers
+    assert [b"HTTP/1.1 200 OK"] * 3 == [piece[:15] for piece in written]
+    assert answers == [piece.split(b"\r\n\r\n")[1] for piece in written]
