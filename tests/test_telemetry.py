@@ -1,5 +1,6 @@
 """The declarations, and how they are handed over. What Ray makes of it: tests/e2e."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -81,10 +82,33 @@ def test_counts_are_added_up_until_they_are_handed_over(handed: Handed) -> None:
     assert [("inc", 3, tags), ("inc", 2, {**tags, "code": "400"})] == handed.to_ray(REQUESTS)
 
 
-def test_what_is_observed_is_passed_on_at_once(handed: Handed) -> None:
-    handed.observe(QUEUE_SECONDS, 0.25, "m")
+def test_what_is_observed_is_handed_over_in_its_order_and_once(handed: Handed) -> None:
+    values = [0.001 * number for number in range(2 * telemetry._AT_ONCE + 1)]
+    for value in values:
+        handed.observe(QUEUE_SECONDS, value, "m")
+    assert [] == handed.to_ray(QUEUE_SECONDS)
 
-    assert [("observe", 0.25, {"model": "m"})] == handed.to_ray(QUEUE_SECONDS)
+    handed.hand_over()
+    handed.hand_over()
+
+    assert [("observe", v, {"model": "m"}) for v in values] == handed.to_ray(QUEUE_SECONDS)
+
+
+async def test_many_observations_leave_turns_of_the_loop_to_others(
+    handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    for _ in range(10 * telemetry._AT_ONCE):
+        handed.observe(QUEUE_SECONDS, 0.25, "m")
+    handed.start()
+
+    seen = {0}
+    while len(handed.to_ray(QUEUE_SECONDS)) < 10 * telemetry._AT_ONCE:
+        await asyncio.sleep(0)
+        seen.add(len(handed.to_ray(QUEUE_SECONDS)))
+    await handed.close()
+
+    assert {telemetry._AT_ONCE * turn for turn in range(11)} == seen
 
 
 def test_gauges_are_set_to_what_is_read_at_every_handing_over(handed: Handed) -> None:
