@@ -95,9 +95,10 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Array) -> 
     expected = prod(shape) * dtype.itemsize
     if raw.size != expected:
         raise WrongByteCount(name, raw.size, shape, expected)
-    if raw.ctypes.data % dtype.itemsize:
-        raw = raw.copy()
-    return Tensor(name, datatype, shape, raw.view(dtype).reshape(shape))
+    data = raw.view(dtype)
+    if not data.flags.aligned:
+        data = data.copy()
+    return Tensor(name, datatype, shape, data.reshape(shape))
 
 
 def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:

@@ -59,6 +59,7 @@ class Http:
         self._models = models
         self._exported_metrics = metrics
         self._limits = models.limits
+        self._parser = kserve_rest.RequestParser(models.limits)
         self._arena = arena
         self._in_place = InPlace(models.limits.shared_memory_bytes // 4)
         self._largest_placed = models.limits.shared_memory_bytes // 4
@@ -178,14 +179,12 @@ class Http:
         target = await watched.addressed(parameters["model"], parameters.get("version"))
         header_length = _header_length(request)
         body = await self._body(request, target.model.name, header_length or 0)
-        json_bytes = body.size if header_length is None else header_length
-        parsed = await off_loop(
-            _parsing_bytes(body, json_bytes),
-            kserve_rest.parse_request,
-            body,
-            header_length,
-            self._limits,
-        )
+        parsed = self._parser.known(body, header_length)
+        if parsed is None:
+            json_bytes = body.size if header_length is None else header_length
+            parsed = await off_loop(
+                _parsing_bytes(body, json_bytes), self._parser.parse, body, header_length
+            )
         response = await watched.infer(target, parsed, _timeout_s(request))
         json_length, parts = await off_loop(
             total_bytes(response.tensors), kserve_rest.encode_response, response, parsed

@@ -4,7 +4,8 @@ Pure functions between bytes and requests. Unknown fields are ignored, as the sp
 says. https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from typing import Any, Final
@@ -32,20 +33,76 @@ from deployments.settings import Limits
 from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
+_REMEMBERED_BYTES: Final = 4096
+_REMEMBERED_HEADS: Final = 1024
 
 
 # Requests ---------------------------------------------------------------------------------------
 
 
-def parse_request(body: Array, header_length: int | None, limits: Limits) -> InferRequest:
-    """The request in `body`, a uint8 vector; numbers of the binary part are not copied.
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A JSON part that says all of its request but the numbers, which follow it."""
 
-    `header_length` is the value of the header `Inference-Header-Content-Length`, the length of
-    the JSON part, None where the header is missing and all of the body is JSON.
-    """
-    json_length = body.size if header_length is None else header_length
-    if not 0 <= json_length <= body.size:
-        raise MalformedBody(f"{HEADER_LENGTH} is {json_length}, the body has {body.size} bytes")
+    inputs: tuple[tuple[str, str, tuple[int, ...], int], ...]
+    request: InferRequest
+
+    def with_numbers(self, raw: Array) -> InferRequest:
+        binary = _Binary(raw)
+        tensors = tuple(
+            from_binary(name, datatype, shape, binary.take(name, size))
+            for name, datatype, shape, size in self.inputs
+        )
+        binary.expect_end()
+        return replace(self.request, tensors=tensors)
+
+
+class RequestParser:
+    """Parses requests, and remembers JSON parts: clients send the same ones again and again."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._heads: dict[bytes, _Head] = {}
+
+    def parse(self, body: Array, header_length: int | None) -> InferRequest:
+        """The request in `body`, a uint8 vector; numbers of the binary part are not copied.
+
+        `header_length` is the value of the header `Inference-Header-Content-Length`, the length of
+        the JSON part, None where the header is missing and all of the body is JSON.
+        """
+        json_length = body.size if header_length is None else header_length
+        if not 0 <= json_length <= body.size:
+            raise MalformedBody(f"{HEADER_LENGTH} is {json_length}, the body has {body.size} bytes")
+        request, sizes = _parsed(body, json_length, self._limits)
+        if sizes and request.id is None and json_length <= _REMEMBERED_BYTES:
+            self._remember(bytes(body[:json_length]), request, sizes)
+        return request
+
+    def known(self, body: Array, header_length: int | None) -> InferRequest | None:
+        """What `parse` returns or raises, for a JSON part that is remembered, which is quick."""
+        if header_length is None or not 0 <= header_length <= min(body.size, _REMEMBERED_BYTES):
+            return None
+        head = self._heads.get(body[:header_length].tobytes())
+        return None if head is None else head.with_numbers(body[header_length:])
+
+    def _remember(self, json: bytes, request: InferRequest, sizes: Sequence[int]) -> None:
+        if len(self._heads) >= _REMEMBERED_HEADS:
+            self._heads.clear()
+        inputs = tuple(
+            (tensor.name, tensor.datatype, tensor.shape, size)
+            for tensor, size in zip(request.tensors, sizes, strict=True)
+        )
+        self._heads[json] = _Head(inputs, replace(request, tensors=()))
+
+
+def parse_request(body: Array, header_length: int | None, limits: Limits) -> InferRequest:
+    """As `RequestParser.parse`, without remembering anything."""
+    return RequestParser(limits).parse(body, header_length)
+
+
+def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest, list[int]]:
+    """The request, and the sizes of its inputs if they are numbers of which the JSON part tells
+    the size."""
     message = json_object(body[:json_length], limits)
     _check_depth(message, limits.json_depth)
     binary = _Binary(body[json_length:])
@@ -53,13 +110,16 @@ def parse_request(body: Array, header_length: int | None, limits: Limits) -> Inf
     check_inputs(len(entries), limits)
     tensors = tuple(_input(entry, binary, limits, last=entry is entries[-1]) for entry in entries)
     binary.expect_end()
-    return InferRequest(
+    request = InferRequest(
         tensors=tensors,
         outputs=_wanted_outputs(message),
         id=_optional_string(message, "id"),
         parameters=_parameters(message),
         input_parameters={str(entry["name"]): _parameters(entry) for entry in entries},
     )
+    sizes: list[Any] = [_parameters(entry).get("binary_data_size") for entry in entries]
+    told = None not in sizes and BYTES not in {tensor.datatype for tensor in tensors}
+    return request, sizes if told else []
 
 
 def parse_index_request(body: Array, limits: Limits) -> bool:

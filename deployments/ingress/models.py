@@ -30,6 +30,7 @@ from deployments.errors import (
     VersionNotFound,
 )
 from deployments.inference import ModelInfo, ModelStatus, ShapeKey
+from deployments.ingress.arrangements import Arrangements
 from deployments.ingress.batching import Batcher
 from deployments.ingress.known_status import KnownStatus
 from deployments.ingress.model_replicas import ModelReplicas, ReplicaDied
@@ -85,6 +86,7 @@ class ServedModel:
         self._limits = limits
         self._arena = arena
         self._telemetry = telemetry
+        self._arrangements = Arrangements(limits.batch_rows)
         self._peers = PeerArenas()
         self._known = KnownStatus(replicas.status)
         self._by_reference: dict[Route, int] = {}
@@ -170,9 +172,8 @@ class ServedModel:
 
         Of the request's whole time, `timeout_s`, receiving and decoding it took `spent_s`.
         """
-        arranged = info.arrange(tensors)
+        arranged, key, rows = self._arrangements.of(info, tensors)
         info.check_outputs(outputs)
-        key, rows = info.key_and_rows(arranged, self._limits.batch_rows)
         if self._batcher is None:
             self._batcher = Batcher(self._send, info.max_batch_rows)
         self._batcher.max_rows = info.max_batch_rows

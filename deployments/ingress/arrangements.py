@@ -1,0 +1,48 @@
+"""What a model makes of the names, datatypes and shapes of a request, remembered."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from deployments.inference import ModelInfo, ShapeKey
+from deployments.tensors import Tensor
+
+_REMEMBERED: Final = 4096
+_Signature: TypeAlias = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...]]
+
+
+class _Arrangement(NamedTuple):
+    """Where in the request each of the model's inputs is, the shape key, and the rows."""
+
+    positions: tuple[int, ...]
+    key: ShapeKey
+    rows: int
+
+
+class Arrangements:
+    """Checks what `ModelInfo` does, once for requests that say the same of their tensors."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._known: dict[_Signature, _Arrangement] = {}
+
+    def of(
+        self, info: ModelInfo, tensors: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], ShapeKey, int]:
+        """The tensors in the model's order, their shape key and how many rows they bring.
+
+        Raises as `ModelInfo.arrange` and `ModelInfo.key_and_rows`.
+        """
+        signature = info.revision, tuple((t.name, t.datatype, t.shape) for t in tensors)
+        known = self._known.get(signature)
+        if known is None:
+            known = self._arranged(info, tensors)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[signature] = known
+        return tuple(tensors[position] for position in known.positions), known.key, known.rows
+
+    def _arranged(self, info: ModelInfo, tensors: Sequence[Tensor]) -> _Arrangement:
+        arranged = info.arrange(tensors)
+        key, rows = info.key_and_rows(arranged, self._max_rows)
+        names = [tensor.name for tensor in tensors]
+        return _Arrangement(tuple(names.index(tensor.name) for tensor in arranged), key, rows)
