@@ -5,14 +5,17 @@ microseconds for a message in a loop, but 150 between two inferences, which empt
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from deployments.arena import ArenaAddress
 from deployments.crossing import BatchCall, BatchReply, Member, PackedTensor, Unreachable
 from deployments.errors import ServingError
-from deployments.tensors import NUMPY_DTYPES
+from deployments.tensors import NUMPY_DTYPES, Array
+
+FORMAT: Final = 2
+"""While new code comes, the two ends of a lane may not have the same: then there is no lane."""
 
 Plain: TypeAlias = tuple[Any, ...]
 
@@ -51,9 +54,14 @@ def reply_of(plain: Plain) -> BatchReply | Unreachable:
 
 def _plain(tensors: Sequence[PackedTensor]) -> Plain:
     return tuple(
-        (name, datatype, shape, bytearray(data.data) if isinstance(data, np.ndarray) else data)
+        (name, datatype, shape, _bytes(data, datatype) if isinstance(data, np.ndarray) else data)
         for name, datatype, shape, data in tensors
     )
+
+
+def _bytes(data: Array, datatype: str) -> bytearray:
+    assert data.dtype == NUMPY_DTYPES[datatype], f"{data.dtype} is not {datatype}"
+    return bytearray(data.data)
 
 
 def _tensors(plain: Plain) -> tuple[PackedTensor, ...]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from deployments.arena import Arena
@@ -19,6 +20,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 _HAND_OVER_S: Final = 1.0
 _AT_ONCE: Final = 50
+_TURNS: Final = 100
 _SECONDS: Final = tuple(
     digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5) if digit * 10**power <= 60
 )
@@ -209,9 +211,9 @@ class RayTelemetry(Telemetry):
         self.hand_over()
 
     def hand_over(self) -> None:
-        self._hand_over_sums()
+        _logged(self._hand_over_sums)
         while self._observed:
-            self._hand_over_some()
+            _logged(self._hand_over_some)
 
     def _hand_over_sums(self) -> None:
         counts, self._counts = self._counts, {}
@@ -220,21 +222,21 @@ class RayTelemetry(Telemetry):
         for metric, labels, read in self._gauges:
             self._metrics[metric].set(read(), self._tagged(metric, labels))
 
-    def _hand_over_some(self) -> None:
-        for _ in range(min(_AT_ONCE, len(self._observed))):
-            metric, value, labels = self._observed.popleft()
+    def _hand_over_some(self, most: int = _AT_ONCE) -> None:
+        """One that fails takes the others along that are handed over with it."""
+        some = [self._observed.popleft() for _ in range(min(most, len(self._observed)))]
+        for metric, value, labels in some:
             self._metrics[metric].observe(value, self._tagged(metric, labels))
 
     async def _hand_over_on(self) -> None:
         while True:
             await asyncio.sleep(_HAND_OVER_S)
-            try:
-                self._hand_over_sums()
-                while self._observed:
-                    self._hand_over_some()
-                    await asyncio.sleep(0)
-            except Exception:
-                logger.exception("metrics are lost")
+            _logged(self._hand_over_sums)
+            # What comes meanwhile is for the next time, so that counts and gauges have theirs.
+            at_once = max(_AT_ONCE, len(self._observed) // _TURNS)
+            for _ in range(0, len(self._observed), at_once):
+                _logged(partial(self._hand_over_some, at_once))
+                await asyncio.sleep(0)
 
     def _tagged(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
         tags = self._tags.get((metric, labels))
@@ -242,6 +244,13 @@ class RayTelemetry(Telemetry):
             tags = dict(zip(metric.labels, labels, strict=True))
             self._tags[metric, labels] = tags
         return tags
+
+
+def _logged(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        logger.exception("metrics are lost")
 
 
 def _ray_metric(metric: Metric) -> Any:

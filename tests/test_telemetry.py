@@ -10,6 +10,7 @@ from deployments import telemetry
 from deployments.arena import Arena
 from deployments.telemetry import (
     COMPILED_SHAPES,
+    HANDOFF_SECONDS,
     METRICS,
     QUEUE_SECONDS,
     REJECTED,
@@ -170,3 +171,38 @@ async def test_a_gauge_that_cannot_be_read_does_not_end_the_handing_over(
     handed.start()
     await until(lambda: bool(handed.to_ray(COMPILED_SHAPES)))
     await handed.close()
+
+
+async def test_what_cannot_be_handed_over_holds_nothing_else_back(
+    handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    handed.watch(COMPILED_SHAPES, lambda: 1 / 0, "m")
+    for _ in range(3 * telemetry._AT_ONCE):
+        handed.observe(QUEUE_SECONDS, 0.25, "m")
+    handed.observe(HANDOFF_SECONDS, 0.5, "m", "one label too many")
+    handed.start()
+    await until(lambda: not handed._observed)
+    handed.observe(QUEUE_SECONDS, 0.25, "m")
+    await handed.close()
+
+    assert 3 * telemetry._AT_ONCE + 1 == len(handed.to_ray(QUEUE_SECONDS))
+    assert [] == handed.to_ray(HANDOFF_SECONDS)
+
+
+async def test_under_a_flood_counts_are_handed_over_and_no_more_gathers_than_in_a_round(
+    handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    handed.start()
+    gathered = []
+    for _ in range(20 * telemetry._TURNS):
+        for _ in range(3 * telemetry._AT_ONCE):
+            handed.observe(QUEUE_SECONDS, 0.25, "m")
+        handed.count(REJECTED, "m", "rank")
+        gathered.append(len(handed._observed))
+        await asyncio.sleep(0)
+    await handed.close()
+
+    assert len(handed.to_ray(REJECTED)) >= 5
+    assert max(gathered[10 * telemetry._TURNS :]) <= 10 * telemetry._TURNS * telemetry._AT_ONCE

@@ -113,14 +113,14 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
 
     async def _run(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
         queue.starting = False
-        if batch := self._take(queue):
-            queue.under_way += 1
-            self._start(key, queue)  # what did not fit
-            try:
+        queue.under_way += 1
+        try:
+            if batch := self._take(queue):
+                self._start(key, queue)  # what did not fit
                 await self._answer(key, batch)
-            finally:
-                queue.under_way -= 1
-        self._start(key, queue)
+        finally:
+            queue.under_way -= 1
+            self._start(key, queue)
 
     async def _answer(self, key: KeyT, batch: Sequence[_Waiting[ItemT, ResultT]]) -> None:
         try:

@@ -1,7 +1,8 @@
 """The Open Inference Protocol over HTTP (KServe v2) with its binary tensor data extension.
 
-Pure functions between bytes and requests. Unknown fields are ignored, as the specification
-says. https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
+Between bytes and requests, without effects; only `RequestParser` remembers. Unknown fields are
+ignored, as the specification says.
+https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,8 +34,9 @@ from deployments.settings import Limits
 from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
-_REMEMBERED_BYTES: Final = 4096
-_REMEMBERED_HEADS: Final = 1024
+# What JSON of a kilobyte becomes in Python may be 30 times as large.
+_REMEMBERED_BYTES: Final = 1024
+_REMEMBERED_HEADS: Final = 256
 
 
 # Requests ---------------------------------------------------------------------------------------
@@ -93,11 +95,6 @@ class RequestParser:
             for tensor, size in zip(request.tensors, sizes, strict=True)
         )
         self._heads[json] = _Head(inputs, replace(request, tensors=()))
-
-
-def parse_request(body: Array, header_length: int | None, limits: Limits) -> InferRequest:
-    """As `RequestParser.parse`, without remembering anything."""
-    return RequestParser(limits).parse(body, header_length)
 
 
 def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest, list[int]]:

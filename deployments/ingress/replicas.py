@@ -28,7 +28,7 @@ from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import LaneLost, Lanes, MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.silence import Silent, Watch, unless_silent
-from deployments.lane_messages import plain_call, reply_of
+from deployments.lane_messages import FORMAT, plain_call, reply_of
 from deployments.shape_records import ShapesReport
 
 _CONTROL_S: Final = 2.0
@@ -129,8 +129,7 @@ class RayReplicas:
         reply: BatchReply | Unreachable
         alive = partial(self._alive, route, by_reference)
         if by_reference:
-            referenced = await _referenced(call)
-            reply = await unless_silent(self._call(self._by_reference, referenced, route), alive)
+            reply = await unless_silent(self._inferred_by_reference(call, route), alive)
         elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
             reply = await unless_silent(self._call(self._by_message, call, route), alive)
         else:
@@ -140,6 +139,9 @@ class RayReplicas:
             except LaneLost:
                 raise ReplicaDied("its connection ended") from None
         return reply
+
+    async def _inferred_by_reference(self, call: BatchCall, route: Route) -> Any:
+        return await self._call(self._by_reference, await _referenced(call), route)
 
     def _lanes_of(self, route: Route) -> Lanes | None:
         if self._meeting is None or not route.near:
@@ -189,7 +191,7 @@ class RayReplicas:
     async def _attended(self, route: Route, name: str, token: bytes, key: ShapeKey) -> str | None:
         # Serve counts it as a call that is under way. A lane is idle most of its time.
         with self._serve.counting_at(route.replica, -1):
-            reason: str | None = await self._call(self._attend, name, token, route)
+            reason: str | None = await self._call(self._attend, name, token, route, FORMAT)
             return reason
 
     async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:

@@ -1,6 +1,5 @@
 """Responses in parts."""
 
-import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -59,8 +58,6 @@ class Parts(Response):
             body = self._sent(part, direct)
             await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": self._sent(self._parts[-1], direct)})
-        # The event loop writes at the end of its turn: not after Serve's accounting, but now.
-        await asyncio.sleep(0)
 
     def _sent(self, part: bytes | memoryview, direct: bool) -> bytes | memoryview:
         if isinstance(part, memoryview) and not (direct and self._in_place.take(part)):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -61,7 +62,10 @@ class Watch:
         self._task = asyncio.get_running_loop().create_task(self._asked())
 
     async def _asked(self) -> None:
-        if await self._alive():
+        alive = False
+        with suppress(Exception):
+            alive = await self._alive()
+        if alive:
             self._wait()
         else:
             self._silent = True

@@ -1,7 +1,7 @@
 """The head and the body of a small response leave in one system call.
 
 uvicorn writes them one after the other, and uvloop makes a system call of each piece: whoever
-reads, HAProxy and the client behind it, may be woken up twice.
+reads, HAProxy and the client behind it, may be woken up twice. After `100 Continue` they still are.
 """
 
 import asyncio
@@ -42,6 +42,6 @@ class OneWrite:
         return self._transport.is_closing()
 
     def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
             self._transport.write(held)

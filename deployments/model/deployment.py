@@ -32,7 +32,7 @@ from deployments.crossing import (
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus
-from deployments.lane_messages import Plain, call_of, plain_reply
+from deployments.lane_messages import FORMAT, Plain, call_of, plain_reply
 from deployments.lanes import CannotConnect, attend
 from deployments.logs import working_for
 from deployments.model.compiled_shape import nowhere
@@ -203,12 +203,16 @@ class OpenVINOModel:
             reply = self._reply(answers, call)
         return self._noted(reply, works, arrived, call)
 
-    async def attend(self, name: str, token: bytes, route: Route) -> str | None:
+    async def attend(
+        self, name: str, token: bytes, route: Route, lane_format: int = 1
+    ) -> str | None:
         """Answers the batches of an ingress over a lane, until it closes it.
 
         Returns why the ingress cannot be reached from here, nothing if the call was meant for
         another replica, which may be gone.
         """
+        if lane_format != FORMAT:
+            return f"a replica's lanes have format {FORMAT}, its ingress's {lane_format}"
         if not _meant_here(route):
             return None
         try:

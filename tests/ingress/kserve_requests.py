@@ -8,12 +8,17 @@ import orjson
 from hypothesis import strategies as st
 
 from deployments.inference import InferRequest
-from deployments.ingress.kserve_rest import parse_request
+from deployments.ingress.kserve_rest import RequestParser
 from deployments.settings import Limits
 from deployments.tensors import Array, Tensor
 
 LIMITS = Limits()
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
+
+
+def parse_request(body: Array, header_length: int | None, limits: Limits) -> InferRequest:
+    """By a parser that has seen nothing yet."""
+    return RequestParser(limits).parse(body, header_length)
 
 
 def entry(name: str = "x", datatype: str = "FP32", shape: Any = (1,), **others: Any) -> Any:

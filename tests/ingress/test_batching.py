@@ -136,12 +136,15 @@ async def test_a_call_that_is_cancelled_underneath_leaves_nobody_waiting() -> No
     model = Model()
     batches = batcher(model.send)
     results = [batches.submit("key", 1, item) for item in "ab"]
-    (await model.arrived.get()).answers.cancel()
+    call = await model.arrived.get()
+    waiting = batches.submit("key", 1, "c")
+    call.answers.cancel()
     await asyncio.wait(results)
     assert [True, True] == [result.cancelled() for result in results]
-    result = batches.submit("key", 1, "c")
     (await model.arrived.get()).answer()
-    assert "c done" == await result
+    assert "c done" == await waiting
+    await quiet()
+    assert is_idle(batches)
 
 
 # Callers that leave -----------------------------------------------------------------------------

@@ -13,10 +13,16 @@ from deployments.errors import (
     MalformedBody,
     UnknownDatatype,
 )
-from deployments.ingress.kserve_rest import parse_request
 from deployments.settings import Limits
 from deployments.tensors import DATATYPES
-from tests.ingress.kserve_requests import LIMITS, entry, numbers, parsed, parsed_input
+from tests.ingress.kserve_requests import (
+    LIMITS,
+    entry,
+    numbers,
+    parse_request,
+    parsed,
+    parsed_input,
+)
 
 X = entry("x", "UINT8", (2,), data=[1, 2])
 NOT_OBJECTS: list[Any] = [[], [1], 0, 1, False, True, "", "text"]

@@ -16,13 +16,13 @@ from deployments.errors import (
     WrongByteCount,
     WrongElementCount,
 )
-from deployments.ingress.kserve_rest import parse_request
 from deployments.tensors import BF16, NUMPY_DTYPES, bf16_to_float32
 from tests.ingress.kserve_requests import (
     LIMITS,
     entry,
     nested,
     numbers,
+    parse_request,
     parsed,
     parsed_input,
     shapes,

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.errors import MalformedBody, ServingError
-from deployments.ingress.kserve_rest import parse_request
 from deployments.settings import Limits
 from deployments.tensors import DATATYPES
-from tests.ingress.kserve_requests import entry, parsed
+from tests.ingress.kserve_requests import entry, parse_request, parsed
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from deployments.dimensions import Dim
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
-from deployments.ingress.kserve_rest import encode_metadata, encode_response, parse_request
+from deployments.ingress.kserve_rest import encode_metadata, encode_response
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, bf16_to_float32
-from tests.ingress.kserve_requests import LIMITS, shapes
+from tests.ingress.kserve_requests import LIMITS, parse_request, shapes
 
 BINARY = {"binary_data_output": True}
 

@@ -32,7 +32,7 @@ from deployments.ingress.affinity import ShapeAffinity
 from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.ingress.replicas import RayReplicas
-from deployments.lane_messages import call_of, plain_reply
+from deployments.lane_messages import FORMAT, call_of, plain_reply
 from deployments.lanes import attend
 from deployments.routing_facts import RoutingFacts
 from deployments.shape_records import CacheBounds, ShapesReport
@@ -78,7 +78,8 @@ class Serve:
         if isinstance(outcome, asyncio.Future):
             return await outcome
         if name == "attend":
-            meeting, token, _ = arguments
+            meeting, token, _, lane_format = arguments
+            assert FORMAT == lane_format
             return await self.attend(meeting, token)
         return outcome
 

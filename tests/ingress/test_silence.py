@@ -118,7 +118,21 @@ async def test_a_connection_that_ends_by_itself_is_no_silence() -> None:
 
 @on_both_loops
 async def test_an_answer_that_comes_instead_of_the_sign_counts_for_watched_work_too() -> None:
-    assert "done" == await watched(Worker(True, False))
+    worker = Worker()
+
+    async def answering_instead() -> bool:
+        worker.answer.set_result("done")  # nobody has a turn before this is known
+        return False
+
+    worker.alive = answering_instead  # type: ignore[method-assign]
+    assert "done" == await watched(worker)
+
+
+@on_both_loops
+async def test_watched_work_is_given_up_where_nobody_can_be_asked() -> None:
+    worker = Worker()  # asking it raises IndexError
+    with pytest.raises(Silent):
+        await watched(worker)
 
 
 @on_both_loops

@@ -279,3 +279,32 @@ async def test_a_response_is_written_in_one_piece(application: Application) -> N
     assert [answer(body) for body in bodies] == answers
     assert [b"HTTP/1.1 200 OK"] * 3 == [piece[:15] for piece in written]
     assert answers == [piece.split(b"\r\n\r\n")[1] for piece in written]
+
+
+@pytest.mark.parametrize("size", [5, SMALLEST])
+@on_both_loops
+async def test_a_client_that_waits_for_continue_gets_it_first(
+    application: Application, size: int
+) -> None:
+    body = some_bytes(size)
+    head, _, _ = request(body, expect="100-continue").partition(b"\r\n\r\n")
+    async with serving(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"\r\n\r\n")
+        assert b"HTTP/1.1 100 Continue\r\n\r\n" == await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        assert answer(body) == await reader.readexactly(len(answer(body)))
+        writer.close()
+
+
+@on_both_loops
+async def test_the_whole_response_comes_before_the_connection_is_closed(
+    application: Application,
+) -> None:
+    body = some_bytes(SMALLEST)
+    async with serving(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(body, connection="close"))
+        assert (await reader.read()).endswith(b"\r\n\r\n" + answer(body))
+        writer.close()

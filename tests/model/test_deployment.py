@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from deployments.arena import PeerArenas
-from deployments.crossing import BatchCall, BatchReply, Member, pack, unpack
+from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Member, pack, unpack
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ShapeKey
+from deployments.lane_messages import FORMAT
 from deployments.model.compiled_shape import CompiledShape
 from deployments.model.deployment import CompilationHangs, OpenVINOModel
 from deployments.model.loading import Places
@@ -176,3 +177,11 @@ async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
         hanging.set()
         assert 1.0 == await asking
         await model.check_health()
+
+
+async def test_an_ingress_of_other_code_gets_no_lane(tmp_path: Path) -> None:
+    async with running(tmp_path) as model:
+        before = await model.attend("nobody", bytes(16), ANY_ROUTE)  # as it was without formats
+        later = await model.attend("nobody", bytes(16), ANY_ROUTE, FORMAT + 1)
+    assert f"a replica's lanes have format {FORMAT}, its ingress's 1" == before
+    assert f"a replica's lanes have format {FORMAT}, its ingress's {FORMAT + 1}" == later
