@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -12,22 +13,6 @@ PATIENCE_S: Final = 5.0
 
 class Silent(Exception):
     """Raised when neither an answer comes nor a sign of life."""
-
-
-async def unless_silent(work: Awaitable[T], alive: Callable[[], Awaitable[bool]]) -> T:
-    """The result of `work`, which may take as long as it takes, as a compilation does.
-
-    Every five seconds whoever works is asked whether it is `alive`. Raises Silent if it is not;
-    then, and when the caller leaves, the work is cancelled.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait((task,), timeout=PATIENCE_S))[0]:
-            if not await alive() and not task.done():
-                raise Silent
-        return task.result()
-    finally:
-        task.cancel()
 
 
 class Watch:
@@ -70,3 +55,21 @@ class Watch:
         else:
             self._silent = True
             self._give_up()
+
+
+async def unless_silent(work: Awaitable[T], alive: Callable[[], Awaitable[bool]]) -> T:
+    """The result of `work`, which may take as long as it takes, as a compilation does.
+
+    It is watched as by `Watch`, and need not end when it is given up. Raises Silent then; and when
+    the caller leaves, the work is cancelled too.
+    """
+    task = asyncio.ensure_future(work)
+    given_up = asyncio.get_running_loop().create_future()
+    try:
+        with Watch(alive, partial(given_up.set_result, None)):
+            await asyncio.wait((task, given_up), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Silent
+        return task.result()
+    finally:
+        task.cancel()
