@@ -14,21 +14,13 @@ from ray import serve
 from deployments.arena import Arena, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
     ANY_ROUTE,
-    INLINE_BYTES,
-    MESSAGE_BYTES,
     BatchCall,
     BatchReply,
-    DoesNotFit,
     Member,
-    PackedTensor,
     Referenced,
     Route,
     Unreachable,
-    inline_bytes,
-    pack,
-    pack_leased,
     unpack,
-    withdraw,
 )
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus
@@ -38,6 +30,7 @@ from deployments.logs import working_for
 from deployments.model.compiled_shape import nowhere
 from deployments.model.idle import IdleVersion
 from deployments.model.loading import Loader, Places
+from deployments.model.replies import Replies
 from deployments.model.serving import ServingVersion
 from deployments.model.versions import Versions
 from deployments.model.work import Work
@@ -50,14 +43,12 @@ from deployments.telemetry import (
     OUTPUT_SECONDS,
     RayTelemetry,
 )
-from deployments.tensors import Array, Tensor
 from deployments.tracing import inferred
 
 logger: Final = logging.getLogger("ray.serve")
 
 _START_WAITS_S: Final = 600
 _REMEMBER_S: Final = 60.0
-_OFF_LOOP_BYTES: Final = 1 << 20
 
 
 class CompilationHangs(Exception):
@@ -82,6 +73,7 @@ class OpenVINOModel:
         self._limits = limits
         self._peers = PeerArenas()
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
+        self._replies = Replies(self._arena)
         self._reshape_lock = asyncio.Lock()
         cpus = _reserved_cpus()
         self._telemetry = RayTelemetry()
@@ -197,10 +189,7 @@ class OpenVINOModel:
         except ArenaUnreachable as unreachable:
             return Unreachable(str(unreachable), lasting=True)
         answers = await serving.run(call.key, works)
-        if self._copies(answers) > _OFF_LOOP_BYTES:
-            reply = await asyncio.to_thread(self._reply, answers, call)
-        else:
-            reply = self._reply(answers, call)
+        reply = await self._replies.made(answers, call)
         return self._noted(reply, works, arrived, call)
 
     async def attend(
@@ -208,7 +197,7 @@ class OpenVINOModel:
     ) -> str | None:
         """Answers the batches of an ingress over a lane, until it closes it.
 
-        Returns why the ingress cannot be reached from here, nothing if the call was meant for
+        Returns why there can be no lane between the two, nothing if the call was meant for
         another replica, which may be gone.
         """
         if lane_format != FORMAT:
@@ -283,7 +272,7 @@ class OpenVINOModel:
     def _work(self, member: Member, call: BatchCall) -> Work:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
         deadline = time.monotonic() + member.time_left_s
-        space = nowhere if call.arena is None else self._space
+        space = nowhere if call.arena is None else self._replies.space
         return Work(
             tensors,
             member.rows,
@@ -294,62 +283,6 @@ class OpenVINOModel:
             member.request_id,
             member.trace,
         )
-
-    def _copies(self, answers: Sequence[list[Tensor] | ServingError]) -> int:
-        """How many bytes of outputs sending them copies."""
-        outputs = (a for answer in answers if not isinstance(answer, ServingError) for a in answer)
-        return sum(inline_bytes(output, self._arena) for output in outputs)
-
-    def _space(self, nbytes: int) -> Array | None:
-        """Memory for an output that is too large to travel inside an answer."""
-        if self._arena is None or nbytes <= INLINE_BYTES:
-            return None
-        return self._arena.lendable(nbytes)
-
-    def _reply(
-        self, answers: Sequence[list[Tensor] | ServingError], call: BatchCall
-    ) -> BatchReply | Unreachable:
-        if call.arena is None or self._arena is None:
-            inline = (a if isinstance(a, ServingError) else _inline(a) for a in answers)
-            return BatchReply(tuple(inline))
-        members: list[tuple[PackedTensor, ...] | ServingError] = []
-        try:
-            for answer in answers:
-                packed = (
-                    answer
-                    if isinstance(answer, ServingError)
-                    else pack_leased(answer, self._arena, call.arena.pid)
-                )
-                members.append(packed)
-        except DoesNotFit:
-            return self._taken_back(members, "no shared memory is left for the outputs")
-        if _message_bytes(members) > MESSAGE_BYTES:
-            return self._taken_back(members, "the outputs are too large for a message")
-        return BatchReply(tuple(members), self._arena.address)
-
-    def _taken_back(
-        self, members: Sequence[tuple[PackedTensor, ...] | ServingError], reason: str
-    ) -> Unreachable:
-        assert self._arena is not None
-        for member in members:
-            if not isinstance(member, ServingError):
-                withdraw(member, self._arena)
-        return Unreachable(reason, lasting=False)
-
-
-def _inline(answer: Sequence[Tensor]) -> tuple[PackedTensor, ...]:
-    return tuple(pack(tensor, None) for tensor in answer)
-
-
-def _message_bytes(members: Sequence[tuple[PackedTensor, ...] | ServingError]) -> int:
-    total = 0
-    for member in members:
-        for *_, data in () if isinstance(member, ServingError) else member:
-            if isinstance(data, list):
-                total += sum(map(len, data)) + 4 * len(data)
-            elif not isinstance(data, int):
-                total += data.nbytes
-    return total
 
 
 def _meant_here(route: Route) -> bool:
