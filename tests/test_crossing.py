@@ -1,7 +1,5 @@
 import os
-import pickle
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -29,11 +27,11 @@ from deployments.crossing import (
 from deployments.errors import LimitExceeded, ModelUnavailable
 from deployments.tensors import BYTES, NUMPY_DTYPES, Tensor, from_bytes, to_bytes
 from tests.arena_peer import allocated, peer_process
+from tests.pickled import sent
 from tests.strategies import contents, numeric_datatypes, tensors
 
 MiB = 1 << 20
 LARGE = INLINE_BYTES + 1
-T = TypeVar("T")
 
 on_linux = pytest.mark.skipif(not Arena.supported(), reason="arenas are Linux's")
 
@@ -46,11 +44,6 @@ def arena() -> Arena:
 @pytest.fixture(scope="module")
 def large_arena() -> Arena:
     return Arena(16 * MiB)
-
-
-def sent(message: T) -> T:
-    again: T = pickle.loads(pickle.dumps(message, protocol=5))
-    return again
 
 
 def numbers(nbytes: int, name: str = "x") -> Tensor:

@@ -1,7 +1,6 @@
 import io
 import pickle
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 from hypothesis import given
@@ -20,18 +19,13 @@ from deployments.crossing import (
 from deployments.errors import ModelUnavailable, ServingError
 from deployments.lane_messages import call_of, plain_call, plain_reply, reply_of
 from deployments.tensors import Tensor
+from tests.pickled import sent
 from tests.strategies import contents, tensors
 
-T = TypeVar("T")
 ARENA = ArenaAddress(1, 2, 3, b"token")
 IN_ARENA: PackedTensor = ("large", "FP32", (1, 3, 300, 300), 4096)
 
 arenas = st.sampled_from([None, ARENA])
-
-
-def sent(message: T) -> T:
-    again: T = pickle.loads(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-    return again
 
 
 def told(tensors: Sequence[PackedTensor]) -> list[object]:

@@ -5,7 +5,7 @@ ignored, as the specification says.
 https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
@@ -75,9 +75,9 @@ class RequestParser:
         json_length = body.size if header_length is None else header_length
         if not 0 <= json_length <= body.size:
             raise MalformedBody(f"{HEADER_LENGTH} is {json_length}, the body has {body.size} bytes")
-        request, sizes = _parsed(body, json_length, self._limits)
-        if sizes and request.id is None and json_length <= _REMEMBERED_BYTES:
-            self._remember(bytes(body[:json_length]), request, sizes)
+        request, only_numbers_follow = _parsed(body, json_length, self._limits)
+        if only_numbers_follow and request.id is None and json_length <= _REMEMBERED_BYTES:
+            self._remember(body[:json_length].tobytes(), request)
         return request
 
     def known(self, body: Array, header_length: int | None) -> InferRequest | None:
@@ -87,19 +87,15 @@ class RequestParser:
         head = self._heads.get(body[:header_length].tobytes())
         return None if head is None else head.with_numbers(body[header_length:])
 
-    def _remember(self, json: bytes, request: InferRequest, sizes: Sequence[int]) -> None:
+    def _remember(self, json: bytes, request: InferRequest) -> None:
         if len(self._heads) >= _REMEMBERED_HEADS:
             self._heads.clear()
-        inputs = tuple(
-            (tensor.name, tensor.datatype, tensor.shape, size)
-            for tensor, size in zip(request.tensors, sizes, strict=True)
-        )
+        inputs = tuple((t.name, t.datatype, t.shape, t.nbytes) for t in request.tensors)
         self._heads[json] = _Head(inputs, replace(request, tensors=()))
 
 
-def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest, list[int]]:
-    """The request, and the sizes of its inputs if they are numbers of which the JSON part tells
-    the size."""
+def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest, bool]:
+    """The request, and whether its inputs are numbers of which the JSON part tells the size."""
     message = json_object(body[:json_length], limits)
     _check_depth(message, limits.json_depth)
     binary = _Binary(body[json_length:])
@@ -114,9 +110,8 @@ def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest
         parameters=_parameters(message),
         input_parameters={str(entry["name"]): _parameters(entry) for entry in entries},
     )
-    sizes: list[Any] = [_parameters(entry).get("binary_data_size") for entry in entries]
-    told = None not in sizes and BYTES not in {tensor.datatype for tensor in tensors}
-    return request, sizes if told else []
+    told = all(_parameters(entry).get("binary_data_size") is not None for entry in entries)
+    return request, told and all(tensor.datatype != BYTES for tensor in tensors)
 
 
 def parse_index_request(body: Array, limits: Limits) -> bool:

@@ -26,11 +26,16 @@ def entry(name: str = "x", datatype: str = "FP32", shape: Any = (1,), **others: 
     return {"name": name, "datatype": datatype, "shape": shape, **others}
 
 
+def body_of(message: Any, *binary: bytes) -> tuple[Array, int]:
+    """A message with the binary data behind it, and the length of its JSON part."""
+    head = message if isinstance(message, bytes) else orjson.dumps(message)
+    return np.frombuffer(bytearray(b"".join((head, *binary))), np.uint8), len(head)
+
+
 def parsed(message: Any, *binary: bytes, limits: Limits = LIMITS) -> InferRequest:
     """What the server understands of a message and the binary data behind it."""
-    head = message if isinstance(message, bytes) else orjson.dumps(message)
-    body = np.frombuffer(bytearray(b"".join((head, *binary))), np.uint8)
-    return parse_request(body, len(head) if binary else None, limits)
+    body, head_length = body_of(message, *binary)
+    return parse_request(body, head_length if binary else None, limits)
 
 
 def parsed_input(given: Any, *binary: bytes, limits: Limits = LIMITS) -> Tensor:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +14,12 @@ from deployments.inference import InferRequest
 from deployments.ingress import kserve_rest
 from deployments.ingress.kserve_rest import RequestParser
 from deployments.tensors import NUMPY_DTYPES
-from tests.ingress.kserve_requests import LIMITS, entry, parse_request
+from tests.ingress.kserve_requests import LIMITS, body_of, entry, parse_request
 from tests.strategies import contents
 
 
 def sized(nbytes: int) -> dict[str, Any]:
     return {"parameters": {"binary_data_size": nbytes}}
-
-
-def body_of(message: Any, binary: bytes) -> tuple[Any, int]:
-    head = orjson.dumps(message)
-    return np.frombuffer(bytearray(head + binary), np.uint8), len(head)
 
 
 def told(request: InferRequest) -> tuple[Any, ...]:
