@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -49,19 +50,42 @@ class _Region:
     """Keeps a stretch of shared memory alive for the arrays on it.
 
     Which array a view of a view holds on to is numpy's to decide; all of them lead here, so
-    this object dies when the last one does.
+    this object dies when the last one does, in any thread, and calls `over` then. It belongs to
+    `arena`, which `mapping` shows from `start` on.
     """
 
-    __slots__ = ("__array_interface__", "__weakref__", "_mapping")
+    __slots__ = ("__array_interface__", "__weakref__", "_mapping", "arena", "over", "start")
 
-    def __init__(self, mapping: mmap.mmap, address: int, nbytes: int) -> None:
+    def __init__(
+        self, arena: ArenaAddress, mapping: mmap.mmap, start: int, offset: int, nbytes: int
+    ) -> None:
+        self.arena = arena
+        self.start = start
+        self.over: Callable[[], None] | None = None
         self._mapping = mapping
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (nbytes,),
             "typestr": "|u1",
-            "data": (address, False),
+            "data": (start + offset, False),
         }
+
+    def __del__(self) -> None:
+        if self.over is not None:
+            self.over()
+
+
+def origin(array: Array) -> tuple[ArenaAddress, int] | None:
+    """The arena in whose memory the array lies and where it begins there; None if it lies in none.
+
+    Its elements follow one another from there on if it is contiguous.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, _Region):
+        return None
+    return base.arena, int(array.ctypes.data) - base.start
 
 
 def _birth(pid: int) -> bytes | None:
@@ -186,9 +210,8 @@ class Arena:
             self._collect()
             if (start := self._free.take(taken)) is None:
                 return None
-        region = _Region(self._mapping, self._start + start + skip, nbytes)
-        # A list's append is atomic: the last array may die in any thread.
-        weakref.finalize(region, self._returned.append, (start, taken)).atexit = False
+        region = _Region(self.address, self._mapping, self._start, start + skip, nbytes)
+        region.over = partial(self._returned.append, (start, taken))  # which is atomic
         return region
 
     def lendable(self, nbytes: int) -> Array | None:
@@ -263,14 +286,14 @@ class PeerArenas:
         if state[0] != _SENT:
             raise ArenaUnreachable(f"process {arena.pid} lends nothing at {offset}")
         state[0] = _HELD
-        weakref.finalize(region, state.__setitem__, 0, _DONE).atexit = False
+        region.over = partial(state.__setitem__, 0, _DONE)
         return np.asarray(region)
 
     def _region(self, arena: ArenaAddress, offset: int, nbytes: int) -> _Region:
         mapping = self._mappings.get(arena) or self._attach(arena)
         if not 0 <= offset <= offset + nbytes <= arena.size:
             raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
-        return _Region(mapping.memory, mapping.start + offset, nbytes)
+        return _Region(arena, mapping.memory, mapping.start, offset, nbytes)
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:
         self._drop_dead()

@@ -14,13 +14,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
-from typing import Final
+from collections.abc import Callable, Sequence
+from pickle import UnpicklingError
+from typing import Any, Final, TypeAlias
 
+import numpy as np
+
+from deployments.arena import ArenaAddress, origin
 from deployments.model.apart_process import (
-    Answered,
-    Failed,
+    Input,
+    Kind,
+    Messages,
+    Output,
     Question,
     Recipe,
     Region,
@@ -28,12 +33,12 @@ from deployments.model.apart_process import (
     in_region,
 )
 from deployments.model.compiled_shape import CannotInfer, Space, nowhere
-from deployments.tensors import Tensor
+from deployments.tensors import NUMPY_DTYPES, Array, Tensor
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_BYTES: Final = 64 << 20
-"""Larger inputs are not copied to another process: it would keep memory of that size."""
+"""Larger inputs do not go to another process: it would keep memory of that size if copied."""
 _STARTS_AT: Final = 4
 _STARTS_WITHIN_S: Final = 10.0
 _IDLE_S: Final = 300.0
@@ -43,6 +48,8 @@ _PATIENCE_S: Final = 60.0
 _KERNELS: Final = "128"
 """How many oneDNN keeps. More serve shapes that come again, which these do not, and take longer."""
 _MAIN: Final = "from deployments.model.apart_process import serve; serve"
+
+_Origin: TypeAlias = Callable[[Array], tuple[ArenaAddress, int] | None]
 
 
 class Gone(Exception):
@@ -55,7 +62,8 @@ class Process:
     def __init__(self, recipe: Recipe) -> None:
         """Blocks until it can answer. Raises OSError and Gone."""
         ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
+        self._messages = Messages(ours)
+        self.wait_at_most(_PATIENCE_S)
         self._memory = os.memfd_create("anyshape-apart")
         self._region = Region(self._memory)
         try:
@@ -71,23 +79,43 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    def wait_at_most(self, seconds: float) -> None:
+        """For each answer from now on."""
+        self._patience_s = seconds
+        self._messages.wait_at_most(seconds)
+
     def timed(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
     ) -> tuple[list[Tensor], int]:
         """As `CompiledShape.timed`; tensors of numbers only. Raises CannotInfer and Gone."""
-        end, places = 0, []
+        answer = self._ask(self._question(tensors, wanted, origin))
+        if answer[0] == Kind.UNREACHABLE:
+            answer = self._ask(self._question(tensors, wanted, lambda array: None))
+        kind, *content = answer
+        if kind == Kind.FAILED:
+            text, cause = content
+            raise CannotInfer(text) from RuntimeError(cause)
+        outputs, ns = content
+        return [self._taken(output, space) for output in outputs], ns
+
+    def _question(
+        self, tensors: Sequence[Tensor], wanted: Sequence[str], origin: _Origin
+    ) -> Question:
+        """Inputs stay where they are if the process can map that, others are copied."""
+        inputs: list[Input] = []
+        end = 0
         for tensor in tensors:
-            assert not isinstance(tensor.data, list)
+            data, shape = tensor.data, tensor.shape
+            assert not isinstance(data, list)
+            if data.flags.c_contiguous and (place := origin(data)) is not None:
+                arena, offset = place
+                inputs.append((tensor.datatype, shape, tuple(arena), offset))
+                continue
             offset = aligned(end)
-            end = offset + tensor.data.nbytes
-            there = in_region(self._region, "", tensor.datatype, tensor.shape, offset)
-            there.data[...] = tensor.data  # type: ignore[call-overload]
-            places.append((tensor.datatype, tensor.shape, offset))
-        answer = self._ask(Question(places, wanted, end))
-        if isinstance(answer, Failed):
-            raise CannotInfer(answer.text) from RuntimeError(answer.cause)
-        assert isinstance(answer, Answered)
-        return [self._taken(output, at, space) for output, at in answer.outputs], answer.ns
+            end = offset + data.nbytes
+            in_region(self._region, tensor.datatype, shape, offset)[...] = data
+            inputs.append((tensor.datatype, shape, None, offset))
+        return inputs, tuple(wanted), end
 
     def end(self) -> None:
         """Ends it, also if it works or hangs. Blocks until it is gone."""
@@ -96,32 +124,34 @@ class Process:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._connection.close()
+        self._messages.close()
         os.close(self._memory)
 
-    def _ask(self, question: object) -> object:
+    def _ask(self, question: object) -> Any:
         try:
-            self._connection.send(question)
-            if self._connection.poll(_PATIENCE_S):
-                return self._connection.recv()
-        except (EOFError, OSError) as error:
+            self._messages.send(question)
+            return self._messages.received()
+        except TimeoutError as error:
+            self.end()
+            raise Gone(f"process {self.pid} gave no answer for {self._patience_s:g} s") from error
+        except (EOFError, OSError, UnpicklingError) as error:
             self.end()
             raise Gone(f"process {self.pid} ended: {error!r}") from error
-        self.end()
-        raise Gone(f"process {self.pid} gave no answer for {_PATIENCE_S:g} s")
 
-    def _taken(self, output: Tensor, offset: int | None, space: Space) -> Tensor:
+    def _taken(self, output: Output, space: Space) -> Tensor:
         """The output in memory of this process."""
-        if offset is not None:
-            name, datatype, shape = output.name, output.datatype, output.shape
-            output = in_region(self._region, name, datatype, shape, offset)
-        assert not isinstance(output.data, list)
-        if (place := space(output.data.nbytes)) is not None:
-            data = place.view(output.data.dtype).reshape(output.shape)
-            data[...] = output.data
+        name, datatype, shape, content = output
+        if isinstance(content, int):
+            data = in_region(self._region, datatype, shape, content)
         else:
-            data = output.data if offset is None else output.data.copy()
-        return Tensor(output.name, output.datatype, output.shape, data)
+            data = np.frombuffer(content, NUMPY_DTYPES[datatype]).reshape(shape)
+        if (place := space(data.nbytes)) is not None:
+            copy = place.view(data.dtype).reshape(shape)
+            copy[...] = data
+            data = copy
+        elif isinstance(content, int):
+            data = data.copy()
+        return Tensor(name, datatype, shape, data)
 
 
 def _started(connection: int, memory: int) -> "subprocess.Popen[bytes]":

@@ -5,16 +5,21 @@ Started by `deployments.model.apart`, and ended by the end of its connection, ho
 
 import mmap
 import os
+import pickle
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from enum import IntEnum
+from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from deployments.arena import ArenaAddress, ArenaUnreachable, PeerArenas
+from deployments.crossing import unpack
 from deployments.dimensions import Dim
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.preprocessing import prepare
@@ -64,35 +69,24 @@ class Region:
         return np.frombuffer(self._mapped, np.uint8, nbytes, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Inputs of one inference: the datatype, shape and offset of each, and what is asked for."""
+# Messages are plain tuples, for the reason that those of lanes are. An input is its datatype, its
+# shape, the arena that it lies in and where it begins there; without an arena it lies in the memory
+# that is shared with the replica.
+Input: TypeAlias = tuple[str, tuple[int, ...], tuple[Any, ...] | None, int]
 
-    tensors: Sequence[tuple[str, tuple[int, ...], int]]
-    wanted: Sequence[str]
-    end: int
+# The inputs, the outputs that are wanted, and where in the shared memory they may go.
+Question: TypeAlias = tuple[Sequence[Input], Sequence[str], int]
 
-    def read(self, region: Region) -> list[Tensor]:
-        return [
-            in_region(region, "", datatype, shape, offset)
-            for datatype, shape, offset in self.tensors
-        ]
+# An output is its name, its datatype, its shape, and its bytes if they are few or where they begin.
+Output: TypeAlias = tuple[str, str, tuple[int, ...], bytearray | int]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Each output with where it lies, or as it is if it is small; and the inference's time."""
+class Kind(IntEnum):
+    """What an answer is, and what comes behind that."""
 
-    outputs: Sequence[tuple[Tensor, int | None]]
-    ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What CannotInfer said, and what OpenVINO did."""
-
-    text: str
-    cause: str
+    ANSWERED = 0  # the outputs, and for how many nanoseconds the inference ran
+    FAILED = 1  # what CannotInfer said, and what OpenVINO did
+    UNREACHABLE = 2  # nothing: an arena cannot be mapped
 
 
 @dataclass(slots=True)
@@ -118,42 +112,84 @@ def aligned(offset: int) -> int:
     return -(-offset // _ALIGNMENT) * _ALIGNMENT
 
 
-def in_region(
-    region: Region, name: str, datatype: str, shape: tuple[int, ...], offset: int
-) -> Tensor:
-    """The tensor of numbers that lies there."""
+def in_region(region: Region, datatype: str, shape: tuple[int, ...], offset: int) -> Array:
+    """The numbers that lie there."""
     dtype = NUMPY_DTYPES[datatype]
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    data = region.array(offset, nbytes).view(dtype).reshape(shape)
-    return Tensor(name, datatype, shape, data)
+    return region.array(offset, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+
+
+class Messages:
+    """Messages over a socket, in both directions."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._incoming = connection.makefile("rb")
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Sending and receiving raise TimeoutError when it takes longer."""
+        self._connection.settimeout(seconds)
+
+    def send(self, message: object) -> None:
+        """Raises OSError."""
+        self._connection.sendall(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def received(self) -> Any:
+        """The next one, for which it waits. Raises EOFError, OSError, UnpicklingError."""
+        return pickle.load(self._incoming)
+
+    def close(self) -> None:
+        self._incoming.close()
+        self._connection.close()
 
 
 def serve(connection_fd: int, region_fd: int) -> None:
     """The process: makes the compilation, says that it is there, answers until nobody asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the replica, which ends this one
-    connection, region = Connection(connection_fd), Region(region_fd)
-    with suppress(EOFError, ConnectionError):
-        recipe: Recipe = connection.recv()
-        compiled = recipe.compiled()
-        connection.send(None)
+    messages = Messages(socket.socket(fileno=connection_fd))
+    with suppress(EOFError, ConnectionError, pickle.UnpicklingError):
+        recipe: Recipe = messages.received()
+        inferences = _Inferences(recipe.compiled(), Region(region_fd))
+        messages.send(None)
         while True:
-            connection.send(_answer(compiled, region, connection.recv()))
+            messages.send(inferences.answer(messages.received()))
 
 
-def _answer(compiled: CompiledShape, region: Region, question: Question) -> Answered | Failed:
-    places = Places(region, question.end)
-    try:
-        outputs, ns = compiled.timed(question.read(region), question.wanted, places.space)
-    except CannotInfer as error:
-        return Failed(str(error), str(error.__cause__))
-    return Answered(
-        [
-            (output if offset is None else _without_data(output), offset)
-            for output, offset in zip(outputs, places.offsets, strict=True)
-        ],
-        ns,
-    )
+class _Inferences:
+    """Answers questions."""
+
+    def __init__(self, compiled: CompiledShape, region: Region) -> None:
+        self._compiled = compiled
+        self._region = region
+        self._arenas = PeerArenas()
+
+    def answer(self, question: Question) -> tuple[Any, ...]:
+        """The kind of the answer and what comes behind it."""
+        inputs, wanted, end = question
+        places = Places(self._region, end)
+        try:
+            tensors = [self._tensor(*input_) for input_ in inputs]
+            outputs, ns = self._compiled.timed(tensors, wanted, places.space)
+        except ArenaUnreachable:
+            return (int(Kind.UNREACHABLE),)
+        except CannotInfer as error:
+            return int(Kind.FAILED), str(error), str(error.__cause__)
+        packed = [
+            (output.name, output.datatype, output.shape, _bytes(output) if at is None else at)
+            for output, at in zip(outputs, places.offsets, strict=True)
+        ]
+        return int(Kind.ANSWERED), packed, ns
+
+    def _tensor(
+        self, datatype: str, shape: tuple[int, ...], arena: tuple[Any, ...] | None, offset: int
+    ) -> Tensor:
+        """Raises ArenaUnreachable."""
+        if arena is None:
+            return Tensor("", datatype, shape, in_region(self._region, datatype, shape, offset))
+        packed = ("", datatype, shape, offset)
+        return unpack(packed, ArenaAddress(*arena), self._arenas)
 
 
-def _without_data(output: Tensor) -> Tensor:
-    return Tensor(output.name, output.datatype, output.shape, [])
+def _bytes(output: Tensor) -> bytearray:
+    """Not bytes: whoever makes an array of them may want to write to it."""
+    assert not isinstance(output.data, list)
+    return bytearray(output.data.data)

@@ -1,8 +1,10 @@
 """A shape that was never seen: one compile, the others do not wait, memory does not grow."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -132,6 +134,15 @@ async def test_a_process_for_new_shapes_that_is_killed_costs_no_request(server: 
         await asyncio.sleep(0.1)
     assert [process.pid] != [child.pid for child in replica.children()]
     assert [pid] == server.replica_pids("spots")
+    large = [picture(500, width) for width in range(410, 420)]  # 2.5 MB each
+    assert len(large) == len(await many(server, "spots", large, at_once=2))
+    assert copied_bytes(pid) <= 1 << 20, "outputs are copied, but inputs should not be"
+
+
+def copied_bytes(replica: int) -> int:
+    """How much its processes for new shapes were ever given that they could not map."""
+    files = Path(f"/proc/{replica}/fd").iterdir()
+    return max(file.stat().st_size for file in files if "anyshape-apart" in os.readlink(file))
 
 
 async def test_new_shapes_in_the_background_are_not_waited_for(server: Server) -> None:

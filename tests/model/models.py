@@ -71,6 +71,12 @@ def agreeing(shape: Sequence[Any] = (1, 4)) -> ov.Model:
     return model((ops.add(a, b, auto_broadcast="NONE"), "y"), inputs=[a, b])
 
 
+def summed() -> ov.Model:
+    """The sum over all columns of each row of x."""
+    x = parameter((1, 4))
+    return model((ops.reduce_sum(x, [1], keep_dims=True), "y"), inputs=[x])
+
+
 def scaled() -> ov.Model:
     """Pictures [N,C,L], each channel times its scale [N,C]: two inputs of different ranks."""
     x, scale = parameter([1, 3, 4]), parameter([1, 3], name="scale")

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import openvino as ov
 import psutil
 import pytest
 
+from deployments.arena import Arena, PeerArenas
 from deployments.dimensions import Dim
 from deployments.model import apart as apart_module
 from deployments.model.apart import Apart, Gone, Process
@@ -22,6 +24,7 @@ from deployments.model.apart_process import Recipe
 from deployments.model.compiled_shape import CannotInfer
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Array, Tensor
+from tests.arena_peer import PeerProcess, allocated, peer_process
 from tests.loops import PATIENCE_S
 from tests.model import models
 from tests.model.loading import FLOAT32, array, direct, tensor
@@ -146,6 +149,69 @@ def test_an_answer_lies_where_there_is_space_and_outlives_the_next(saved: Saved)
                 np.testing.assert_array_equal(output.data, np.full((1, size), 2))
 
 
+VALUES = np.arange(100_000, dtype=np.float32).reshape(100, 1000)
+
+
+def in_place(values: Array) -> Tensor:
+    """Not a copy, as `tensor` makes it."""
+    return Tensor("x", "FP32", values.shape, values)
+
+
+def in_arena(arena: Arena) -> Tensor:
+    """VALUES, in memory of an arena."""
+    space = allocated(arena, VALUES.nbytes).view(np.float32).reshape(VALUES.shape)
+    space[...] = VALUES
+    return in_place(space)
+
+
+def mapped_from(peer: PeerProcess) -> Tensor:
+    """VALUES, in an arena of another process."""
+    address, offset = peer("own", 1 << 20, VALUES.tobytes())
+    mapped = PeerArenas().view(address, offset, VALUES.nbytes).view(np.float32)
+    return in_place(mapped.reshape(VALUES.shape))
+
+
+def copied_bytes(process: Process) -> int:
+    """The size of the memory in which inputs and large outputs are copied."""
+    return os.fstat(process._memory).st_size
+
+
+def test_inputs_in_shared_memory_are_read_there(saved: Saved) -> None:
+    arena = Arena(1 << 20)  # it is found as long as it lives
+    with started(saved(models.summed())) as process, peer_process() as peer:
+        for x in (in_arena(arena), mapped_from(peer)):
+            ((output,), _) = process.timed([x])
+            np.testing.assert_allclose(array(output), VALUES.sum(axis=1, keepdims=True), rtol=1e-5)
+            assert copied_bytes(process) == 0
+
+
+def test_inputs_whose_numbers_do_not_follow_one_another_are_copied(saved: Saved) -> None:
+    with started(saved(models.add_one())) as process:
+        whole = array(in_arena(Arena(1 << 20)))
+        for part in (whole[:, 10:500], whole[::2], whole.T):
+            ((output,), _) = process.timed([in_place(part)])
+            np.testing.assert_array_equal(array(output), part + 1)
+
+
+def test_inputs_in_memory_that_the_process_cannot_map_are_copied(saved: Saved) -> None:
+    with started(saved(models.summed())) as process, tempfile.TemporaryFile() as other:
+        arena = Arena(1 << 20)
+        x = in_arena(arena)
+        os.dup2(other.fileno(), arena.address.fd)  # what this process has mapped stays
+        ((output,), _) = process.timed([x])
+        np.testing.assert_allclose(array(output), VALUES.sum(axis=1, keepdims=True), rtol=1e-5)
+        assert copied_bytes(process) > VALUES.nbytes
+
+
+def test_inputs_from_a_process_that_was_killed_are_copied(saved: Saved) -> None:
+    with started(saved(models.summed())) as process, peer_process() as peer:
+        x = mapped_from(peer)
+        peer.kill()
+        ((output,), _) = process.timed([x])
+        np.testing.assert_allclose(array(output), VALUES.sum(axis=1, keepdims=True), rtol=1e-5)
+        assert copied_bytes(process) > VALUES.nbytes
+
+
 def test_what_openvino_refuses_is_said_and_the_next_is_answered(saved: Saved) -> None:
     with started(saved(models.convolution())) as process:
         with pytest.raises(CannotInfer, match="OpenVINO reports an error") as caught:
@@ -176,10 +242,10 @@ def test_one_that_was_killed_is_gone(saved: Saved) -> None:
     assert process.pid not in ours()
 
 
-def test_one_that_hangs_is_ended(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_hangs_is_ended(saved: Saved) -> None:
     process = Process(saved(models.add_one()))
+    process.wait_at_most(0.1)
     os.kill(process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(apart_module, "_PATIENCE_S", 0.1)
     with pytest.raises(Gone, match=r"no answer for 0\.1 s"):
         process.timed(row(1, 4))
     assert process.pid not in ours()
