@@ -88,7 +88,7 @@ def origin(array: Array) -> tuple[ArenaAddress, int] | None:
     return base.arena, int(array.ctypes.data) - base.start
 
 
-def _birth(pid: int) -> bytes | None:
+def birth(pid: int) -> bytes | None:
     """When the process started, None if it is gone: its number may be used again.
 
     A zombie is gone: it waits to be reaped and touches no memory.
@@ -237,7 +237,7 @@ class Arena:
         state = np.asarray(region)[:8].view(np.uint64)
         state[0] = _SENT
         with self._lock:
-            self._leases.append(_Lease(state, holder_pid, _birth(holder_pid)))
+            self._leases.append(_Lease(state, holder_pid, birth(holder_pid)))
         return offset
 
     def withdraw(self, offset: int) -> None:
@@ -251,7 +251,7 @@ class Arena:
 
     def _collect(self) -> None:
         if self._leases:
-            births = {pid: _birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
+            births = {pid: birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
             self._leases = [lease for lease in self._leases if not lease.over(births)]
         while self._returned:
             self._free.give(*self._returned.pop())
@@ -297,19 +297,19 @@ class PeerArenas:
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:
         self._drop_dead()
-        birth = _birth(arena.pid)
+        owner_birth = birth(arena.pid)
         try:
             memory = _mapped(arena)
         except OSError as error:
             raise ArenaUnreachable(f"process {arena.pid}: {error.strerror}") from None
         if memory[:_TOKEN_BYTES] != arena.token:
             raise ArenaUnreachable(f"process {arena.pid} has another arena there")
-        self._mappings[arena] = _Mapping(memory, _start_address(memory), birth)
+        self._mappings[arena] = _Mapping(memory, _start_address(memory), owner_birth)
         return self._mappings[arena]
 
     def _drop_dead(self) -> None:
         """Forgets arenas whose owner is gone, so that the kernel can free their memory."""
-        births = {arena.pid: _birth(arena.pid) for arena in self._mappings}
+        births = {arena.pid: birth(arena.pid) for arena in self._mappings}
         self._mappings = {
             arena: mapping
             for arena, mapping in self._mappings.items()

@@ -229,8 +229,9 @@ def test_threads_allocate_and_release_without_meeting(arena: Arena) -> None:
 def test_of_every_view_is_known_where_it_begins(
     arena: Arena, view: Callable[[Array], Array], mapped: bool
 ) -> None:
-    allocated(arena, 100)
+    before = allocated(arena, 100)
     array = allocated(arena, 100, lead=7)
+    assert place(arena, array) > place(arena, before)
     array[:] = np.arange(100)
     where = place(arena, array)
     if mapped:

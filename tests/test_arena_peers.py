@@ -77,7 +77,7 @@ def test_a_lease_returns_when_another_process_got_its_holder_s_number(
     whole = arena.free_bytes
     lend(arena, b"some content", os.getpid())
     assert arena.free_bytes < whole
-    monkeypatch.setattr("deployments.arena._birth", lambda pid: b"later")
+    monkeypatch.setattr("deployments.arena.birth", lambda pid: b"later")
     assert whole == arena.free_bytes
 
 
@@ -235,7 +235,7 @@ def test_an_owner_whose_number_another_process_got_is_dropped(
     inode = os.fstat(other.address.fd).st_ino
     del other
     assert is_mapped(inode)
-    monkeypatch.setattr("deployments.arena._birth", lambda pid: b"later")
+    monkeypatch.setattr("deployments.arena.birth", lambda pid: b"later")
     peers.view(arena.address, 0, 1)
     assert not is_mapped(inode)
 

@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arena import Arena
+from deployments.ingress.access_log import spare_dropped_records
 from deployments.ingress.application import Application
 from deployments.ingress.exported_metrics import ExportedMetrics
 from deployments.ingress.grpc_methods import GrpcMethods
@@ -17,6 +18,7 @@ from deployments.ingress.lanes import MeetingPoint
 from deployments.ingress.models import ServedModel
 from deployments.ingress.replicas import RayReplicas
 from deployments.ingress.served import ServedModels
+from deployments.logs import logger
 from deployments.settings import INGRESS_NAME, Limits
 from deployments.telemetry import RayTelemetry
 
@@ -33,6 +35,7 @@ class Ingress(GrpcMethods):
         limits: Limits,
         model_control: bool,
     ) -> None:
+        spare_dropped_records(logger)
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
         self._meeting = MeetingPoint() if self._arena is not None else None
         self._replicas: dict[str, RayReplicas] = {}

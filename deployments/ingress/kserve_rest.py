@@ -56,7 +56,8 @@ class _Head:
             for name, datatype, shape, size in self.inputs
         )
         binary.expect_end()
-        return replace(self.request, tensors=tensors)
+        said = self.request
+        return InferRequest(tensors, said.outputs, said.id, said.parameters, said.input_parameters)
 
 
 class RequestParser:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from deployments.crossing import (
+    INLINE_BYTES,
     MESSAGE_BYTES,
     BatchCall,
     BatchReply,
@@ -276,15 +277,15 @@ class ServedModel:
     async def _shared(
         self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
     ) -> BatchReply | Unreachable:
-        copied = sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
-        if copied > _OFF_LOOP_BYTES:
-            placed = await asyncio.to_thread(_placed, items, arena)
-        else:
-            placed = _placed(items, arena)
-        inline = sum(inline_bytes(tensor, arena) for item in placed for tensor in item.tensors)
-        if inline > MESSAGE_BYTES:
-            return Unreachable("the arena is full", lasting=False)
-        call = BatchCall(revision, key, _members(placed, arena), arena.address)
+        elsewhere = _inline_bytes(items, arena)
+        if elsewhere > INLINE_BYTES:  # else each of them is small
+            if elsewhere > _OFF_LOOP_BYTES:
+                items = await asyncio.to_thread(_placed, items, arena)
+            else:
+                items = _placed(items, arena)
+            if _inline_bytes(items, arena) > MESSAGE_BYTES:
+                return Unreachable("the arena is full", lasting=False)
+        call = BatchCall(revision, key, _members(items, arena), arena.address)
         reply = await self._round_trip(call, route, by_reference=False)
         if isinstance(reply, Unreachable) and reply.lasting:
             self._note_unreachable(route, reply.reason)
@@ -326,6 +327,11 @@ class ServedModel:
 def _end_with(result: "asyncio.Future[Any]", error: Exception) -> None:
     if not result.done():
         result.set_exception(error)
+
+
+def _inline_bytes(items: Sequence[_Item], arena: Arena) -> int:
+    """The bytes of those tensors that do not lie in the arena."""
+    return sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
 
 
 def _placed(items: Sequence[_Item], arena: Arena) -> list[_Item]:

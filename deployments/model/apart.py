@@ -15,12 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pickle import UnpicklingError
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from deployments.arena import ArenaAddress, origin
+from deployments.arena import ArenaAddress, birth, origin
 from deployments.model.apart_process import (
     Input,
     Kind,
@@ -66,6 +65,7 @@ class Process:
         self.wait_at_most(_PATIENCE_S)
         self._memory = os.memfd_create("anyshape-apart")
         self._region = Region(self._memory)
+        self._owners: dict[int, bytes | None] = {}  # of arenas it has mapped; when they started
         try:
             self._process = _started(theirs.fileno(), self._memory)
         except OSError:
@@ -79,8 +79,13 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it holds memory of a process that is gone: no kernel can free that meanwhile."""
+        return any(birth(pid) != since for pid, since in self._owners.items())
+
     def wait_at_most(self, seconds: float) -> None:
-        """For each answer from now on."""
+        """From now on, until it takes a question, and then until something of an answer comes."""
         self._patience_s = seconds
         self._messages.wait_at_most(seconds)
 
@@ -101,14 +106,17 @@ class Process:
     def _question(
         self, tensors: Sequence[Tensor], wanted: Sequence[str], origin: _Origin
     ) -> Question:
-        """Inputs stay where they are if the process can map that, others are copied."""
+        """Inputs stay where they are if `origin` says where that is, others are copied."""
         inputs: list[Input] = []
         end = 0
         for tensor in tensors:
             data, shape = tensor.data, tensor.shape
             assert not isinstance(data, list)
-            if data.flags.c_contiguous and (place := origin(data)) is not None:
+            as_it_is = data.flags.c_contiguous and data.dtype == NUMPY_DTYPES[tensor.datatype]
+            if as_it_is and (place := origin(data)) is not None:
                 arena, offset = place
+                if arena.pid not in self._owners:
+                    self._owners[arena.pid] = birth(arena.pid)
                 inputs.append((tensor.datatype, shape, tuple(arena), offset))
                 continue
             offset = aligned(end)
@@ -134,7 +142,7 @@ class Process:
         except TimeoutError as error:
             self.end()
             raise Gone(f"process {self.pid} gave no answer for {self._patience_s:g} s") from error
-        except (EOFError, OSError, UnpicklingError) as error:
+        except Exception as error:  # whatever it is, a part of the answer may still come
             self.end()
             raise Gone(f"process {self.pid} ended: {error!r}") from error
 
@@ -173,7 +181,8 @@ class Apart:
     """Up to `count` processes, which are there while shapes come that were never seen.
 
     They are started when several new shapes came in a short time, and end when none came for long;
-    whoever comes meanwhile does not wait for them. One that ends is replaced. For worker threads.
+    whoever comes meanwhile does not wait for them. One that ends is replaced, and so is one that
+    has mapped memory of an ingress that is gone. For worker threads.
     """
 
     def __init__(self, recipe: Recipe, count: int) -> None:
@@ -245,6 +254,7 @@ class Apart:
         """In a thread of its own: sees to it that there are `count`, until none is needed."""
         next_try = 0.0
         while not self._closing.is_set() and time.monotonic() - self._arrivals[-1] < _IDLE_S:
+            self._end_outdated()
             if self._alive < self._count and time.monotonic() >= next_try:
                 if self._start():
                     continue
@@ -254,6 +264,15 @@ class Apart:
             ended, self._free, self._keeper = self._free, [], None
             self._alive -= len(ended)
         for process in ended:
+            process.end()
+
+    def _end_outdated(self) -> None:
+        """The others have their turn when they are free."""
+        with self._lock:
+            outdated = [process for process in self._free if process.outdated]
+            self._free = [process for process in self._free if process not in outdated]
+            self._alive -= len(outdated)
+        for process in outdated:
             process.end()
 
     def _start(self) -> bool:

@@ -69,9 +69,9 @@ class Region:
         return np.frombuffer(self._mapped, np.uint8, nbytes, offset)
 
 
-# Messages are plain tuples, for the reason that those of lanes are. An input is its datatype, its
-# shape, the arena that it lies in and where it begins there; without an arena it lies in the memory
-# that is shared with the replica.
+# Questions and answers are plain tuples, for the reason that what lanes carry is. An input is its
+# datatype, its shape, the arena that it lies in and where it begins there; without an arena it lies
+# in the memory that is shared with the replica.
 Input: TypeAlias = tuple[str, tuple[int, ...], tuple[Any, ...] | None, int]
 
 # The inputs, the outputs that are wanted, and where in the shared memory they may go.

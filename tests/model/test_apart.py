@@ -20,7 +20,7 @@ from deployments.arena import Arena, PeerArenas
 from deployments.dimensions import Dim
 from deployments.model import apart as apart_module
 from deployments.model.apart import Apart, Gone, Process
-from deployments.model.apart_process import Recipe
+from deployments.model.apart_process import Messages, Recipe
 from deployments.model.compiled_shape import CannotInfer
 from deployments.preprocessing_settings import Preprocessing
 from deployments.tensors import BYTES, Array, Tensor
@@ -186,11 +186,12 @@ def test_inputs_in_shared_memory_are_read_there(saved: Saved) -> None:
 
 
 def test_inputs_whose_numbers_do_not_follow_one_another_are_copied(saved: Saved) -> None:
+    arena = Arena(1 << 20)
     with started(saved(models.add_one())) as process:
-        whole = array(in_arena(Arena(1 << 20)))
-        for part in (whole[:, 10:500], whole[::2], whole.T):
+        whole = array(in_arena(arena))
+        for part in (whole[:, 10:500], whole[::2], whole.T, whole.view(">f4")[:10]):
             ((output,), _) = process.timed([in_place(part)])
-            np.testing.assert_array_equal(array(output), part + 1)
+            np.testing.assert_array_equal(array(output), part.astype(np.float32) + 1)
 
 
 def test_inputs_in_memory_that_the_process_cannot_map_are_copied(saved: Saved) -> None:
@@ -251,6 +252,20 @@ def test_one_that_hangs_is_ended(saved: Saved) -> None:
     assert process.pid not in ours()
 
 
+def test_one_that_gives_no_proper_answer_is_gone(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(saved(models.add_one()))
+
+    def fails(self: Messages) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Messages, "received", fails)
+    with pytest.raises(Gone, match=f"process {process.pid} ended"):
+        process.timed(row(1, 4))
+    assert process.pid not in ours()
+
+
 def test_one_that_cannot_compile_is_gone(saved: Saved) -> None:
     recipe = saved(models.add_one())
     with pytest.raises(Gone):
@@ -274,7 +289,7 @@ def test_it_ends_with_a_replica_that_is_killed(saved: Saved) -> None:
         from pathlib import Path, PosixPath
         from deployments.dimensions import Dim
         from deployments.model.apart import Process
-        from deployments.model.apart_process import Recipe
+        from deployments.model.apart_process import Messages, Recipe
         from deployments.preprocessing_settings import Preprocessing
         recipe = Recipe("CPU", {{}}, {recipe.source!r}, Preprocessing(), {recipe.shapes!r})
         print(Process(recipe).pid, flush=True)
@@ -357,6 +372,23 @@ def test_in_the_place_of_one_that_ended_another_is_started(
         until(lambda: apart.alive == 1)
         assert apart.timed(row(1, 4)) is not None
         assert pid in before - ours()
+
+
+def test_one_that_holds_memory_of_a_process_that_is_gone_is_replaced(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart_module, "_LOOK_S", 0.01)
+    with pool(saved(models.summed()), 1) as apart, peer_process() as peer, peer_process() as other:
+        wake_up(apart, row(1, 4))
+        for owner in (peer, other):
+            answer = apart.timed([mapped_from(owner)])
+            assert answer is not None
+        (pid,) = (process.pid for process in apart._free)
+        other.kill_without_reaping()
+        until(lambda: [pid] != [process.pid for process in apart._free] != [])
+        assert not psutil.pid_exists(pid)
+        assert 1 == apart.alive
+        assert apart.timed([mapped_from(peer)]) is not None
 
 
 def test_what_fails_in_one_does_not_end_it(saved: Saved) -> None:

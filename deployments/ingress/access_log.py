@@ -1,0 +1,34 @@
+"""Serve's access log, where it is off: no record is made of a request."""
+
+import logging
+from typing import Any, Final
+
+from ray.serve._private.logging_utils import log_access_log_filter
+
+_MARK: Final = "serve_access_log"
+"""What Serve says of a record of its access log, which its handlers look for."""
+
+
+def spare_dropped_records(logger: logging.Logger) -> None:
+    """Makes no record for the access log while all handlers would drop it.
+
+    Serve makes one of each request and leaves it to its handlers to drop it. Whether they do may
+    change while the replica runs.
+    """
+    info = logger.info
+
+    def spared(message: object, *arguments: Any, **more: Any) -> None:
+        if _MARK in (more.get("extra") or ()) and _drops(logger, more["extra"][_MARK]):
+            return
+        more["stacklevel"] = more.get("stacklevel", 1) + 1
+        info(message, *arguments, **more)
+
+    logger.info = spared  # type: ignore[assignment, method-assign]
+
+
+def _drops(logger: logging.Logger, mark: object) -> bool:
+    return (
+        bool(mark)
+        and not logger.propagate
+        and all(log_access_log_filter in handler.filters for handler in logger.handlers)
+    )
