@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -91,12 +92,13 @@ def origin(array: Array) -> tuple[ArenaAddress, int] | None:
 def birth(pid: int) -> bytes | None:
     """When the process started, None if it is gone: its number may be used again.
 
-    A zombie is gone: it waits to be reaped and touches no memory.
+    A zombie is gone: it waits to be reaped and touches no memory. Raises OSError where nobody can
+    tell, as with too many open files.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     # proc_pid_stat(5): the name, in parentheses, may hold anything; the state is next.
     state, *rest = stat.rpartition(b") ")[2].split()
@@ -228,16 +230,18 @@ class Arena:
     def lend(self, array: Array, holder_pid: int) -> int | None:
         """Where a process of this node finds it, None if it is not on `lendable` memory.
 
-        What is lent, once, returns to the arena when that process says so or dies.
+        What is lent, once, returns to the arena when that process says so or dies. Raises OSError
+        where nobody can tell whether it lives.
         """
         offset = self.offset_of(array)
         region = None if offset is None else self._lendable.pop(offset, None)
         if region is None:
             return None
+        holder_birth = birth(holder_pid)
         state = np.asarray(region)[:8].view(np.uint64)
         state[0] = _SENT
         with self._lock:
-            self._leases.append(_Lease(state, holder_pid, birth(holder_pid)))
+            self._leases.append(_Lease(state, holder_pid, holder_birth))
         return offset
 
     def withdraw(self, offset: int) -> None:
@@ -251,8 +255,9 @@ class Arena:
 
     def _collect(self) -> None:
         if self._leases:
-            births = {pid: birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
-            self._leases = [lease for lease in self._leases if not lease.over(births)]
+            with suppress(OSError):  # what is over is seen the next time
+                births = {pid: birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
+                self._leases = [lease for lease in self._leases if not lease.over(births)]
         while self._returned:
             self._free.give(*self._returned.pop())
 
@@ -296,9 +301,9 @@ class PeerArenas:
         return _Region(arena, mapping.memory, mapping.start, offset, nbytes)
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:
-        self._drop_dead()
-        owner_birth = birth(arena.pid)
         try:
+            self._drop_dead()
+            owner_birth = birth(arena.pid)
             memory = _mapped(arena)
         except OSError as error:
             raise ArenaUnreachable(f"process {arena.pid}: {error.strerror}") from None

@@ -81,6 +81,29 @@ def test_a_lease_returns_when_another_process_got_its_holder_s_number(
     assert whole == arena.free_bytes
 
 
+def test_a_lease_stays_while_nobody_can_tell_whether_its_holder_lives(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*arguments: object) -> None:
+        raise OSError(24, "too many open files")
+
+    offset = lend(arena, b"some content", os.getpid())
+    with_lease = arena.free_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", unknown)
+        assert with_lease == arena.free_bytes
+        space = arena.lendable(100)
+        assert space is not None
+        assert place(arena, space) != offset
+        with pytest.raises(OSError, match="too many open files"):
+            arena.lend(space, os.getpid())
+        with pytest.raises(ArenaUnreachable, match="too many open files"):
+            PeerArenas().view(arena.address, 4096, 1)
+    before = arena.free_bytes
+    arena.withdraw(offset)
+    assert before < arena.free_bytes
+
+
 def after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("deployments.arena.time", clock)

@@ -82,7 +82,10 @@ class Process:
     @property
     def outdated(self) -> bool:
         """Whether it holds memory of a process that is gone: no kernel can free that meanwhile."""
-        return any(birth(pid) != since for pid, since in self._owners.items())
+        try:
+            return any(birth(pid) != since for pid, since in list(self._owners.items()))
+        except OSError:
+            return False  # nobody can tell
 
     def wait_at_most(self, seconds: float) -> None:
         """From now on, until it takes a question, and then until something of an answer comes."""
@@ -254,11 +257,12 @@ class Apart:
         """In a thread of its own: sees to it that there are `count`, until none is needed."""
         next_try = 0.0
         while not self._closing.is_set() and time.monotonic() - self._arrivals[-1] < _IDLE_S:
-            self._end_outdated()
-            if self._alive < self._count and time.monotonic() >= next_try:
-                if self._start():
-                    continue
-                next_try = time.monotonic() + _AGAIN_AFTER_S
+            if time.monotonic() >= next_try:
+                self._end_one_outdated()
+                if self._alive < self._count:
+                    if self._start():
+                        continue
+                    next_try = time.monotonic() + _AGAIN_AFTER_S
             self._closing.wait(_LOOK_S)
         with self._lock:
             ended, self._free, self._keeper = self._free, [], None
@@ -266,14 +270,15 @@ class Apart:
         for process in ended:
             process.end()
 
-    def _end_outdated(self) -> None:
-        """The others have their turn when they are free."""
+    def _end_one_outdated(self) -> None:
+        """One of those that are free; the next one has its turn when this one is replaced."""
+        outdated = next((process for process in list(self._free) if process.outdated), None)
         with self._lock:
-            outdated = [process for process in self._free if process.outdated]
-            self._free = [process for process in self._free if process not in outdated]
-            self._alive -= len(outdated)
-        for process in outdated:
-            process.end()
+            if outdated is None or outdated not in self._free:
+                return
+            self._free.remove(outdated)
+            self._alive -= 1
+        outdated.end()
 
     def _start(self) -> bool:
         try:

@@ -289,7 +289,7 @@ def test_it_ends_with_a_replica_that_is_killed(saved: Saved) -> None:
         from pathlib import Path, PosixPath
         from deployments.dimensions import Dim
         from deployments.model.apart import Process
-        from deployments.model.apart_process import Messages, Recipe
+        from deployments.model.apart_process import Recipe
         from deployments.preprocessing_settings import Preprocessing
         recipe = Recipe("CPU", {{}}, {recipe.source!r}, Preprocessing(), {recipe.shapes!r})
         print(Process(recipe).pid, flush=True)
@@ -374,21 +374,81 @@ def test_in_the_place_of_one_that_ended_another_is_started(
         assert pid in before - ours()
 
 
-def test_one_that_holds_memory_of_a_process_that_is_gone_is_replaced(
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart_module, "_LOOK_S", 0.01)
+
+
+def free(apart: Apart) -> set[int]:
+    return {process.pid for process in apart._free}
+
+
+def wake_up_with_memory_of(apart: Apart, *owners: PeerProcess) -> set[int]:
+    """Each has mapped an arena of each owner; which processes they are."""
+    wake_up(apart, row(1, 4))
+    for process in apart._free:
+        for owner in owners:
+            process.timed([mapped_from(owner)])
+    return free(apart)
+
+
+@pytest.mark.usefixtures("looking")
+def test_those_that_hold_memory_of_a_process_that_is_gone_are_replaced_one_by_one(
+    saved: Saved,
+) -> None:
+    with pool(saved(models.summed())) as apart, peer_process() as peer, peer_process() as other:
+        before = wake_up_with_memory_of(apart, peer, other)
+        other.kill_without_reaping()
+        left: list[int] = []
+
+        def replaced() -> bool:
+            left.append(apart.alive)
+            return apart.alive == 2 and not before & free(apart)
+
+        until(replaced)
+        assert min(left) == 1
+        assert not any(map(psutil.pid_exists, before))
+        assert apart.timed([mapped_from(peer)]) is not None
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("seen", [b"later", OSError(24, "too many open files")], ids=str)
+def test_a_process_is_gone_when_another_has_its_number_and_not_when_nobody_can_tell(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, seen: bytes | OSError
+) -> None:
+    asked: list[int] = []
+
+    def birth(pid: int) -> bytes:
+        asked.append(pid)
+        if isinstance(seen, OSError):
+            raise seen
+        return seen
+
+    with pool(saved(models.summed()), 1) as apart, peer_process() as peer:
+        before = wake_up_with_memory_of(apart, peer)
+        monkeypatch.setattr(apart_module, "birth", birth)
+        until(lambda: len(asked) > 2 or before != free(apart) != set())
+        assert peer.pid in asked
+        assert (before == free(apart)) == isinstance(seen, OSError)
+
+
+@pytest.mark.usefixtures("looking")
+def test_while_none_can_be_started_those_that_are_outdated_stay(
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart_module, "_LOOK_S", 0.01)
-    with pool(saved(models.summed()), 1) as apart, peer_process() as peer, peer_process() as other:
-        wake_up(apart, row(1, 4))
-        for owner in (peer, other):
-            answer = apart.timed([mapped_from(owner)])
-            assert answer is not None
-        (pid,) = (process.pid for process in apart._free)
-        other.kill_without_reaping()
-        until(lambda: [pid] != [process.pid for process in apart._free] != [])
-        assert not psutil.pid_exists(pid)
-        assert 1 == apart.alive
-        assert apart.timed([mapped_from(peer)]) is not None
+    refused: list[float] = []
+
+    def refuse(connection: int, memory: int) -> "subprocess.Popen[bytes]":
+        refused.append(time.monotonic())
+        raise OSError("no more processes")
+
+    with pool(saved(models.summed()), 2) as apart, peer_process() as peer:
+        wake_up_with_memory_of(apart, peer)
+        monkeypatch.setattr(apart_module, "_started", refuse)
+        peer.kill()
+        until(lambda: bool(refused))
+        time.sleep(0.2)  # some twenty looks
+        assert 1 == apart.alive == len(apart._free) == len(refused)
 
 
 def test_what_fails_in_one_does_not_end_it(saved: Saved) -> None:
