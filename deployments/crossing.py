@@ -128,7 +128,7 @@ def into_arena(tensor: Tensor, arena: Arena) -> Tensor:
         return tensor
     if (space := arena.allocate(data.nbytes)) is None:
         return tensor
-    return Tensor(tensor.name, tensor.datatype, tensor.shape, _copy(data, space))
+    return Tensor(tensor.name, tensor.datatype, tensor.shape, copied(data, space))
 
 
 def pack(tensor: Tensor, arena: Arena | None) -> PackedTensor:
@@ -152,7 +152,7 @@ def pack_leased(
         if not isinstance(data, list | int) and data.nbytes > INLINE_BYTES:
             offset = arena.lend(data, holder_pid)
             if offset is None and (space := arena.lendable(data.nbytes)) is not None:
-                offset = arena.lend(_copy(data, space), holder_pid)
+                offset = arena.lend(copied(data, space), holder_pid)
             if offset is not None:
                 data = offset
             elif data.nbytes > MESSAGE_BYTES:
@@ -182,7 +182,8 @@ def unpack(
     return Tensor(name, datatype, shape, data)
 
 
-def _copy(data: Array, space: Array) -> Array:
+def copied(data: Array, space: Array) -> Array:
+    """The array's copy in `space`, a uint8 vector of its size."""
     target = space.view(data.dtype).reshape(data.shape)
     target[...] = data
     return target

@@ -18,7 +18,7 @@ def spare_dropped_records(logger: logging.Logger) -> None:
     info = logger.info
 
     def spared(message: object, *arguments: Any, **more: Any) -> None:
-        if _MARK in (more.get("extra") or ()) and _drops(logger, more["extra"][_MARK]):
+        if (more.get("extra") or {}).get(_MARK) and _drops(logger):
             return
         more["stacklevel"] = more.get("stacklevel", 1) + 1
         info(message, *arguments, **more)
@@ -26,9 +26,7 @@ def spare_dropped_records(logger: logging.Logger) -> None:
     logger.info = spared  # type: ignore[assignment, method-assign]
 
 
-def _drops(logger: logging.Logger, mark: object) -> bool:
-    return (
-        bool(mark)
-        and not logger.propagate
-        and all(log_access_log_filter in handler.filters for handler in logger.handlers)
+def _drops(logger: logging.Logger) -> bool:
+    return not logger.propagate and all(
+        log_access_log_filter in handler.filters for handler in logger.handlers
     )

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from deployments.arena import ArenaAddress, birth, origin
+from deployments.crossing import copied
 from deployments.model.apart_process import (
     Input,
     Kind,
@@ -157,9 +158,7 @@ class Process:
         else:
             data = np.frombuffer(content, NUMPY_DTYPES[datatype]).reshape(shape)
         if (place := space(data.nbytes)) is not None:
-            copy = place.view(data.dtype).reshape(shape)
-            copy[...] = data
-            data = copy
+            data = copied(data, place)
         elif isinstance(content, int):
             data = data.copy()
         return Tensor(name, datatype, shape, data)

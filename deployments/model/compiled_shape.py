@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import openvino as ov
 
+from deployments.crossing import copied
 from deployments.inference import OutputSpec
 from deployments.model import strings
 from deployments.model.infer_requests import InferRequests
@@ -107,9 +108,7 @@ class CompiledShape:
             data = data.view(np.uint16)
         if (place := space(data.nbytes)) is None:
             return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
-        copy = place.view(data.dtype).reshape(shape)
-        copy[...] = data.reshape(shape)
-        return Tensor(spec.name, spec.datatype, shape, copy)
+        return Tensor(spec.name, spec.datatype, shape, copied(data.reshape(shape), place))
 
 
 def _to_openvino(tensor: Tensor) -> Any:
