@@ -21,6 +21,7 @@ from deployments.errors import (
     WrongDatatype,
     WrongDimension,
     WrongRank,
+    dims,
 )
 from deployments.tensors import Tensor
 
@@ -139,6 +140,12 @@ class ModelInfo:
                 raise UnknownOutput(self.name, name, known)
             if name in wanted[:position]:
                 raise DuplicateName("output", name)
+
+    def spelled(self, shapes: Sequence[Sequence[int]]) -> str:
+        """Shapes or a key in words, by the inputs' names: `x [1,4], mask [1,4]`."""
+        return ", ".join(
+            f"{spec.name} {dims(shape)}" for spec, shape in zip(self.inputs, shapes, strict=True)
+        )
 
     def key_and_rows(self, tensors: Sequence[Tensor], max_rows: int) -> tuple[ShapeKey, int]:
         """The shape key of arranged tensors and how many rows they bring.

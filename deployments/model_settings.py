@@ -125,13 +125,13 @@ class ModelSettings(Group):
         description="Compilations that may start in the background within a minute. It bounds the "
         "processor time that a flood of new shapes takes from the known ones.",
     )
-    new_shape_processes: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        default="auto",
-        description="Processes of a replica that answer shapes which come for the first time, in "
-        "`background` mode, so that building their kernels holds nobody up. They are there while "
-        "such shapes keep coming; each takes about 100 MB and what the model takes. `auto`: one "
-        "for each stream of the device and 4 at most, where building is measured to take at "
-        "least half as long as inferring; 0: the replica builds them itself.",
+    kernel_cache_mb: AtLeastOne = Field(
+        default=192,
+        description="Megabytes for the kernels that OpenVINO builds for each shape and keeps for "
+        "when it comes back, per replica; how many shapes that holds is measured at load and told "
+        "by the statistics (`kernel_cache`). A shape beyond them pushes out the one that was not "
+        "used for longest, which takes longer when it comes back. For the CPU, in `background` "
+        "mode; `CPU_RUNTIME_CACHE_CAPACITY` in `plugin_config` goes before it.",
     )
     compile_timeout_s: float = Field(
         default=600.0,

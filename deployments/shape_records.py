@@ -17,11 +17,21 @@ RECOMPILED_SOON_MINUTES: Final = 10
 """A shape that is compiled again so soon after it was pushed out should not have been."""
 
 State: TypeAlias = Literal[
-    "static", "dynamic", "compiling", "failed", "dynamic_suffices", "not_compiled"
+    "static", "dynamic", "compiling", "on_trial", "failed", "dynamic_suffices", "not_compiled"
 ]
-"""How a replica would serve a shape now. Where it is `compiling`, `failed` or `dynamic_suffices`,
-a model with a compilation for all shapes answers with that one; `not_compiled` is what the next
-request waits for where there is none."""
+"""How a replica would serve a shape now. Where it is `compiling`, `on_trial`, `failed` or
+`dynamic_suffices`, a model with a compilation for all shapes answers with that one; `not_compiled`
+is what the next request waits for where there is none."""
+
+
+class Differing(NamedTuple):
+    """Two compilations for a shape gave different answers: by `largest` of the largest value of
+    `output`, for inputs with these statistics (least, largest and mean value, by name)."""
+
+    largest: float
+    output: str
+    verdict: str
+    inputs: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(slots=True)
@@ -102,6 +112,7 @@ class ShapeRecord(NamedTuple):
     dynamic: tuple[Recent, ...] = ()
     last_compile: LastCompile | None = None
     reasons: frozenset[str] = frozenset()
+    differing: Differing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +174,9 @@ def _merge_records(one: ShapeRecord, other: ShapeRecord) -> ShapeRecord:
             (last for last in (one.last_compile, other.last_compile) if last), default=None
         ),
         reasons=one.reasons | other.reasons,
+        differing=max(
+            (found for found in (one.differing, other.differing) if found),
+            key=lambda found: (found.largest, found.output, found.verdict),
+            default=None,
+        ),
     )

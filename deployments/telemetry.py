@@ -114,6 +114,13 @@ EVICTIONS: Final = Metric(
     ("model",),
     "Static compilations that were pushed out by others or by a lower `max_compiled_shapes`.",
 )
+SHAPES_DIFFERING: Final = Metric(
+    "counter",
+    "anyshape_shapes_differing",
+    ("model",),
+    "Shapes for which two compilations of a model gave different answers to the same inputs: "
+    "OpenVINO compiled one of them wrongly. The log and `/v2/models/{m}/shapes` say which.",
+)
 DYNAMIC_REQUESTS: Final = Metric(
     "counter",
     "anyshape_dynamic_requests",

@@ -79,6 +79,7 @@ def _shape(
         "failures": sorted(record.reasons),
         **encoded,
         "compared": _compared(record),
+        "differing": record.differing and record.differing._asdict(),
     }
 
 

@@ -1,6 +1,7 @@
 """One compilation and its inferences. Blocking, for worker threads."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -11,10 +12,12 @@ from deployments.crossing import copied
 from deployments.inference import OutputSpec
 from deployments.model import strings
 from deployments.model.infer_requests import InferRequests
+from deployments.model.last_shapes import LastShapes, Shapes
 from deployments.model.renewal import Renewed
 from deployments.model.streams import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
 
+_NO_KERNELS: Final = {"Const", "Input", "Output", "Reshape", "ShapeOf"}
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 Space: TypeAlias = Callable[[int], Array | None]
@@ -49,6 +52,7 @@ class CompiledShape:
         streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.streams = max(1, int(streams))
         self._times = StreamTimes(self.streams)
+        self._built: LastShapes | None = None
 
     @property
     def _compiled(self) -> Any:
@@ -64,6 +68,26 @@ class CompiledShape:
     def threads_per_stream(self) -> int:
         """How many threads an inference has."""
         return max(1, int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // self.streams)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is for one shape of each input."""
+        return not any(port.get_partial_shape().is_dynamic for port in self._compiled.inputs)
+
+    @property
+    def kernels(self) -> int:
+        """How many a shape needs of the kind of which it needs most; 1 at least."""
+        nodes = self._compiled.get_runtime_model().get_ops()
+        kinds = Counter(str(node.get_rt_info()["layerType"].value) for node in nodes)
+        return max((count for kind, count in kinds.items() if kind not in _NO_KERNELS), default=1)
+
+    def remember_kernels_of(self, shapes: int) -> None:
+        """So many shapes find their kernels when they come back, after as many others."""
+        self._built = LastShapes(shapes)
+
+    def knows(self, shapes: Shapes) -> bool:
+        """Whether there are kernels for these shapes: an inference has to build none."""
+        return self._built is None or shapes in self._built
 
     def infer(
         self,
@@ -85,6 +109,8 @@ class CompiledShape:
         except Exception as error:  # OpenVINO's may be any: RuntimeError, MemoryError, ValueError
             raise CannotInfer(f"OpenVINO reports an error{where_it_failed(error)}") from error
         done.give_back()
+        if self._built is not None:
+            self._built.add(shapes)
         return outputs
 
     def timed(

@@ -5,22 +5,35 @@ import heapq
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 
+class Kind(Enum):
+    """What an inference does beside inferring, and so who may run beside it."""
+
+    USUAL = auto()
+    BUILDS = auto()
+    """OpenVINO builds kernels for it. It fills the device's streams and no more: other work finds a
+    thread free. And while there is other work, it leaves a stream free, where there are two."""
+    COMPARES = auto()
+    """It runs two compilations, each of which has the device's streams, to see which is faster. No
+    more runs beside it than the streams take, and not another of its kind."""
+
+
 class _Job(Generic[T]):
     """Work that waits, runs, or is over. All but `work` and `begun` belongs to the event loop."""
 
-    __slots__ = ("answer", "begun", "costly", "ended", "loop", "over", "work")
+    __slots__ = ("answer", "begun", "ended", "kind", "loop", "over", "work")
 
-    def __init__(self, work: Callable[[], T], costly: bool) -> None:
+    def __init__(self, work: Callable[[], T], kind: Kind) -> None:
         self.work: Callable[[], T] | None = work
-        self.costly = costly
+        self.kind = kind
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[T] = self.loop.create_future()
         self.ended: asyncio.Future[None] | None = None
@@ -63,11 +76,7 @@ _Entry: TypeAlias = tuple[float, int, _Job[Any]]
 class Execution:
     """`count` worker threads; of the work that waits, the one with the earliest deadline is next.
 
-    Work that is costly, for which OpenVINO has to build anew what it keeps for known shapes, fills
-    the device's `streams` and no more: other work finds a thread free. And while there is other
-    work, no more of it begins than leaves a stream free, where there are two.
-
-    `alone` holds everything back for a moment, so that what is measured has the cores to itself.
+    Of some kinds not everything may run beside everything else, see `Kind`.
 
     Not an executor of the standard library: those know no deadlines, and take an answer through
     three more turns of the event loop.
@@ -76,13 +85,11 @@ class Execution:
     def __init__(self, count: int, streams: int) -> None:
         self.count = count
         self._streams = streams
-        self._waiting: dict[bool, list[_Entry]] = {False: [], True: []}  # whether it is costly
-        self._running = {False: 0, True: 0}
+        self._waiting: dict[Kind, list[_Entry]] = {kind: [] for kind in Kind}
+        self._running = dict.fromkeys(Kind, 0)
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
-        self._alone = False  # somebody is, or waits for the work that has begun
-        self._one_alone = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"infer-{number}", daemon=True)
             for number in range(count)
@@ -94,57 +101,39 @@ class Execution:
     def waiting(self) -> int:
         """How much work has not begun."""
         with self._changed:
-            waiting = [*self._waiting[False], *self._waiting[True]]
-            return sum(not job.answer.done() for _, _, job in waiting)
+            return sum(not job.answer.done() for _, _, job in self._all_waiting())
 
-    async def run(self, deadline: float, work: Callable[[], T], *, costly: bool = False) -> T:
+    async def run(self, deadline: float, work: Callable[[], T], kind: Kind = Kind.USUAL) -> T:
         """Runs `work` in a thread; `deadline` only decides whose turn it is.
 
         Work that has begun is waited for even when the caller is cancelled, because it reads
         memory that the caller would give back. Raises RuntimeError after `close`.
         """
-        job = _Job(work, costly)
+        job = _Job(work, kind)
         del work  # it must not outlive its turn
         with self._changed:
             if self._closed:
                 raise RuntimeError("cannot run work after shutdown")
-            heapq.heappush(self._waiting[costly], (deadline, next(self._order), job))
+            heapq.heappush(self._waiting[kind], (deadline, next(self._order), job))
             self._changed.notify()
         try:
             return await job.answer
         except asyncio.CancelledError:
             with self._changed:
                 begun, job.begun = job.begun, True  # so that it does not begin any more
-                self._changed.notify()  # what had to wait for it may begin
+                self._changed.notify_all()  # what had to wait for it may begin
             if begun:
                 await job.wait_out()
             else:
                 job.work = None  # nobody will run it, and it holds tensors
             raise
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no work runs: what has begun is waited for, no other begins until this is over.
-
-        Blocks; not for the event loop, nor for work that runs here.
-        """
-        with self._one_alone:
-            with self._changed:
-                self._alone = True
-                self._changed.wait_for(lambda: not any(self._running.values()))
-            try:
-                yield
-            finally:
-                with self._changed:
-                    self._alone = False
-                    self._changed.notify_all()
-
     def close(self) -> None:
         """Ends after the work that has begun; what has not is cancelled. Not for the event loop."""
         with self._changed:
             self._closed = True
-            waiting = [*self._waiting[False], *self._waiting[True]]
-            self._waiting = {False: [], True: []}
+            waiting = self._all_waiting()
+            self._waiting = {kind: [] for kind in Kind}
             self._changed.notify_all()
         for _, _, job in waiting:
             with suppress(RuntimeError):
@@ -152,38 +141,50 @@ class Execution:
         for thread in self._threads:
             thread.join()
 
+    def _all_waiting(self) -> list[_Entry]:
+        return [entry for queue in self._waiting.values() for entry in queue]
+
     def _work(self) -> None:
-        costly = None
-        while (job := self._next(costly)) is not None:
-            costly = job.costly
+        kind = None
+        while (job := self._next(kind)) is not None:
+            kind = job.kind
             job.run()
             del job
 
-    def _next(self, last_costly: bool | None) -> _Job[Any] | None:
+    def _next(self, ended: Kind | None) -> _Job[Any] | None:
         with self._changed:
-            if last_costly is not None:
-                self._running[last_costly] -= 1
-                if self._alone:
-                    self._changed.notify_all()
+            if ended is not None:
+                self._running[ended] -= 1
+            if ended is Kind.COMPARES:
+                self._changed.notify_all()  # more than one may have waited for its end
             while not self._closed:
-                if not self._alone and (queue := self._first()) is not None:
+                if (queue := self._first()) is not None:
                     _, _, job = heapq.heappop(queue)
                     job.begun = True
-                    self._running[job.costly] += 1
+                    self._running[job.kind] += 1
                     return job
                 self._changed.wait()
         return None
 
     def _first(self) -> "list[_Entry] | None":
-        """The queue whose first may begin, and has the earlier deadline."""
+        """The queue whose first may begin, and has the earliest deadline."""
         for queue in self._waiting.values():
             while queue and queue[0][2].begun:
                 heapq.heappop(queue)  # its caller has left
-        other, costly = self._waiting[False], self._waiting[True]
-        most = max(1, self._streams - bool(other or self._running[False]))
-        if not costly or self._running[True] >= most:
-            return other or None
-        return min(queue for queue in (other, costly) if queue)
+        full = sum(self._running.values()) >= self._streams
+        comparing = self._running[Kind.COMPARES]
+        if comparing and full:
+            return None
+        usual, builds, compares = self._waiting.values()
+        most = max(1, self._streams - bool(usual or self._running[Kind.USUAL]))
+        may_begin = [
+            usual,
+            builds if self._running[Kind.BUILDS] < most else [],
+            [] if comparing else compares,
+        ]
+        first = min((queue for queue in may_begin if queue), default=None)
+        # What compares has its turn like any other: others wait with it until it can begin.
+        return None if first is compares and full else first
 
 
 class SharedExecutions:

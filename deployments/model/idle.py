@@ -72,6 +72,10 @@ class IdleVersion:
         return {"idle": False, **self._serving.statistics()}
 
     @property
+    def remark(self) -> str:
+        return "" if self._serving is None else self._serving.remark
+
+    @property
     def compiled_shapes(self) -> int:
         return 0 if self._serving is None else self._serving.compiled_shapes
 

@@ -18,6 +18,11 @@ class Serving(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
+    @property
+    def remark(self) -> str:
+        """What its status says though it answers; empty where there is nothing to say."""
+        ...
+
     def configure(self, settings: ModelSettings) -> None:
         """Takes over what needs no loading."""
         ...

@@ -174,7 +174,7 @@ def _version_settings(
         stacking=settings.batching.stacking,
         preprocessing=settings.preprocessing,
         blobs=blobs,
-        new_shape_processes=settings.new_shape_processes,
+        kernel_cache_bytes=settings.kernel_cache_mb << 20,
     )
 
 

@@ -71,7 +71,7 @@ class Turns:
 class Renewed:
     """Infer requests of what `compile_it` compiles for shapes some of which are open.
 
-    For several threads at once, or for `one_thread`.
+    For several threads at once.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class Renewed:
         foresee: Callable[[Shapes], bool],
         *,
         values_matter: bool = False,
-        one_thread: bool = False,
     ) -> None:
         """`foresee` says whether it will run at some shapes, as far as that can be told, or raises
         what shows that it will not. Where it cannot be told and `values_matter`, that it did run
@@ -89,10 +88,9 @@ class Renewed:
         self._compile = compile_it
         self._foresee = foresee
         self._values_matter = values_matter
-        self._one_thread = one_thread
         self._turns = Turns()
         self._succeeded = LastShapes(_REMEMBERED)
-        self._failed = self._surprised = False
+        self._surprised = False
         self._refusals_hold: bool | None = None
         self._spoiling = threading.Lock()
         self._renewing = threading.Lock()
@@ -124,8 +122,6 @@ class Renewed:
 
     def _outlook(self, shapes: Shapes) -> _Outlook:
         """Raises what shows that they do not run, where that has shown to be so."""
-        if self._one_thread and not self._failed:
-            return _Outlook.UNKNOWN  # it is alone anyway
         try:
             return _Outlook.RUNS if self._foresee(shapes) else _Outlook.UNKNOWN
         except Exception:
@@ -172,5 +168,4 @@ class Renewed:
         """Whether they were not."""
         with self._spoiling:
             spoilt, requests.spoilt = requests.spoilt, True
-        self._failed = True
         return not spoilt

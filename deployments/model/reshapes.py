@@ -1,7 +1,6 @@
 """What is told of a reshape: a line in the log and its metrics."""
 
 import logging
-from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from deployments.inference import ModelInfo, ShapeKey
@@ -24,11 +23,8 @@ class Reshape(NamedTuple):
 class ReshapeReport:
     """Tells of the reshapes of one version."""
 
-    def __init__(
-        self, info: ModelInfo, written: Callable[[ShapeKey], str], telemetry: Telemetry
-    ) -> None:
+    def __init__(self, info: ModelInfo, telemetry: Telemetry) -> None:
         self._info = info
-        self._written = written
         self._telemetry = telemetry
 
     def reshaped(self, reshape: Reshape) -> None:
@@ -36,7 +32,7 @@ class ReshapeReport:
         model, version = self._info.name, self._info.version
         self._telemetry.count(RESHAPES, model, reshape.reason, reshape.outcome)
         self._telemetry.observe(COMPILE_SECONDS, reshape.seconds, model)
-        shape, error = self._written(reshape.key), reshape.error
+        shape, error = self._info.spelled(reshape.key), reshape.error
         why = "" if error is None else f": {' '.join(str(error.__cause__ or error).split())}"
         log(
             logging.INFO if error is None else logging.WARNING,

@@ -41,7 +41,8 @@ DATATYPES: Final = {
     ov.Type.f64: "FP64",
     ov.Type.string: BYTES,
 }
-_DYNAMIC_EXECUTORS: Final = 64
+KERNEL_CACHE: Final = "CPU_RUNTIME_CACHE_CAPACITY"
+"""Kernels of each kind that a stream of a dynamic compilation keeps; the default is 5,000."""
 _PRECISION_SETTINGS: Final = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
 _SIZES: Final = (ov.Type.i32, ov.Type.i64)
 """Inputs of these types may hold sizes: the target of a Reshape, say."""
@@ -125,12 +126,8 @@ class Runtime:
         device: str,
         plugin_config: Mapping[str, Any],
         blobs: Blobs | None = None,
-        *,
-        one_thread: bool = False,
     ) -> None:
-        """With `blobs`, what was compiled before is read from there. `one_thread` says that what is
-        compiled has no more than one inference at once."""
-        self._one_thread = one_thread
+        """With `blobs`, what was compiled before is read from there."""
         self._core = ov.Core()
         # Mapped files that somebody overwrites end the process with a bus error, or change results.
         self._core.set_property({"ENABLE_MMAP": False})
@@ -196,17 +193,25 @@ class Runtime:
             raise CannotReshape(f"the model refuses it{where_it_failed(error)}") from error
 
     @property
+    def keeps_kernels(self) -> bool:
+        """Whether the device keeps kernels of a dynamic compilation, as many as it is asked to."""
+        return self._device == "CPU" and KERNEL_CACHE not in self._config
+
+    @property
     def chooses_precision(self) -> bool:
         """Whether the processor decides in which precision it computes, not the settings."""
         return self._device == "CPU" and not self._config.keys() & _PRECISION_SETTINGS
+
+    def reference(self) -> "Runtime":
+        """One that compiles the same model for the same answers, by other ways."""
+        if self._device == "CPU":
+            return Runtime("CPU", {**self._config, "SNIPPETS_MODE": "DISABLE"})
+        return Runtime("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def compile(self, model: ov.Model, **more: Any) -> CompiledShape:
         """With `more` properties than the settings have. Raises CannotReshape."""
         config = {**self._config, **more}
         is_open = model.is_dynamic()
-        if is_open and self._device.startswith("CPU"):
-            # Else the plugin keeps executors of up to 5,000 shapes and memory grows with them.
-            config.setdefault("CPU_RUNTIME_CACHE_CAPACITY", _DYNAMIC_EXECUTORS)
         if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:
             config["CACHE_DIR"] = str(place)
         compile_it = partial(self._core.compile_model, model, self._device, config)
@@ -224,7 +229,6 @@ class Runtime:
             compile_it,
             partial(_foreseen_to_run, model),
             values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
-            one_thread=self._one_thread,
         )
 
 

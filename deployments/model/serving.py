@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -16,20 +19,19 @@ from deployments.errors import (
     ModelUnavailable,
     ServingError,
     ShapeNotSupported,
-    dims,
 )
 from deployments.inference import ModelInfo, ShapeKey, shape_number
 from deployments.logs import log
-from deployments.model.compilation import Compilation
 from deployments.model.compiled import CompiledShapes
-from deployments.model.compiled_shape import CannotInfer
-from deployments.model.execution import SharedExecutions
+from deployments.model.compiled_shape import CannotInfer, CompiledShape
+from deployments.model.execution import Kind, SharedExecutions
 from deployments.model.hot_shapes import Shapes
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
 from deployments.model.shapes import any_rows
 from deployments.model.stacking import RowsLost, random_rows, scatter, stack
+from deployments.model.trials import Trials, copied
 from deployments.model.version import Version
 from deployments.model.work import Answer, Work, note_inference, rows_of
 from deployments.routing_facts import RoutingFacts, in_requests
@@ -40,6 +42,7 @@ from deployments.tensors import Tensor
 
 _REMEMBERED_KEYS: Final = 4096
 _SMOOTHING: Final = 0.05
+_BACKGROUND_NICENESS: Final = 10
 
 _Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
 
@@ -65,10 +68,13 @@ class ServingVersion:
     ) -> None:
         self.version = version
         self._telemetry = telemetry
-        report = ReshapeReport(version.info, self._written, telemetry)
+        report = ReshapeReport(version.info, telemetry)
         self._executions = executions or SharedExecutions()
         self._execution = self._executions.take(version.slots, version.streams)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._background = ThreadPoolExecutor(
+            1, thread_name_prefix="compile-background", initializer=_give_way
+        )
         self.batches = 0
         self.stacked_batches = 0
         self.requests = 0
@@ -80,20 +86,26 @@ class ServingVersion:
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
-        self._shapes: CompiledShapes[Compilation] = CompiledShapes(
+        self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
             lambda key: version.reshape(key),
             version.dynamic,
             lock=lock,
             executor=self._compiler,
+            background=self._background,
             bound=settings.bound,
             blocking=settings.blocking,
             promote_after=settings.promote_after,
             compiles_per_minute=settings.compiles_per_minute,
-            pays=lambda key, compiled: version.static_pays(key, compiled, self._execution.alone),
             seen=self._seen,
             reshaped=report.reshaped,
             evicted=report.evicted,
         )
+        self._trials = Trials(version, self._shapes, self._execution, telemetry)
+
+    @property
+    def remark(self) -> str:
+        """What a status says of it though it answers."""
+        return self._trials.remark
 
     @property
     def info(self) -> ModelInfo:
@@ -110,10 +122,11 @@ class ServingVersion:
         specs = self.version.info.inputs
         for shape in shapes:
             key = self.version.key_of(shape)
+            rows = random_rows(specs, shape, 0)
             async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
                 with suppress(CannotInfer):  # what random data leads to is no verdict
-                    work = partial(compiled.infer, random_rows(specs, shape, 0))
-                    await self._execution.run(0.0, work)
+                    await self._execution.run(0.0, partial(compiled.infer, rows))
+                    await self._trials.check_at_load(key, rows)
 
     async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""
@@ -167,24 +180,23 @@ class ServingVersion:
             self._seen.answered_dynamic(key, len(answered))
         else:
             self._seen.answered_static(key, len(answered), rows_of(answered), waited=not known)
-        if not (failed and dynamic and key not in self._failing and self._shapes.afford_compile()):
+        if not (failed and dynamic and key not in self._failing and self._shapes.demand.afford()):
             return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
         # A shape may be beyond a dynamic compilation and still be fine for one of its own.
         again = await self._run(key, failed, static=True)
         if all(isinstance(answer, ShapeNotSupported) for answer in again):
-            self._shapes.refund_compile()  # reshaping failed, which is quick
+            self._shapes.demand.refund()  # reshaping failed, which is quick
         elif all(isinstance(answer, InferenceFailed) for answer in again):
             _remember(self._failing, key)
         rest = iter(again)
         return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
 
     async def _answers(
-        self, compiled: Compilation, key: ShapeKey, members: Sequence[Work]
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
     ) -> Sequence[Answer | CannotInfer]:
-        costly = compiled is self.version.dynamic and not self._shapes.suffices(key)
         if self._stacks(key, members):
             try:
-                return await self._together(compiled, key, members, costly)
+                return await self._together(compiled, key, members)
             except RowsLost as error:
                 text = "%s: requests of this shape are not stacked any more"
                 log(logging.WARNING, text, error, model=self.info.name)
@@ -193,8 +205,8 @@ class ServingVersion:
                 text = "a stacked batch failed, its members run alone: %s"
                 log(logging.WARNING, text, error, model=self.info.name)
         if len(members) == 1:
-            return [await self._alone(compiled, key, members[0], costly)]
-        return await asyncio.gather(*(self._alone(compiled, key, work, costly) for work in members))
+            return [await self._alone(compiled, key, members[0])]
+        return await asyncio.gather(*(self._alone(compiled, key, work) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
         rows = rows_of(members)
@@ -208,14 +220,18 @@ class ServingVersion:
         )
 
     async def _together(
-        self, compiled: Compilation, key: ShapeKey, members: Sequence[Work], costly: bool
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
     ) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
+        compares = self._trials.wants(key)
+        inputs: list[Tensor] = []
 
         def work() -> tuple[list[Answer], _Took | None]:
             now = time.monotonic()
             in_time = [member for member in members if now < member.deadline]
+            if compares and in_time:
+                inputs.extend(copied(in_time[0].tensors))
             parts: Iterator[list[Tensor]] = iter(())
             took = None
             if in_time:
@@ -234,28 +250,39 @@ class ServingVersion:
 
         self.stacked_batches += 1
         deadline = min(work.deadline for work in members)
-        answers, took = await self._execution.run(deadline, work, costly=costly)
+        shapes = [(rows_of(members), *shape[1:]) for shape in members[0].shapes]
+        answers, took = await self._execution.run(deadline, work, _kind(compiled, shapes))
         self._note_time(compiled, key, took)
+        if inputs:
+            self._trials.compare(key, inputs, members[0].timeout_s)
         return answers
 
     async def _alone(
-        self, compiled: Compilation, key: ShapeKey, member: Work, costly: bool
+        self, compiled: CompiledShape, key: ShapeKey, member: Work
     ) -> Answer | CannotInfer:
+        compares = self._trials.wants(key)
+        inputs: list[Tensor] = []
+
         def work() -> tuple[Answer, _Took | None]:
             if time.monotonic() >= member.deadline:
                 return self._late(member), None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             note_inference([member], time.monotonic(), ns)
+            if compares:
+                inputs.extend(copied(member.tensors))
             return outputs, (ns, member.rows, 1)
 
         try:
-            answer, took = await self._execution.run(member.deadline, work, costly=costly)
+            kind = _kind(compiled, member.shapes)
+            answer, took = await self._execution.run(member.deadline, work, kind)
         except CannotInfer as error:
             return error
         self._note_time(compiled, key, took)
+        if inputs:
+            self._trials.compare(key, inputs, member.timeout_s)
         return answer
 
-    def _note_time(self, compiled: Compilation, key: ShapeKey, took: "_Took | None") -> None:
+    def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
         if took is not None:
             ns, rows, requests = took
             seconds = 1e-9 * ns / requests
@@ -263,6 +290,7 @@ class ServingVersion:
             self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 
     def statistics(self) -> dict[str, Any]:
+        cache = self.version.kernel_cache
         return {
             **self._shapes.statistics(),
             "batches": self.batches,
@@ -272,7 +300,8 @@ class ServingVersion:
             "slots": self._execution.count,
             "waiting": self._execution.waiting,
             "dynamic": self.version.dynamic is not None,
-            "new_shape_processes": self.version.new_shape_processes,
+            "kernel_cache": cache and asdict(cache),
+            "shapes_differing": len(self._trials.differing),
             "stacking": self.version.stacking is not None,
             "inference_precision": self.version.computes_in,
         }
@@ -304,7 +333,8 @@ class ServingVersion:
 
     async def shapes(self) -> ShapesReport:
         """What is known of each shape that was asked for. Never waits for the reshape lock."""
-        return await self._seen.report(self._shapes.bounds, self._shapes.state)
+        state, differing = self._shapes.state, self._trials.differing
+        return await self._seen.report(self._shapes.bounds, state, differing)
 
     async def close(self) -> None:
         """Takes no more batches and ends after those that are under way."""
@@ -313,18 +343,15 @@ class ServingVersion:
         self._closing = True
         if self._running:
             await self._quiet.wait()
+        await self._trials.close()
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)
         await asyncio.to_thread(self._compiler.shutdown)
-        await asyncio.to_thread(self.version.close)
+        await asyncio.to_thread(self._background.shutdown)
         self._shapes.let_go()
 
-    def _written(self, key: ShapeKey) -> str:
-        names = [spec.name for spec in self.version.info.inputs]
-        return ", ".join(f"{n} {dims(shape)}" for n, shape in zip(names, key, strict=True))
-
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
-        return ShapeNotSupported(self.version.info.name, self._written(key), why)
+        return ShapeNotSupported(self.version.info.name, self.info.spelled(key), why)
 
     def _late(self, member: Work) -> ServingError:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
@@ -336,6 +363,17 @@ class ServingVersion:
         if any(0 in shape for shape in shapes):
             return self._not_supported(shapes, str(error))
         return InferenceFailed(self.version.info.name, str(error))
+
+
+def _kind(compiled: CompiledShape, shapes: Sequence[tuple[int, ...]]) -> Kind:
+    return Kind.USUAL if compiled.knows(tuple(shapes)) else Kind.BUILDS
+
+
+def _give_way() -> None:
+    """What nobody waits for is compiled when the cores have nothing else to do. Linux lowers the
+    priority of this thread alone; elsewhere that cannot be done."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
 
 
 def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:

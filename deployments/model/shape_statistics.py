@@ -6,9 +6,10 @@ Belongs to the event loop: worker threads hand the times that they measure back 
 import asyncio
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from types import MappingProxyType
 from typing import Final
 
 from deployments.inference import ShapeKey
@@ -16,6 +17,7 @@ from deployments.shape_records import (
     RECOMPILED_SOON_MINUTES,
     CacheBounds,
     Counts,
+    Differing,
     LastCompile,
     Recent,
     ShapeRecord,
@@ -61,7 +63,7 @@ class _Known:
     compiled: bool = False
     evicted_at: float = -inf
 
-    def record(self, state: State, reason: str) -> ShapeRecord:
+    def record(self, state: State, reason: str, differing: Differing | None) -> ShapeRecord:
         counts = self.counts
         return ShapeRecord(
             counts=counts.copy(),
@@ -70,6 +72,7 @@ class _Known:
             dynamic=self.dynamic.recent(counts.dynamic_calls) if self.dynamic else (),
             last_compile=self.last_compile,
             reasons=frozenset({reason} if reason else ()),
+            differing=differing,
         )
 
 
@@ -156,7 +159,10 @@ class ShapeStatistics:
         known.compiled = False
 
     async def report(
-        self, bounds: CacheBounds, state: Callable[[ShapeKey], tuple[State, str]]
+        self,
+        bounds: CacheBounds,
+        state: Callable[[ShapeKey], tuple[State, str]],
+        differing: Mapping[ShapeKey, Differing] = MappingProxyType({}),
     ) -> ShapesReport:
         """A copy of all that is known; `state` tells how a shape is served now, and why so.
 
@@ -167,7 +173,7 @@ class ShapeStatistics:
         shapes = {}
         for number, (key, known) in enumerate(entries, 1):
             now, reason = state(key)
-            shapes[key] = known.record(now, reason)
+            shapes[key] = known.record(now, reason, differing.get(key))
             if number % _COPIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return ShapesReport(self._since, bounds, shapes, others, forgotten)

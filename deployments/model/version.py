@@ -3,29 +3,24 @@
 Loading is blocking and belongs into a worker thread.
 """
 
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import InputSpec, ModelInfo, OutputSpec, ShapeKey, rows_of_inputs
-from deployments.model.apart_process import Recipe
+from deployments.inference import ModelInfo, OutputSpec, ShapeKey, rows_of_inputs
 from deployments.model.blobs import Blobs
-from deployments.model.compilation import Compilation
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
-from deployments.model.first_sight import FirstSight, where_it_pays
+from deployments.model.kernel_cache import KernelCache, sized
 from deployments.model.last_shapes import Shapes
-from deployments.model.measuring import expected_after, stacking_wins, static_wins
+from deployments.model.measuring import stacking_wins
 from deployments.model.precision import FLOAT32, MOST_COMPARED_BYTES, float32_is_quicker
 from deployments.model.preprocessing import prepare
-from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Runtime
+from deployments.model.runtime import KERNEL_CACHE, CannotLoad, CannotReshape, ModelInput, Runtime
 from deployments.model.shapes import (
     accepted_dims,
     never_empty,
@@ -38,7 +33,6 @@ from deployments.model.shapes import (
 )
 from deployments.model.stacking import Stacking, elements_per_row, prove, random_rows
 from deployments.preprocessing_settings import Preprocessing
-from deployments.tensors import BYTES
 
 _REQUESTS_PER_STREAM: Final = 2
 _SIZES_TRIED: Final = 3
@@ -58,7 +52,7 @@ class VersionSettings:
     stacking: Literal["auto", "always", "never"]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     blobs: Blobs | None = None
-    new_shape_processes: int | Literal["auto"] = 0
+    kernel_cache_bytes: int = 192 << 20
 
 
 class Version:
@@ -81,11 +75,11 @@ class Version:
         if trial is not None and (precision := self._precision_for(trial)):
             self._precision = precision
             trial = replace(trial, compiled=self.reshape(trial.key)())
-        self._expected = 0
-        self._usual = self._compile_dynamic(trial) if settings.background else None
-        if trial is None and self._usual is None:
+        self.kernel_cache: KernelCache | None = None
+        self.dynamic = self._compile_dynamic(trial, settings) if settings.background else None
+        if trial is None and self.dynamic is None:
             self._check_compiles(settings)
-        compiled = trial.compiled if trial else self._usual
+        compiled = trial.compiled if trial else self.dynamic
         self.streams = compiled.streams if compiled else 1
         self.computes_in = compiled.computes_in if compiled and settings.device == "CPU" else None
         self.slots = _REQUESTS_PER_STREAM * self.streams
@@ -93,18 +87,7 @@ class Version:
         self.info = ModelInfo(
             name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
-        self._new_shapes = self._for_new_shapes(source, settings, trial)
-        self.dynamic: Compilation | None = self._new_shapes or self._usual
-
-    @property
-    def new_shape_processes(self) -> int:
-        """How many there are now."""
-        return self._new_shapes.processes if self._new_shapes else 0
-
-    def close(self) -> None:
-        """Ends the processes that it has. Blocks; nothing may be running."""
-        if self._new_shapes is not None:
-            self._new_shapes.close()
+        self.detections = self._detections()
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         """Reshapes, and returns what compiles that: static but for a batch left open by the key.
@@ -143,12 +126,20 @@ class Version:
             return False
         return True
 
-    def _compile_dynamic(self, trial: "_Trial | None") -> CompiledShape | None:
+    def _compile_dynamic(
+        self, trial: "_Trial | None", settings: VersionSettings
+    ) -> CompiledShape | None:
         """A compilation for all accepted shapes; None for models that refuse that."""
         try:
             compiled = self._compiled_for_all()
-            if trial is not None:
-                compiled.infer(random_rows(self._specs, trial.shapes, 0))
+            if trial is None:
+                return compiled
+            compiled.infer(random_rows(self._specs, trial.shapes, 0))
+            if self._runtime.keeps_kernels and not compiled.is_static:
+                new = [random_rows(self._specs, row, 0) for row in self._smaller(trial.shapes)]
+                self.kernel_cache = sized(compiled, new, settings.kernel_cache_bytes)
+                compiled = self._compiled_for_all(**{KERNEL_CACHE: self.kernel_cache.kernels})
+                compiled.remember_kernels_of(self.kernel_cache.shapes)
         except (CannotReshape, CannotInfer):
             return None
         return compiled
@@ -158,45 +149,10 @@ class Version:
         model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
         return self._runtime.compile(model, **{**self._precision, **more})
 
-    def _for_new_shapes(
-        self, source: str | Path, settings: VersionSettings, trial: "_Trial | None"
-    ) -> FirstSight | None:
-        """Processes for shapes that come for the first time, where that pays."""
-        asked, usual = settings.new_shape_processes, self._usual
-        if not asked or usual is None or trial is None or settings.device != "CPU":
-            return None
-        ports: Sequence[InputSpec | OutputSpec] = (*self._specs, *self.info.outputs)
-        if any(port.datatype == BYTES for port in ports):
-            return None  # strings do not lie in memory that can be shared
-        alone = {
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": usual.threads_per_stream,
-            "ENABLE_CPU_PINNING": False,
-        }
-        recipe = Recipe(
-            settings.device,
-            {**settings.plugin_config, **self._precision, **alone},
-            source,
-            settings.preprocessing,
-            tuple(spec.dims for spec in self._specs),
-        )
-        other_precision = self._runtime.chooses_precision and usual.computes_in != "f32"
-        in_float32 = partial(self._compiled_for_all, **FLOAT32) if other_precision else None
-        new = (random_rows(self._specs, row, 0) for row in self._others_like(trial.shapes))
-        try:
-            return where_it_pays(usual, recipe, asked, in_float32, new)
-        except (CannotReshape, CannotInfer):
-            return None
-
-    def _others_like(self, shapes: Shapes) -> Iterator[Shapes]:
-        """Some more shapes of about this size, nearest first. By chance, so seldom those of other
-        versions: what OpenVINO built for one it may still have."""
-        known = {shapes}
-        for step in (side * away for away in range(1, 8) for side in (-1, 1)):
-            factor = 1 + (step + random.uniform(-0.5, 0.5)) / 16
-            if (other := scaled(self._specs, shapes, factor)) not in known:
-                known.add(other)
-                yield other
+    def _smaller(self, shapes: Shapes) -> list[Shapes]:
+        """Some more shapes, a little smaller from one to the next; none where no other is taken."""
+        smaller = (scaled(self._specs, shapes, 1 - step / 32) for step in range(1, 8))
+        return [other for other in dict.fromkeys(smaller) if other != shapes]
 
     def _check_compiles(self, settings: VersionSettings) -> None:
         """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
@@ -267,24 +223,13 @@ class Version:
             for spec, shape in zip(self._specs, key, strict=True)
         ]
 
-    def static_pays(
-        self,
-        key: ShapeKey,
-        static: Compilation,
-        alone: Callable[[], AbstractContextManager[None]],
-    ) -> bool:
-        """Whether this key is worth its own compilation where the dynamic one serves it too.
-
-        `alone` keeps other inferences of the replica away from what is measured.
+    def reference(self, key: ShapeKey) -> CompiledShape:
+        """A static compilation without what is suspected of compiling shapes wrongly: without the
+        snippets of the CPU plugin (wrong in 2026.4.1 at least, see docs/upstream); for another
+        device the CPU's, in float32. Raises CannotReshape.
         """
-        assert self._usual is not None
-        rows = random_rows(self._specs, self.shapes_of(key), 0)
-        try:
-            wins = static_wins(static, self._usual, rows, alone, self._expected)
-        except CannotInfer:
-            return True
-        self._expected = expected_after(self._expected, wins)
-        return wins
+        model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
+        return self._runtime.reference().compile(model, **self._precision)
 
     def _stacking(self, trial: "_Trial", settings: VersionSettings) -> Stacking | None:
         if settings.stacking == "never" or settings.max_batch_rows == 1:
@@ -327,7 +272,7 @@ class Version:
     def _stacks_at(self, row: Shapes) -> int:
         key = trial_key(self._specs, row)
         try:
-            compiled = self._usual or self.reshape(key)()
+            compiled = self.dynamic or self.reshape(key)()
             wins = stacking_wins(compiled, random_rows(self._specs, row, 0), self.slots)
         except (CannotInfer, CannotReshape):
             return 0

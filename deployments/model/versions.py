@@ -130,7 +130,9 @@ class Versions(Generic[ServingT]):
             labels=labels,
             max_batch_rows=self.settings.batching.max_rows,
         )
-        return VersionStatus(str(number), "AVAILABLE", version.problem, info)
+        return VersionStatus(
+            str(number), "AVAILABLE", version.problem or version.serving.remark, info
+        )
 
     # What there is to be -------------------------------------------------------------------------
 

@@ -36,6 +36,10 @@ class Work:
     trace: str = ""
     times: Times = field(default_factory=Times)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tensor.shape for tensor in self.tensors)
+
 
 def rows_of(members: Sequence[Work]) -> int:
     return sum(work.rows for work in members)

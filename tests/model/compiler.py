@@ -102,6 +102,7 @@ class Shapes(CompiledShapes[Compilation]):
         self.own_lock: asyncio.Lock = settings.setdefault("lock", asyncio.Lock())
         self.threads: Executor = settings.pop("threads", None) or ThreadPoolExecutor(1)
         self.any_shape = Compilation(()) if dynamic else None
+        self.pays: Callable[[ShapeKey], bool] = settings.pop("pays", lambda key: True)
         defaults = {"bound": 4, "blocking": False, "promote_after": 3, "compiles_per_minute": 60}
         super().__init__(
             compiler.reshape,
@@ -121,14 +122,22 @@ class Shapes(CompiledShapes[Compilation]):
         await stack.enter_async_context(self.use(key))
 
     async def settled(self) -> None:
-        """When everything has happened that can happen by itself."""
+        """When everything has happened that can happen by itself, and what is on trial is over."""
         for _ in range(50):  # a compilation takes three turns, and the next ones wait for it
             await asyncio.get_running_loop().run_in_executor(self.threads, int)
             await asyncio.sleep(0)
+            self.judge()
+
+    def judge(self) -> None:
+        for key in list(self._on_trial):
+            if self.pays(key):
+                self.keep(key, checked=True)
+            else:
+                self.discard(key)
 
 
 def key(size: int) -> ShapeKey:
-    return ((-1, size),)
+    return ((1, size),)
 
 
 A, B, C, D = map(key, range(4))

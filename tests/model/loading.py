@@ -29,7 +29,6 @@ def loaded(
     device: str = "CPU",
     plugin_config: dict[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
-    new_shape_processes: int | Literal["auto"] = 0,
 ) -> Version:
     rules = (
         parse_shape_rule(shape)
@@ -45,7 +44,6 @@ def loaded(
         max_batch_rows=max_batch_rows,
         stacking=stacking,
         preprocessing=preprocessing or Preprocessing(),
-        new_shape_processes=new_shape_processes,
     )
     with patch.dict(BUILT_IN, {"builtin:tested": lambda: model}):
         return Version("m", "1", "builtin:tested", settings)

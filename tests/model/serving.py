@@ -64,9 +64,12 @@ class Served(ServingVersion):
         return await self.run(key, works)
 
     async def settled(self) -> None:
-        """When no compilation is under way."""
+        """When no compilation is under way, and nothing is compared."""
         while self.statistics()["compiling"]:
             await asyncio.gather(*(e.compilation for e in self._shapes._compiling.values()))
+        while (task := self._trials._task) is not None:
+            await asyncio.wait([task])
+            await asyncio.sleep(0)
 
 
 class Tampered(CompiledShape):

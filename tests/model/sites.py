@@ -24,6 +24,7 @@ class Loaded:
     settings: ModelSettings
     bounds: list[int] = field(default_factory=list)
     closed: bool = False
+    remark: str = ""
 
     def configure(self, settings: ModelSettings) -> None:
         self.bounds.append(settings.max_compiled_shapes)

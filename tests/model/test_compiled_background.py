@@ -49,9 +49,9 @@ async def test_a_compilation_that_does_not_pay_is_thrown_away_and_not_tried_agai
 ) -> None:
     judged: list[ShapeKey] = []
 
-    def pays(key: ShapeKey, compilation: Compilation) -> bool:
+    def pays(key: ShapeKey) -> bool:
         judged.append(key)
-        return compilation.key != A
+        return key != A
 
     shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=pays)
     for _ in range(5):
@@ -68,14 +68,26 @@ async def test_a_compilation_that_does_not_pay_is_thrown_away_and_not_tried_agai
     assert [A, B, A] == judged
 
 
-async def test_a_compilation_that_somebody_waits_for_is_kept_and_one_that_is_asked_for_not_judged(
+async def test_a_compilation_on_trial_answers_nothing_until_it_is_kept(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=lambda key: False)
+    shapes.judge = lambda: None  # type: ignore[method-assign]
+    await shapes.get(A)
+    await shapes.settled()
+    candidate = shapes.on_trial(A)
+    assert candidate is not None
+    assert A == candidate.key
+    assert shapes.any_shape is await shapes.get(A)
+    assert 0 == len(shapes)
+    shapes.keep(A, checked=True)
+    assert candidate is await shapes.get(A)
+    assert (None, None) == (shapes.on_trial(A), shapes.unchecked(A))
+    assert [A] == compiler.compiled
+
+
+async def test_compilations_that_somebody_waits_for_are_on_no_trial_but_unchecked(
     compiler: Compiler,
 ) -> None:
-    def never(key: ShapeKey, compilation: Compilation) -> bool:
-        assert key == A
-        return False
-
-    shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=never)
+    shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=lambda key: False)
     release = compiler.hold(A)
     await shapes.get(A)
     await compiler.began(A)
@@ -84,8 +96,86 @@ async def test_a_compilation_that_somebody_waits_for_is_kept_and_one_that_is_ask
     release()
     assert A == (await waiting).key
     assert B == (await shapes.get(B, static=True)).key
+    await shapes.settled()
     assert [True, True] == [shape in shapes for shape in (A, B)]
     assert 0 == shapes.counters.not_worth_it
+    unchecked = shapes.unchecked(A)
+    assert unchecked is not None
+    shapes.keep(A, checked=True)
+    assert shapes.unchecked(A) is None
+
+
+async def test_what_is_asked_for_while_it_is_on_trial_is_compiled_once(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1)
+    shapes.judge = lambda: None  # type: ignore[method-assign]
+    await shapes.get(A)
+    await shapes.settled()
+    assert A == (await shapes.get(A, static=True)).key
+    assert [A] == compiler.compiled
+
+
+async def test_what_is_on_trial_takes_a_place_and_goes_first(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=2, promote_after=1)
+    await shapes.get(A, 10)
+    await shapes.settled()
+    shapes.judge = lambda: None  # type: ignore[method-assign]
+    await shapes.get(B)
+    await shapes.settled()
+    assert shapes.on_trial(B) is not None
+    await shapes.get(C, 4)
+    await shapes.settled()
+    assert shapes.on_trial(B) is None
+    assert shapes.on_trial(C) is not None
+    assert A in shapes
+    assert 2 == compiler.most_alive
+
+
+async def test_what_answers_wrongly_is_replaced_or_goes(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1)
+    for shape in (A, B):
+        await shapes.get(shape, static=True)
+    other = Compilation(())
+    shapes.replace(A, other)
+    assert other is await shapes.get(A)
+    assert shapes.unchecked(A) is None
+    shapes.discard(B, float("inf"))
+    shapes.clock.now += 1e6
+    assert shapes.any_shape is await shapes.get(B, 100)
+    await shapes.settled()
+    assert [A, B] == compiler.compiled
+
+
+async def test_a_model_whose_dynamic_compilation_is_wrong_blocks(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True)
+    assert shapes.answers_dynamically
+    shapes.block()
+    assert not shapes.answers_dynamically
+    assert A == (await shapes.get(A)).key
+
+
+async def test_any_number_of_rows_is_never_promoted(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, promote_after=1)
+    assert shapes.any_shape is await shapes.get(((-1, 4),), 100)
+    await shapes.settled()
+    assert [] == compiler.compiled
+
+
+async def test_promotions_in_vain_halve_the_budget_until_one_pays(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=100, promote_after=1, compiles_per_minute=8)
+    shapes.pays = lambda key: key == ((1, 100),)
+    sizes = iter(range(1000))
+
+    async def compiled_in_a_minute() -> int:
+        before = len(compiler.compiled)
+        shapes.clock.now += 60.1
+        for _ in range(20):
+            await shapes.get(key(next(sizes)))
+            await shapes.settled()
+        return len(compiler.compiled) - before
+
+    assert [2, 1, 1] == [await compiled_in_a_minute() for _ in range(3)], "8, 4, 2, 1 are allowed"
+    sizes = iter([100, *range(200, 300)])
+    assert 3 == await compiled_in_a_minute(), "8 again, then 4 and 2"
 
 
 async def test_requests_are_half_forgotten_every_minute(compiler: Compiler) -> None:
@@ -218,7 +308,7 @@ async def test_known_shapes_stay_while_thousands_of_new_ones_come_once(compiler:
     await shapes.settled()
     assert [A, B] == compiler.compiled
     assert 5020 == shapes.counters.served_dynamic
-    assert len(shapes._interest) <= 4096
+    assert len(shapes.demand._interest) <= 4096
 
 
 async def test_what_is_remembered_of_thousands_of_shapes_is_bounded(compiler: Compiler) -> None:
@@ -231,7 +321,7 @@ async def test_what_is_remembered_of_thousands_of_shapes_is_bounded(compiler: Co
         except Refused:
             assert size >= 100
     await shapes.get(key(1), static=True)
-    for remembered in (shapes._failed, shapes._interest):
+    for remembered in (shapes._failed._values, shapes.demand._interest):
         assert len(remembered) <= 4096
     assert 2 == len(shapes)
     assert 2 == compiler.most_alive

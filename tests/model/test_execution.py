@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.model.execution import Execution, to_the_end
+from deployments.model.execution import Execution, Kind, to_the_end
 from tests.loops import settled
 from tests.model.working import PATIENCE_S, Work
 
@@ -55,15 +55,15 @@ async def test_of_the_work_that_waits_the_earliest_deadline_begins_first() -> No
     execution.close()
 
 
-async def test_costly_work_fills_the_streams_and_leaves_one_to_other_work() -> None:
+async def test_work_that_builds_fills_the_streams_and_leaves_one_to_other_work() -> None:
     execution, works, other = Execution(4, 2), [Work() for _ in range(4)], [Work(), Work()]
-    running = [asyncio.create_task(execution.run(0.0, w, costly=True)) for w in works]
+    running = [asyncio.create_task(execution.run(0.0, w, Kind.BUILDS)) for w in works]
     await works[0].has_begun()
     await works[1].has_begun()
     running += [asyncio.create_task(execution.run(9.0, work)) for work in other]
     await other[0].has_begun()
     await other[1].has_begun()
-    assert not works[2].began.is_set(), "both streams have costly work"
+    assert not works[2].began.is_set(), "both streams build"
     works[0].end.set()
     await asyncio.wait(running[:1])
     await settled()
@@ -81,11 +81,11 @@ async def test_costly_work_fills_the_streams_and_leaves_one_to_other_work() -> N
     execution.close()
 
 
-async def test_costly_work_begins_beside_other_work_where_there_is_one_stream() -> None:
+async def test_work_that_builds_begins_beside_other_work_where_there_is_one_stream() -> None:
     execution, first, second = Execution(2, 1), Work(), Work()
     running = [asyncio.create_task(execution.run(0.0, first))]
     await first.has_begun()
-    running.append(asyncio.create_task(execution.run(9.0, second, costly=True)))
+    running.append(asyncio.create_task(execution.run(9.0, second, Kind.BUILDS)))
     await second.has_begun()
     first.end.set()
     second.end.set()
@@ -93,18 +93,62 @@ async def test_costly_work_begins_beside_other_work_where_there_is_one_stream() 
     execution.close()
 
 
-async def test_costly_work_begins_when_the_work_it_waited_for_is_cancelled() -> None:
+async def test_work_that_builds_begins_when_the_work_it_waited_for_is_cancelled() -> None:
     execution, first, other, second = Execution(2, 2), Work(), Work(), Work()
     busy = [asyncio.create_task(execution.run(0.0, w)) for w in (first, other)]
     await first.has_begun()
     await other.has_begun()
     waiting = asyncio.create_task(execution.run(1.0, Work()))
-    costly = [asyncio.create_task(execution.run(2.0, w, costly=True)) for w in (second, int)]
+    building = [asyncio.create_task(execution.run(2.0, w, Kind.BUILDS)) for w in (second, int)]
     await settled()
     waiting.cancel()
     for work in (first, other, second):
         work.end.set()
-    await asyncio.wait_for(asyncio.gather(*busy, *costly), PATIENCE_S)
+    await asyncio.wait_for(asyncio.gather(*busy, *building), PATIENCE_S)
+    execution.close()
+
+
+async def test_work_that_compares_has_its_turn_with_no_more_beside_it_than_the_streams_take() -> (
+    None
+):
+    execution, works, compares = Execution(4, 2), [Work() for _ in range(6)], Work()
+    running = [asyncio.create_task(execution.run(0.0, work)) for work in works[:3]]
+    for work in works[:3]:
+        await work.has_begun()
+    running.append(asyncio.create_task(execution.run(1.0, compares, Kind.COMPARES)))
+    running += [asyncio.create_task(execution.run(2.0, work)) for work in works[3:]]
+    await settled()
+    assert not works[3].began.is_set(), "a slot is free, but it is the other's turn"
+    for work in works[:2]:
+        work.end.set()
+    await asyncio.wait(running[:2])
+    await compares.has_begun()
+    await settled()
+    assert not works[3].began.is_set(), "both streams are busy"
+    works[2].end.set()
+    await works[3].has_begun()
+    assert not works[4].began.is_set()
+    compares.end.set()
+    await works[4].has_begun()
+    await works[5].has_begun()
+    for work in works[3:]:
+        work.end.set()
+    assert ["done"] * 7 == await asyncio.gather(*running)
+    execution.close()
+
+
+async def test_two_that_compare_do_not_run_together() -> None:
+    execution, first, second, other = Execution(6, 3), Work(), Work(), Work()
+    running = [asyncio.create_task(execution.run(0.0, w, Kind.COMPARES)) for w in (first, second)]
+    await first.has_begun()
+    running.append(asyncio.create_task(execution.run(1.0, other)))
+    await other.has_begun()
+    assert not second.began.is_set()
+    first.end.set()
+    await second.has_begun()
+    second.end.set()
+    other.end.set()
+    assert ["done"] * 3 == await asyncio.gather(*running)
     execution.close()
 
 
@@ -219,20 +263,22 @@ class Load:
     st.integers(1, 3),
     st.lists(
         st.tuples(
-            st.floats(0, 9), st.booleans(), st.sampled_from(["run", "cancel", "fail", "late"])
+            st.floats(0, 9),
+            st.sampled_from(Kind),
+            st.sampled_from(["run", "cancel", "fail", "late"]),
         ),
         max_size=20,
     ),
 )
 def test_every_schedule_ends_and_leaves_nothing_waiting(
-    count: int, streams: int, works: list[tuple[float, bool, str]]
+    count: int, streams: int, works: list[tuple[float, Kind, str]]
 ) -> None:
     async def play() -> None:
         execution = Execution(count, streams)
         callers = []
-        for deadline, costly, fate in works:
+        for deadline, kind, fate in works:
             work = partial(divmod, 7, 0 if fate == "fail" else 2)
-            callers.append(asyncio.create_task(execution.run(deadline, work, costly=costly)))
+            callers.append(asyncio.create_task(execution.run(deadline, work, kind)))
             if fate == "late":
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0)

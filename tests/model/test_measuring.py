@@ -1,12 +1,11 @@
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from deployments.model.compiled_shape import CompiledShape
-from deployments.model.measuring import clearly_quicker, stacking_wins, static_wins
+from deployments.model.measuring import clearly_quicker, stacking_wins
 from deployments.model.stacking import stack
 from deployments.tensors import Tensor
 from tests.model import models
@@ -75,93 +74,6 @@ def test_copying_rows_together_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("deployments.model.measuring.stack", slowly)
     assert not stacking_wins(timed(0.004, 0.0), row, 2)
-
-
-def test_the_faster_of_two_compilations_is_found() -> None:
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.02, 0.0), timed(0.001, 0.0)
-    assert static_wins(fast, slow, row)
-    assert not static_wins(slow, fast, row)
-
-
-@pytest.mark.parametrize(("lucky", "pairs"), [((0, 1), 4), ((2,), 3), ((3,), 5), ((3, 7), 7)])
-def test_a_compilation_that_is_lucky_now_and_then_is_not_the_faster_one(
-    lucky: tuple[int, ...], pairs: int
-) -> None:
-    """Neither in the first pair nor in the first of two inferences that are made in each."""
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.02, 0.0, lucky), timed(0.001, 0.0)
-    assert static_wins(fast, slow, row)
-    assert (2 * pairs, 2 * pairs) == (slow.calls, fast.calls)
-
-
-def test_a_compilation_is_given_up_only_when_it_is_clearly_slower() -> None:
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.02, 0.0), timed(0.001, 0.0)
-    assert not static_wins(slow, fast, row)
-    assert 2 * (1 + 6) == slow.calls
-
-
-@pytest.mark.parametrize(
-    ("expected", "won", "lost"), [(2, 1, 8), (9, 1, 8), (-2, 7, 2), (-9, 7, 2)]
-)
-def test_what_other_shapes_of_the_model_gave_is_worth_some_pairs(
-    expected: int, won: int, lost: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("deployments.model.measuring._MEASURING_S", 100.0)
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.02, 0.0), timed(0.001, 0.0)
-    assert static_wins(fast, slow, row, expected=expected)
-    assert 2 * won == slow.calls, "the first counts if it is won"
-    slow, fast = timed(0.02, 0.0), timed(0.001, 0.0)
-    assert not static_wins(slow, fast, row, expected=expected)
-    assert 2 * (1 + lost) == slow.calls
-
-
-def test_what_was_expected_does_not_decide_where_there_was_no_time() -> None:
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.3, 0.0), timed(0.1, 0.0)
-    assert static_wins(fast, slow, row, expected=-2)
-    assert 2 * 2 == slow.calls
-    slow, fast = timed(0.3, 0.0), timed(0.1, 0.0)
-    assert not static_wins(slow, fast, row, expected=2)
-    assert 2 * 2 == slow.calls
-
-
-def test_compilations_that_are_as_fast_are_not_compared_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("deployments.model.measuring._MEASURING_S", 100.0)
-    row = [tensor(np.ones((1, 4)))]
-    one = timed(0.002, 0.0, range(3, 100, 4))
-    other = timed(0.002, 0.0, range(1, 100, 4))
-    assert not static_wins(one, other, row)
-    assert (82, 82) == (one.calls, other.calls)
-
-
-def test_each_pair_is_measured_alone() -> None:
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.02, 0.0), timed(0.001, 0.0)
-    inside: list[int] = []
-
-    @contextmanager
-    def alone() -> Iterator[None]:
-        before = slow.calls + fast.calls
-        yield
-        inside.append(slow.calls + fast.calls - before)
-
-    assert static_wins(fast, slow, row, alone)
-    assert [4] * 3 == inside
-
-
-def test_those_that_wait_for_somebody_alone_do_not_wait_for_long() -> None:
-    row = [tensor(np.ones((1, 4)))]
-    slow, fast = timed(0.9, 0.0), timed(0.3, 0.0)
-    assert static_wins(fast, slow, row)
-    assert (2, 2) == (slow.calls, fast.calls)
-    slow, fast = timed(0.2, 0.0), timed(0.1, 0.0)
-    assert not static_wins(slow, fast, row)
-    assert (4, 4) == (slow.calls, fast.calls)
 
 
 @pytest.mark.parametrize("lucky", [(), (0, 1), (3,)])

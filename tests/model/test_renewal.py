@@ -138,16 +138,6 @@ def test_where_what_is_foreseen_to_fail_runs_it_is_always_tried(compiler: Compil
     assert [["fine", "fails"], ["fails"]] == compiler.ran
 
 
-def test_one_thread_asks_only_after_a_failure() -> None:
-    compiler = Compiler(one_thread=True)
-    compiler.ask(ONE)
-    assert [] == compiler.foreseen
-    compiler.fail(LOST)
-    compiler.ask(OTHER)
-    compiler.ask(ONE)
-    assert [OTHER] == compiler.foreseen
-
-
 def together(compiler: Compiler, first: Shapes, second: Shapes) -> bool:
     """Whether the second begins while the first is under way."""
     held, other = Held(), Held()

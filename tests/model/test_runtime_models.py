@@ -142,27 +142,3 @@ def test_the_hint_is_throughput_unless_the_settings_say_otherwise(
         assert expected == compilation._compiled.get_property("PERFORMANCE_HINT")
     else:
         assert 1 == compilation.streams
-
-
-@pytest.mark.parametrize(
-    ("shape", "config", "expected"),
-    [
-        ([1, 4], {}, None),
-        ([ANY, 4], {}, 64),
-        ([ANY, 4], {"CPU_RUNTIME_CACHE_CAPACITY": 7}, 7),
-    ],
-)
-def test_dynamic_compilations_keep_a_bounded_number_of_executors(
-    monkeypatch: pytest.MonkeyPatch, shape: Any, config: dict[str, Any], expected: int | None
-) -> None:
-    runtime = Runtime("CPU", config)
-    given: dict[str, Any] = {}
-
-    class Core:
-        def compile_model(self, model: ov.Model, device: str, config: dict[str, Any]) -> Any:
-            given.update(config)
-            return ov.Core().compile_model(model, device)
-
-    monkeypatch.setattr(runtime, "_core", Core())
-    runtime.compile(runtime.reshaped(models.add_one(), [shape]))
-    assert expected == given.get("CPU_RUNTIME_CACHE_CAPACITY")

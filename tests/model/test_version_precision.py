@@ -10,7 +10,7 @@ import pytest
 from deployments.model import precision as precision_module
 from deployments.model import version as version_module
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
-from deployments.model.runtime import CannotReshape, Runtime
+from deployments.model.runtime import KERNEL_CACHE, CannotReshape, Runtime
 from deployments.model.version import Version
 from tests.model import models
 from tests.model.loading import FLOAT32, loaded
@@ -45,11 +45,12 @@ class Processor:
         compile_it, precisions = Runtime.compile, dict[CompiledShape, str]()
 
         def compiled(runtime: Runtime, model: Any, **more: Any) -> CompiledShape:
-            if more and self.refuses_float32:
+            in_float32 = more.keys() >= FLOAT32.keys()
+            if in_float32 and self.refuses_float32:
                 raise CannotReshape("no")
             self.compiled.append(more)
             compilation = compile_it(runtime, model, **more)
-            precisions[compilation] = "f32" if more else self.chosen
+            precisions[compilation] = "f32" if in_float32 else self.chosen
             return compilation
 
         with (
@@ -85,15 +86,6 @@ def test_of_a_fixed_shape_no_other_size_is_compared() -> None:
     assert [FLOAT32] * 3 == others, "what was compared, the trial again, the dynamic one"
 
 
-def test_processes_for_new_shapes_compute_in_float32_too() -> None:
-    processor = Processor()
-    with patch.object(version_module, "where_it_pays", return_value=None) as measured:
-        processor.version(new_shape_processes=1)
-    _, recipe, _, in_float32, _ = measured.call_args.args
-    assert "f32" == recipe.plugin_config["INFERENCE_PRECISION_HINT"]
-    assert in_float32 is None, "it is no other precision"
-
-
 @pytest.mark.parametrize(
     ("quicker", "compared"),
     [((), 1), ((OWN,), 2), (CannotInfer("no"), 1)],
@@ -106,7 +98,7 @@ def test_what_the_processor_chose_is_kept_where_float32_is_not(
     version = processor.version()
     assert compared == len(processor.compared)
     assert "bf16" == version.computes_in
-    assert {} == processor.compiled[-1], "the dynamic one"
+    assert {KERNEL_CACHE} == processor.compiled[-1].keys(), "the dynamic one"
     with processor.there():
         version.reshape(version.key_of([(1, 3, 5, 6)]))()
     assert {} == processor.compiled[-1]
@@ -119,7 +111,9 @@ def test_what_the_processor_chose_is_kept_where_float32_cannot_be_compiled() -> 
     assert "bf16" == version.computes_in
     assert [] == processor.compared
     assert isinstance(version.dynamic, CompiledShape)
-    assert [{}, {}] == processor.compiled, "the trial and the dynamic one"
+    trial, *dynamic = [set(more) for more in processor.compiled]
+    assert set() == trial
+    assert [set(), {KERNEL_CACHE}] == dynamic, "to measure its kernels, and to keep them"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Which shapes are asked for most, and how many compilations that is worth."""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Final
+
+from deployments.inference import ShapeKey
+
+_HALF_LIFE_S: Final = 60.0
+_REMEMBERED_KEYS: Final = 4096
+_MINUTE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Interest:
+    """A count of which half is forgotten every minute."""
+
+    count: float = 0.0
+    at: float = 0.0
+
+    def add(self, amount: int, now: float) -> float:
+        self.count = self.value(now) + amount
+        self.at = now
+        return self.count
+
+    def value(self, now: float) -> float:
+        return float(self.count * 0.5 ** ((now - self.at) / _HALF_LIFE_S))
+
+
+class Demand:
+    """Counts requests by shape, and spends a budget of compilations per minute on them."""
+
+    def __init__(
+        self,
+        promote_after: int,
+        compiles_per_minute: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.promote_after = promote_after
+        self.compiles_per_minute = compiles_per_minute
+        self._clock = clock
+        self._interest: OrderedDict[ShapeKey, Interest] = OrderedDict()
+        self._compiles: deque[float] = deque()
+        self._in_vain = 0
+
+    def asked(self, key: ShapeKey, requests: int) -> float:
+        """Counts requests for a shape, and says how much it is asked for now."""
+        interest = self._interest.setdefault(key, Interest())
+        self._interest.move_to_end(key)
+        if len(self._interest) > _REMEMBERED_KEYS:
+            self._interest.popitem(last=False)
+        return interest.add(requests, self._clock())
+
+    def promotes(self, interest: float) -> bool:
+        # Above one less: of requests that came one after the other, a little is forgotten already.
+        return interest > self.promote_after - 1
+
+    def of(self, key: ShapeKey) -> float:
+        return self._interest.get(key, Interest()).value(self._clock())
+
+    def hottest(self, keys: Iterable[ShapeKey], count: int) -> list[ShapeKey]:
+        return nlargest(count, keys, key=self.of)
+
+    def afford(self) -> bool:
+        """Takes a compilation off this minute's budget, False where it is used up.
+
+        Each promotion in a row that brought nothing halves the budget, down to one a minute: a
+        model that runs as fast without is not compiled again and again.
+        """
+        now = self._clock()
+        while self._compiles and self._compiles[0] < now - _MINUTE_S:
+            self._compiles.popleft()
+        if len(self._compiles) >= max(1, self.compiles_per_minute >> self._in_vain):
+            return False
+        self._compiles.append(now)
+        return True
+
+    def refund(self) -> None:
+        """Gives back what `afford` took for a compilation that was not made."""
+        if self._compiles:
+            self._compiles.pop()
+
+    def promoted(self, *, in_vain: bool) -> None:
+        """What came of a promotion."""
+        self._in_vain = min(self._in_vain + 1, 32) if in_vain else 0
