@@ -51,17 +51,13 @@ class _Region:
     """Keeps a stretch of shared memory alive for the arrays on it.
 
     Which array a view of a view holds on to is numpy's to decide; all of them lead here, so
-    this object dies when the last one does, in any thread, and calls `over` then. It belongs to
-    `arena`, which `mapping` shows from `start` on.
+    this object dies when the last one does, in any thread, and calls `over` then. In this process
+    `mapping` begins at the address `start`.
     """
 
-    __slots__ = ("__array_interface__", "__weakref__", "_mapping", "arena", "over", "start")
+    __slots__ = ("__array_interface__", "__weakref__", "_mapping", "over")
 
-    def __init__(
-        self, arena: ArenaAddress, mapping: mmap.mmap, start: int, offset: int, nbytes: int
-    ) -> None:
-        self.arena = arena
-        self.start = start
+    def __init__(self, mapping: mmap.mmap, start: int, offset: int, nbytes: int) -> None:
         self.over: Callable[[], None] | None = None
         self._mapping = mapping
         self.__array_interface__: dict[str, Any] = {
@@ -74,19 +70,6 @@ class _Region:
     def __del__(self) -> None:
         if self.over is not None:
             self.over()
-
-
-def origin(array: Array) -> tuple[ArenaAddress, int] | None:
-    """The arena in whose memory the array lies and where it begins there; None if it lies in none.
-
-    Its elements follow one another from there on if it is contiguous.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if not isinstance(base, _Region):
-        return None
-    return base.arena, int(array.ctypes.data) - base.start
 
 
 def birth(pid: int) -> bytes | None:
@@ -212,7 +195,7 @@ class Arena:
             self._collect()
             if (start := self._free.take(taken)) is None:
                 return None
-        region = _Region(self.address, self._mapping, self._start, start + skip, nbytes)
+        region = _Region(self._mapping, self._start, start + skip, nbytes)
         region.over = partial(self._returned.append, (start, taken))  # which is atomic
         return region
 
@@ -298,7 +281,7 @@ class PeerArenas:
         mapping = self._mappings.get(arena) or self._attach(arena)
         if not 0 <= offset <= offset + nbytes <= arena.size:
             raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
-        return _Region(arena, mapping.memory, mapping.start, offset, nbytes)
+        return _Region(mapping.memory, mapping.start, offset, nbytes)
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:
         try:

@@ -176,7 +176,7 @@ def _merge_records(one: ShapeRecord, other: ShapeRecord) -> ShapeRecord:
         reasons=one.reasons | other.reasons,
         differing=max(
             (found for found in (one.differing, other.differing) if found),
-            key=lambda found: (found.largest, found.output, found.verdict),
+            key=lambda found: (found.largest, repr(found)),
             default=None,
         ),
     )

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from deployments.arena import ALIGNMENT, Arena, PeerArenas, origin
+from deployments.arena import ALIGNMENT, Arena
 from deployments.tensors import Array
 from tests.arena_peer import allocated, lend, place
 
@@ -222,25 +222,3 @@ def test_threads_allocate_and_release_without_meeting(arena: Arena) -> None:
         assert (array == fill).all()
         del array
     assert whole == arena.free_bytes
-
-
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("mapped", [False, True])
-def test_of_every_view_is_known_where_it_begins(
-    arena: Arena, view: Callable[[Array], Array], mapped: bool
-) -> None:
-    before = allocated(arena, 100)
-    array = allocated(arena, 100, lead=7)
-    assert place(arena, array) > place(arena, before)
-    array[:] = np.arange(100)
-    where = place(arena, array)
-    if mapped:
-        array = PeerArenas().view(arena.address, where, 100)
-    part = view(array)
-    assert (arena.address, where + int(part[0])) == origin(part)
-
-
-def test_what_lies_in_no_arena_has_no_origin() -> None:
-    own = np.zeros(100, np.uint8)
-    for array in (own, own[3:], own[:].data, np.frombuffer(b"some bytes", np.uint8)):
-        assert origin(np.asarray(array)) is None

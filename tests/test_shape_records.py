@@ -12,6 +12,7 @@ from deployments.inference import ShapeKey
 from deployments.shape_records import (
     CacheBounds,
     Counts,
+    Differing,
     LastCompile,
     Recent,
     ShapeRecord,
@@ -49,6 +50,14 @@ records = st.builds(
     recents(),
     st.none() | st.builds(LastCompile, moments, numbers),
     st.frozensets(st.sampled_from(["no", "never"])),
+    st.none()
+    | st.builds(
+        Differing,
+        st.floats(0, 1),
+        st.sampled_from(["y", "z"]),
+        st.just("the dynamic one answers"),
+        st.fixed_dictionaries({"x": st.fixed_dictionaries({"max": moments})}),
+    ),
 )
 reports = st.builds(
     ShapesReport,

@@ -55,7 +55,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
 def test_the_names_differ_and_are_prometheuss() -> None:
     names = [metric.exported_name for metric in METRICS]
 
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 17
     assert all(re.fullmatch(r"ray_anyshape_[a-z_]+", name) for name in names)
     assert {m.exported_name for m in METRICS if m.kind == "counter"} == {
         name for name in names if name.endswith("_total")

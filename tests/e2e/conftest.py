@@ -114,7 +114,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "name": "spots",
             "source": "builtin:spots",
             "plugin_config": F32,
-            "new_shape_processes": 1,
+            "batching": {"stacking": "never"},  # so that shapes of one row are promoted
         },
         {
             "name": "spots-blocking",

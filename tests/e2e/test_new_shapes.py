@@ -1,11 +1,8 @@
 """A shape that was never seen: one compile, the others do not wait, memory does not grow."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -107,47 +104,7 @@ async def test_very_many_shapes_are_answered_within_bounded_memory(
 def resident_bytes(server: Server, model: str) -> Callable[[], int]:
     (pid,) = server.replica_pids(model)
     process = psutil.Process(pid)
-    # Its processes for new shapes too, where it has some.
-    return lambda: sum(int(p.memory_info().rss) for p in (process, *process.children()))
-
-
-async def test_a_process_for_new_shapes_that_is_killed_costs_no_request(server: Server) -> None:
-    (pid,) = server.replica_pids("spots")
-    replica = psutil.Process(pid)
-    pictures = [picture(height, 210) for height in range(130, 250)]
-    give_up = time.monotonic() + 60
-    while not server.statistics("spots")["new_shape_processes"]:
-        assert time.monotonic() < give_up
-        await many(server, "spots", [pictures.pop()], at_once=1)
-    (process,) = replica.children()
-
-    answering = asyncio.create_task(many(server, "spots", pictures, at_once=4))
-    await asyncio.sleep(0.1)
-    process.kill()
-    first = await answering
-    again = await many(server, "spots", pictures, at_once=4)
-
-    assert len(pictures) == len(first) > 50
-    for one, other in zip(first, again, strict=True):
-        assert np.array_equal(one, other)
-    while server.statistics("spots")["new_shape_processes"] != 1 or not replica.children():
-        assert time.monotonic() < give_up
-        await asyncio.sleep(0.1)
-    assert [process.pid] != [child.pid for child in replica.children()]
-    assert [pid] == server.replica_pids("spots")
-    large = [picture(500, width) for width in range(410, 420)]  # 2.5 MB each
-    assert len(large) == len(await many(server, "spots", large, at_once=2))
-    assert copied_bytes(pid) <= 1 << 20, "outputs are copied, but inputs should not be"
-
-
-def copied_bytes(replica: int) -> int:
-    """The size of the memory through which a process for new shapes takes and gives copies."""
-    sizes = []
-    for file in Path(f"/proc/{replica}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it is closed meanwhile
-            if "anyshape-apart" in os.readlink(file):
-                sizes.append(file.stat().st_size)
-    return max(sizes)
+    return lambda: int(process.memory_info().rss)
 
 
 async def test_new_shapes_in_the_background_are_not_waited_for(server: Server) -> None:

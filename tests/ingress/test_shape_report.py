@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from deployments.errors import InvalidParameter
 from deployments.ingress.shape_report import DEFAULT_LIMIT, asked_limit, encode_shapes
 from deployments.model.shape_statistics import _SAMPLES, KEPT_SHAPES
-from deployments.shape_records import Counts, LastCompile, ShapeRecord, ShapesReport, merged
+from deployments.shape_records import (
+    Counts,
+    Differing,
+    LastCompile,
+    ShapeRecord,
+    ShapesReport,
+    merged,
+)
 from tests.ingress.shape_records import INFO, MS, recent, record, report, shape
 
 SUMS = ("requests", "rows", "batches", "unanswered", "evictions", "recompiled_within_10_minutes")
@@ -179,7 +186,19 @@ def test_everything_that_is_known_of_a_shape_is_told() -> None:
             "saved_ms": 30.0,
             "pays_after_requests": 15,
         },
+        "differing": None,
     } == entry
+
+
+def test_where_compilations_differ_is_told() -> None:
+    differing = Differing(0.25, "y", "the dynamic one answers", {"x": {"min": 0.0, "max": 1.0}})
+    (entry,) = encoded(report(record(1)._replace(differing=differing)))["shapes"]
+    assert {
+        "largest": 0.25,
+        "output": "y",
+        "verdict": "the dynamic one answers",
+        "inputs": {"x": {"min": 0.0, "max": 1.0}},
+    } == entry["differing"]
 
 
 def test_a_shape_that_was_only_warmed_up_has_no_times_and_no_means() -> None:
