@@ -274,6 +274,7 @@ class ServingVersion:
             "dynamic": self.version.dynamic is not None,
             "new_shape_processes": self.version.new_shape_processes,
             "stacking": self.version.stacking is not None,
+            "stacking_reason": self.version.stacking_reason,
             "inference_precision": self.version.computes_in,
         }
 
