@@ -2,30 +2,33 @@
 
 Requests of several clients are stacked only where no operation lets one row change what another
 gives. Rows are followed from the inputs on, along the axis that holds them; an operation that has
-no rule (`row_arithmetic`, `row_layout`) ends the proof. Shapes may follow from the number of rows,
+no rule (`row_rules`) ends the proof. Shapes may follow from the number of rows,
 values may not: what stays unfolded while that number is open depends on it.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import Final, TypeAlias
 
+import numpy as np
 import openvino as ov
 from openvino import opset15, passes
 
 from deployments.inference import InputSpec
 from deployments.model.last_shapes import Shapes
-from deployments.model.row_arithmetic import states_after
 from deployments.model.row_operation import FREE, Operation, Port, Shape, State
+from deployments.model.row_rules import states_after
 from deployments.model.stacking import Detections, NotProven, OutputRule, RowsAlong
 
-_COUNTS: Final = (1, 2, 5, 7, 64)
-_COUNTS_ELSEWHERE: Final = (1, 3, 11)
+_COUNTS: Final = (1, 5, 64)
+_COUNTS_ELSEWHERE: Final = (2, 7)
 """Numbers of rows at which shapes are compared, at the first shape and at another."""
 _STEPS: Final = (32, 2, 1)
 _LARGE: Final = 256
 """Constants of more elements are taken for unknown ones: no weights are folded or converted."""
+_INTEGERS: Final = (ov.Type.i32, ov.Type.i64)
 
 _ShapesByNode: TypeAlias = dict[str, list[tuple[Shape | None, ...]]]
 
@@ -77,7 +80,9 @@ def _other_sizes(specs: Sequence[InputSpec], shapes: Shapes) -> Iterator[Shapes]
             ranks: dict[object, int] = {}
             others = tuple(
                 tuple(
-                    _larger(spec, axis, size, ranks.setdefault(way(place, axis, size), len(ranks)), step)
+                    _larger(
+                        spec, axis, size, ranks.setdefault(way(place, axis, size), len(ranks)), step
+                    )
                     for axis, size in enumerate(shape)
                 )
                 for place, (spec, shape) in enumerate(zip(specs, shapes, strict=True))
@@ -105,22 +110,26 @@ class _Proof:
         self._names = _numbered(self._graph)
         inputs = self._graph.inputs[: len(shapes)]
         self._inputs = {port.get_node().get_friendly_name() for port in inputs}
-        self._shapes = self._shapes_of(self._graph.clone(), shapes)
+        _find_known_sizes(self._graph)
         manager = passes.Manager()
         manager.register_pass(passes.ConstantFolding())
         manager.run_passes(self._graph)
+        self._nodes = self._graph.get_ordered_ops()
+        self._shapes = self._shapes_of(self._graph.clone(), shapes)
         self._states: dict[tuple[str, int], State] = {}
 
     def _shapes_of(self, graph: ov.Model, shapes: Shapes) -> _ShapesByNode:
-        """Those of each node's outputs at each number of rows."""
+        """Those of the outputs at each number of rows, of each node that was not folded."""
+        wanted = {n.get_friendly_name() for n in self._nodes if n.get_type_name() != "Constant"}
         found: dict[str, list[list[Shape | None]]] = {}
         for count in self._counts:
             _reshape(graph, shapes, ov.Dimension(count))
-            for node in graph.get_ordered_ops():
-                ports = node.outputs()
-                outputs = found.setdefault(node.get_friendly_name(), [[] for _ in ports])
-                for port, sizes in zip(ports, outputs, strict=True):
-                    sizes.append(_shape(port))
+            for node in graph.get_ops():
+                name = node.get_friendly_name()
+                if name in wanted:
+                    outputs = found.setdefault(name, [[] for _ in range(node.get_output_size())])
+                    for position, sizes in enumerate(outputs):
+                        sizes.append(_shape(node.get_output_partial_shape(position)))
         return {
             name: [tuple(sizes) for sizes in outputs]
             for name, outputs in found.items()
@@ -129,7 +138,7 @@ class _Proof:
 
     def rules(self) -> tuple[OutputRule, ...]:
         """Raises NotProven."""
-        for node in self._graph.get_ordered_ops():
+        for node in self._nodes:
             for position, state in enumerate(self._after(node)):
                 self._states[node.get_friendly_name(), position] = state
         return tuple(map(self._rule, self._graph.outputs))
@@ -173,7 +182,7 @@ class _Proof:
         if isinstance(state, RowsAlong | Detections):
             return state
         shown = sorted(output.get_names(), key=len) or [self._names[name]]
-        raise NotProven(f"output '{shown[0]}' holds no rows: it is {state.value}")
+        raise NotProven(f"output '{shown[0]}' holds no rows: it {state.value}")
 
 
 def _reshape(graph: ov.Model, shapes: Shapes, rows: ov.Dimension) -> None:
@@ -200,6 +209,30 @@ def _hide_large_constants(graph: ov.Model) -> None:
     graph.add_parameters(hidden)
 
 
+def _find_known_sizes(graph: ov.Model) -> None:
+    """Has OpenVINO evaluate what is cut from shapes, so that it can fold what does not depend on
+    the number of rows. It does so where that is needed as a shape, and then remembers it."""
+    zero = opset15.constant(np.int64(0))
+    line = opset15.constant(np.array([-1], np.int64))
+    seen = set()
+    found = [node for node in graph.get_ops() if node.get_type_name() == "ShapeOf"]
+    while found:
+        for port in found.pop().output(0).get_target_inputs():
+            node = port.get_node()
+            if node.get_friendly_name() not in seen and _holds_sizes(node):
+                seen.add(node.get_friendly_name())
+                with suppress(RuntimeError):  # some are no sizes, but differences of sizes, say
+                    opset15.broadcast(zero, opset15.reshape(node, line, special_zero=False))
+                found.append(node)
+
+
+def _holds_sizes(node: ov.Node) -> bool:
+    if node.get_output_size() != 1 or node.get_output_element_type(0) not in _INTEGERS:
+        return False
+    shape = node.get_output_partial_shape(0)
+    return bool(shape.is_static) and len(shape) <= 1
+
+
 def _numbered(graph: ov.Model) -> dict[str, str]:
     """Gives each node a name of its own, which its copies keep; returns those it had."""
     names = {}
@@ -209,6 +242,5 @@ def _numbered(graph: ov.Model) -> dict[str, str]:
     return names
 
 
-def _shape(port: ov.Output) -> Shape | None:
-    shape = port.get_partial_shape()
+def _shape(shape: ov.PartialShape) -> Shape | None:
     return None if shape.is_dynamic else tuple(shape.to_shape())

@@ -21,9 +21,7 @@ def _reshape(operation: Operation) -> list[State]:
     """What is in front of the rows stays as much: so every row stays the same run of elements."""
     operation.no_rows(1)
     rows, after = operation.rows(0), operation.grown()
-    for shape, reshaped in zip(
-        operation.inputs[0].known, operation.outputs[0].known, strict=True
-    ):
+    for shape, reshaped in zip(operation.inputs[0].known, operation.outputs[0].known, strict=True):
         if before(shape, rows.axis) != before(reshaped, after.axis):
             raise operation.refusal("merges rows with another dimension")
     return [after]
@@ -68,7 +66,7 @@ def _tile(operation: Operation) -> list[State]:
 
 
 def _concat(operation: Operation) -> list[State]:
-    rows = operation.rows(0)
+    _, rows = next(operation.with_rows())
     if any(port.state != rows for port in operation.inputs):
         raise operation.refusal("joins rows with what has none there")
     if operation.axis(operation.attributes["axis"]) == rows.axis:

@@ -13,7 +13,7 @@ from deployments.tensors import Array
 class Rowless(Enum):
     """What a tensor is that holds no rows."""
 
-    FREE = "the same whatever the rows are and however many"
+    FREE = "is the same whatever the rows are and however many"
     COUNTED = "depends on the number of rows, not on what is in them"
 
 

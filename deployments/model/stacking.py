@@ -1,7 +1,7 @@
 """Putting requests together into one tensor and taking the outputs apart again.
 
-Allowed only where the model's graph proves that rows are kept apart (`batch_axis`), and stacked runs
-give what single runs give (`trial_runs`).
+Allowed only where the model's graph proves that rows are kept apart (`batch_axis`), and stacked
+runs give what single runs give (`trial_runs`).
 """
 
 from collections.abc import Sequence
@@ -187,7 +187,7 @@ def _random(
 def _floats(
     spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator, deviation: float
 ) -> Array:
-    data = deviation * random.normal(size=shape)
+    data = np.asarray(deviation * random.normal(size=shape))
     return np.clip(data, -_LARGEST_HALF, _LARGEST_HALF) if spec.datatype == "FP16" else data
 
 

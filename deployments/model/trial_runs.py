@@ -31,7 +31,7 @@ _LONGEST_S: Final = 5.0
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _USUAL: Final = (Values(), Values(), Values())
 _MAGNITUDES: Final = ((1e-2, 1e2, 1e4), (1e4, 1.0, 1e-2))
-_LIMITS: Final = ((10, 2), (100, 10))
+_LIMITS: Final = ((10, 2), (100, 10, 2))
 """Of whole numbers: models may fail for larger ones, so smaller are tried then."""
 
 
@@ -80,16 +80,16 @@ def _compare(
         singly = scatter(alone[1], rules, [1] * len(others))
     except (RowsLost, IndexError) as error:
         raise NotProven(f"a trial run gave other shapes than the graph says: {error}") from error
-    for expected, actual in zip(
-        [*alone, *map(infer, others)], [*apart, *singly], strict=True
-    ):
+    for expected, actual in zip([*alone, *map(infer, others)], [*apart, *singly], strict=True):
         _check_same(expected, actual)
 
 
 def _check_same(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
     for wanted, got in zip(expected, actual, strict=True):
         if not _close(wanted, got):
-            raise NotProven(f"output '{wanted.name}' of stacked rows differs from that of each alone")
+            raise NotProven(
+                f"output '{wanted.name}' of stacked rows differs from that of each alone"
+            )
 
 
 def _tells(outputs: Sequence[Tensor], rules: Sequence[OutputRule]) -> bool:
