@@ -181,6 +181,11 @@ class Runtime:
             for name, datatype, shape, layout in _named(model.outputs, "output")
         )
 
+    def detections(self, model: ov.Model) -> list[bool]:
+        """Which outputs a DetectionOutput made."""
+        makers = (port.get_node().input_value(0).get_node() for port in model.outputs)
+        return [maker.get_type_name() == "DetectionOutput" for maker in makers]
+
     def reshaped(self, model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
         """A copy of the model at these shapes, in the order of its inputs; shares the weights.
 

@@ -303,6 +303,7 @@ class ServingVersion:
             "kernel_cache": cache and asdict(cache),
             "shapes_differing": len(self._trials.differing),
             "stacking": self.version.stacking is not None,
+            "stacking_reason": self.version.stacking_reason,
             "inference_precision": self.version.computes_in,
         }
 

@@ -1,10 +1,10 @@
 """Putting requests together into one tensor and taking the outputs apart again.
 
-Allowed only where it is proven: from the output shapes at one, two and three rows follows which
-output dimension carries the rows, and a stacked run has to give what single runs give.
+Allowed only where the model's graph proves that rows are kept apart (`batch_axis`), and stacked
+runs give what single runs give (`trial_runs`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -19,15 +19,11 @@ from deployments.tensors import (
     NUMPY_DTYPES,
     Array,
     Tensor,
-    bf16_to_float32,
     float32_to_bf16,
 )
 
-Infer: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
-
-_ROWS_TRIED: Final = 3
 _GRAIN: Final = 24
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+_LARGEST_HALF: Final = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,10 @@ class Stacking:
 
 def elements_per_row(key: ShapeKey) -> int:
     return sum(prod(size for size in shape if size >= 0) for shape in key)
+
+
+class NotProven(Exception):
+    """Raised when a model may answer otherwise where rows are stacked; the text says why."""
 
 
 class RowsLost(Exception):
@@ -137,27 +137,58 @@ def _detections(output: Tensor, each: int, start: int, end: int) -> Tensor:
     return Tensor(output.name, output.datatype, alone.shape, alone)
 
 
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What random tensors hold: floats of a standard deviation, whole numbers below a limit.
+
+    Pictures without a `deviation` are noise from 0 to 255.
+    """
+
+    deviation: float | None = None
+    below: int = 2
+
+
+_USUAL: Final = Values()
+
+
 def random_rows(
-    specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]], seed: int
+    specs: Sequence[InputSpec],
+    shapes: Sequence[Sequence[int]],
+    seed: int,
+    values: Values = _USUAL,
 ) -> list[Tensor]:
     """Random tensors of these shapes: pictures from 0 to 255, else small numbers."""
     random = np.random.default_rng(seed)
-    return [_random(spec, tuple(shape), random) for spec, shape in zip(specs, shapes, strict=True)]
+    return [
+        _random(spec, tuple(shape), random, values)
+        for spec, shape in zip(specs, shapes, strict=True)
+    ]
 
 
-def _random(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator) -> Tensor:
+def _random(
+    spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator, values: Values
+) -> Tensor:
     if spec.datatype == BYTES:
         strings = [b"%d" % n for n in random.integers(0, 10, int(np.prod(shape)))]
         return Tensor(spec.name, BYTES, shape, strings)
     floats = spec.datatype == BF16 or NUMPY_DTYPES[spec.datatype].kind == "f"
     data: Array
-    if spec.pictures:
+    if spec.pictures and (values.deviation is None or not floats):
         data = _noise(shape, spec.pictures, random)
+    elif floats:
+        data = _floats(spec, shape, random, values.deviation or 1.0)
     else:
-        data = np.asarray(random.normal(size=shape) if floats else random.integers(0, 2, shape))
+        data = np.asarray(random.integers(0, values.below, shape))
     if spec.datatype == BF16:
         data = float32_to_bf16(data.astype(np.float32))
     return Tensor(spec.name, spec.datatype, shape, data.astype(NUMPY_DTYPES[spec.datatype]))
+
+
+def _floats(
+    spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator, deviation: float
+) -> Array:
+    data = np.asarray(deviation * random.normal(size=shape))
+    return np.clip(data, -_LARGEST_HALF, _LARGEST_HALF) if spec.datatype == "FP16" else data
 
 
 def _noise(shape: tuple[int, ...], layout: str, random: np.random.Generator) -> Array:
@@ -167,72 +198,3 @@ def _noise(shape: tuple[int, ...], layout: str, random: np.random.Generator) -> 
     for axis in (2, 3) if layout == "NCHW" else (1, 2):
         coarse = coarse.take(np.arange(shape[axis]) // _GRAIN, axis)
     return np.asarray(204 * coarse + 51 * fine)
-
-
-def prove(
-    infer: Infer,
-    specs: Sequence[InputSpec],
-    shapes: Sequence[Sequence[int]],
-    detections: Sequence[bool],
-) -> tuple[OutputRule, ...] | None:
-    """How to take stacked outputs apart, None when stacking does not give what single runs do.
-
-    `shapes` are those of one row; `detections` says which outputs a DetectionOutput made.
-    """
-    singles = [random_rows(specs, shapes, seed) for seed in range(_ROWS_TRIED)]
-    alone = [infer(single) for single in singles]
-    stacked = [infer(stack(singles[: count + 1])) for count in range(_ROWS_TRIED)]
-    rules = [
-        _rule([run[position].shape for run in stacked], is_detections)
-        for position, is_detections in enumerate(detections)
-    ]
-    found = tuple(rule for rule in rules if rule is not None)
-    if len(found) != len(rules) or not found:
-        return None
-    if not all(_tells(run, found) for run in alone):
-        return None
-    apart = scatter(stacked[-1], found, [1] * _ROWS_TRIED)
-    same = all(
-        _close(expected, actual)
-        for wanted, got in zip(alone, apart, strict=True)
-        for expected, actual in zip(wanted, got, strict=True)
-    )
-    return found if same else None
-
-
-def _rule(shapes: Sequence[tuple[int, ...]], is_detections: bool) -> OutputRule | None:
-    """The one axis that grows with the rows, from the output's shapes at 1, 2, 3... rows."""
-    first = shapes[0]
-    if any(len(shape) != len(first) for shape in shapes):
-        return None
-    growing = [axis for axis in range(len(first)) if len({shape[axis] for shape in shapes}) > 1]
-    if len(growing) != 1:
-        return None
-    axis = growing[0]
-    if any(shape[axis] != first[axis] * rows for rows, shape in enumerate(shapes, start=1)):
-        return None
-    if is_detections:
-        return Detections(first[2]) if axis == 2 and first[3] == 7 else None
-    return RowsAlong(axis, first[axis])
-
-
-def _tells(outputs: Sequence[Tensor], rules: Sequence[OutputRule]) -> bool:
-    """Whether there is something to compare: a detector that finds nothing proves nothing."""
-    return all(
-        not isinstance(rule, Detections) or np.asarray(output.data)[0, 0, 0, 0] != -1
-        for output, rule in zip(outputs, rules, strict=True)
-    )
-
-
-def _close(expected: Tensor, actual: Tensor) -> bool:
-    if expected.shape != actual.shape:
-        return False
-    if isinstance(expected.data, list) or isinstance(actual.data, list):
-        return expected.data == actual.data
-    left, right = expected.data, actual.data
-    if expected.datatype == BF16:
-        left, right = bf16_to_float32(left), bf16_to_float32(right)
-    if left.dtype.kind != "f":
-        return bool(np.array_equal(left, right))
-    scale = float(np.max(np.abs(left), initial=0.0, where=np.isfinite(left)))
-    return bool(np.allclose(left, right, rtol=_RELATIVE, atol=_ABSOLUTE * scale, equal_nan=True))

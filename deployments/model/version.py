@@ -13,6 +13,7 @@ import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import ModelInfo, OutputSpec, ShapeKey, rows_of_inputs
+from deployments.model.batch_axis import rows_kept_apart
 from deployments.model.blobs import Blobs
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.kernel_cache import KernelCache, sized
@@ -31,7 +32,8 @@ from deployments.model.shapes import (
     trial_shapes,
     with_batch_axis,
 )
-from deployments.model.stacking import Stacking, elements_per_row, prove, random_rows
+from deployments.model.stacking import NotProven, Stacking, elements_per_row, random_rows
+from deployments.model.trial_runs import prove
 from deployments.preprocessing_settings import Preprocessing
 
 _REQUESTS_PER_STREAM: Final = 2
@@ -83,11 +85,16 @@ class Version:
         self.streams = compiled.streams if compiled else 1
         self.computes_in = compiled.computes_in if compiled and settings.device == "CPU" else None
         self.slots = _REQUESTS_PER_STREAM * self.streams
-        self.stacking = self._stacking(trial, settings) if trial else None
+        self.stacking: Stacking | None = None
+        self.stacking_reason: str | None = None
+        try:
+            self.stacking = self._stacking(trial, settings)
+        except NotProven as error:
+            self.stacking_reason = str(error)
         self.info = ModelInfo(
             name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
-        self.detections = self._detections()
+        self.detections = self._runtime.detections(self._model)
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         """Reshapes, and returns what compiles that: static but for a batch left open by the key.
@@ -97,12 +104,17 @@ class Version:
         return self._reshaped(key, self._precision)
 
     def _reshaped(self, key: ShapeKey, precision: Mapping[str, Any]) -> Callable[[], CompiledShape]:
+        model = self._model_at(key)
+        return lambda: self._runtime.compile(model, **precision)
+
+    def _model_at(self, key: ShapeKey) -> ov.Model:
+        """Raises CannotReshape."""
         model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
         if any(0 in shape for shape in key):
             # Compiling a Gather of nothing, where that is fixed, ends the process.
             opened = [tuple(size or -1 for size in shape) for shape in key]
             model = self._runtime.reshaped(self._model, to_compile(self._specs, tuple(opened)))
-        return lambda: self._runtime.compile(model, **precision)
+        return model
 
     def _precision_for(self, trial: "_Trial") -> Mapping[str, Any]:
         """What is quicker, where the settings leave it to the processor."""
@@ -228,25 +240,28 @@ class Version:
         snippets of the CPU plugin (wrong in 2026.4.1 at least, see docs/upstream); for another
         device the CPU's, in float32. Raises CannotReshape.
         """
-        model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
-        return self._runtime.reference().compile(model, **self._precision)
+        return self._runtime.reference().compile(self._model_at(key), **self._precision)
 
-    def _stacking(self, trial: "_Trial", settings: VersionSettings) -> Stacking | None:
-        if settings.stacking == "never" or settings.max_batch_rows == 1:
-            return None
-        if not all(spec.batch_axis == 0 and spec.dims[0].accepts(1) for spec in self._specs):
-            return None
+    def _stacking(self, trial: "_Trial | None", settings: VersionSettings) -> Stacking:
+        """Raises NotProven, also where it is not wanted or does not pay."""
+        if settings.stacking == "never":
+            raise NotProven("batching.stacking is never")
+        if settings.max_batch_rows == 1:
+            raise NotProven("batching.max_rows is 1")
+        if trial is None:
+            raise NotProven("the model could not be tried at any shape")
         row = tuple((1, *shape[1:]) for shape in trial.shapes)
+        rules = rows_kept_apart(self._model, self._specs, row)
         try:
-            rules = prove(trial.compiled.infer, self._specs, row, self._detections())
-        except CannotInfer:
-            return None
-        if rules is None:
-            return None
+            prove((self.dynamic or trial.compiled).infer, self._specs, row, rules)
+        except CannotInfer as error:
+            raise NotProven(f"a trial run failed: {error}") from error
         if settings.stacking == "always":
             return Stacking(rules, float("inf"))
         elements = self._largest_that_stacks(row)
-        return Stacking(rules, elements) if elements else None
+        if not elements:
+            raise NotProven("rows run slower stacked than side by side")
+        return Stacking(rules, elements)
 
     def _largest_that_stacks(self, row: Shapes) -> int:
         """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
@@ -278,17 +293,9 @@ class Version:
             return 0
         return elements_per_row(key) if wins else 0
 
-    def _detections(self) -> list[bool]:
-        return [_made_by(port, "DetectionOutput") for port in self._model.outputs]
-
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
     compiled: CompiledShape
     key: ShapeKey
     shapes: Shapes
-
-
-def _made_by(result: ov.Output, operation: str) -> bool:
-    made_by: str = result.get_node().input_value(0).get_node().get_type_name()
-    return made_by == operation
