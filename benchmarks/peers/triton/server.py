@@ -1,14 +1,17 @@
 """tritonserver on a model repository of its own: how it is laid out, started and ended."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import httpx
 import openvino as ov
 import psutil
 
@@ -19,6 +22,7 @@ from tests.e2e.server import family, free_ports, stop
 Compilations: TypeAlias = Literal["static", "dynamic"]
 INSTANCES: Final = os.cpu_count() or 1
 """Of the model, each with one thread of OpenVINO."""
+START_S: Final = 60.0
 SHM_BYTES: Final = 16 << 20
 """What an instance's requests and answers lie in, at first and whenever it does not suffice."""
 STUB: Final = "triton_python_backend_stub"
@@ -53,17 +57,21 @@ def config(name: str, path: Path, compilations: Compilations) -> str:
 def started(
     name: str, model: Path, compilations: Compilations, directory: Path
 ) -> Iterator[tuple[str, psutil.Process]]:
-    """The URL that takes inferences, perhaps not yet, and the process; it is ended afterwards."""
+    """The URL that takes inferences, and the process, which is ended afterwards.
+
+    Raises RuntimeError where the server does not get ready.
+    """
     packages = _packages()
     port, shm_prefix = free_ports(1)[0], f"bench_{os.getpid()}_{compilations}_"
     home = directory / f"triton-{compilations}-{port}"
     repository = _repository(home / "models", name, config(name, model, compilations))
-    command = [packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"]
+    command: list[str | Path] = [packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"]
     command += _flags(repository, _backends(packages, home), port, shm_prefix)
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(command, env=_variables(packages), stdout=log, stderr=log)
     process = psutil.Process(server.pid)
     try:
+        _wait_until_ready(server, f"http://127.0.0.1:{port}", home / "log")
         yield f"http://127.0.0.1:{port}/v2/models/{name}/infer", process
     finally:
         members = family(process)
@@ -72,6 +80,17 @@ def started(
         server.wait(10)
         for left in Path("/dev/shm").glob(f"{shm_prefix}*"):  # by one that was ended by force
             left.unlink(missing_ok=True)
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while server.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/v2/health/ready", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)  # nothing to wait on: the port is another process's
+    errors = [line for line in log.read_text().splitlines() if line.startswith("E")]
+    raise RuntimeError(f"tritonserver is not ready, its log says: {' '.join(errors)[-1000:]}")
 
 
 def _packages() -> Path:
