@@ -21,6 +21,7 @@ from benchmarks.bodies import HEADER, body
 from benchmarks.compiling import precision
 from benchmarks.models import ROOT
 from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD, Workload
+from deployments.model_settings import INGRESS_NAME
 from tests.e2e.server import family, free_ports, running, stop
 
 START_S: Final = 90.0
@@ -140,13 +141,19 @@ def as_documented(model: Path, first: Workload, directory: Path) -> Iterator[Tar
 
 
 def serving(
-    name: str, model: Path, deployment: Mapping[str, Any] | None = None, **settings: Any
+    name: str,
+    model: Path,
+    deployment: Mapping[str, Any] | None = None,
+    ingress: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """serve_config.yaml with this model in place of its own, and what is said of its deployment."""
+    """serve_config.yaml with this model in place of its own, and what is said of the deployments
+    of the model and of the ingress."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     application = config["applications"][0]
     application["args"] = {"models": [{"name": name, "source": str(model), **settings}]}
     application["deployments"] = [{"name": name, **(deployment or {})}]
+    application["deployments"] += [{"name": INGRESS_NAME, **ingress}] if ingress else []
     return config
 
 
@@ -157,12 +164,14 @@ def this_project(
     directory: Path,
     *,
     deployment: Mapping[str, Any] | None = None,
+    ingress: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Target]:
     """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
     if asked := precision():
         settings.setdefault("plugin_config", asked)
-    with running(serving(first.model, model, deployment, **settings), directory) as server:
+    config = serving(first.model, model, deployment, ingress, **settings)
+    with running(config, directory) as server:
         base = f"{server.url}/v2/models/{first.model}"
         _wait(f"{base}/infer", first)
         yield Target(f"{base}/infer", f"{base}/stats", lambda: family(server.process))

@@ -71,8 +71,8 @@ function request()
 end
 
 function done(summary, latency, requests)
-  io.write(string.format("RESULT %d %d %d %d %d %d %d\n", summary.requests,
+  io.write(string.format("RESULT %d %d %d %d %d %d %d %d\n", summary.requests,
     summary.duration, latency:percentile(50), latency:percentile(95),
-    latency:percentile(99), summary.errors.status,
+    latency:percentile(99), latency.max, summary.errors.status,
     summary.errors.connect + summary.errors.read + summary.errors.timeout))
 end

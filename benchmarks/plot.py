@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,41 @@ def figure(results: Sequence[Row]) -> Figure:
     patches = [matplotlib.patches.Patch(color=COLOURS[arm], label=LABELS[arm]) for arm in arms]
     drawn.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False)
     return drawn
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A ratio of `arm` and what it must be: at least, or at most where `lower` is better."""
+
+    name: str
+    arm: str
+    ratio: float
+    must: float
+    lower: bool
+
+
+def ratios(bars: Sequence[Bar]) -> Figure:
+    """A bar for each ratio, up to a line at what it must be, and its number."""
+    drawn = Figure(figsize=(10, 0.8 + 0.26 * len(bars)), layout="constrained")
+    axes = drawn.add_subplot()
+    for place, bar in enumerate(bars):
+        reached = bar.ratio <= bar.must if bar.lower else bar.ratio >= bar.must
+        colour = COLOURS[ANYSHAPE if reached else BARE]
+        axes.barh(place, bar.ratio, height=BAR, color=colour)
+        axes.vlines(bar.must, place - BAR / 2, place + BAR / 2, color="black")
+        limit = "at most" if bar.lower else "at least"
+        shown = f"{bar.ratio:.2f} ({limit} {bar.must:g})"
+        axes.text(max(bar.ratio, bar.must) + 0.02, place, shown, va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [f"{bar.name} ({bar.arm})" for bar in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set_xlabel("this project against Triton; the last ones against itself")
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def save_ratios(bars: Sequence[Bar], picture: Path) -> None:
+    ratios(bars).savefig(picture, dpi=150)
 
 
 def _rate(per_second: float) -> str:

@@ -14,7 +14,7 @@ BLOCK: Final = r"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
 
 def report(run: dict[str, Any]) -> str:
     """All of a run in Markdown."""
-    parts = [_machine(run), table(run["results"])]
+    parts = [described(run), table(run["results"])]
     if run["special"]:
         parts.append("\n".join(map(_special, run["special"])))
     parts.append(verdicts(run["repetitions"], run["special"]))
@@ -23,16 +23,18 @@ def report(run: dict[str, Any]) -> str:
 
 def write_readme(run: dict[str, Any], name: str = "results", readme: Path = README) -> None:
     """Puts the report between the README's marks of that name, in place of what is there."""
+    write_block(report(run), name, readme)
+
+
+def write_block(content: str, name: str, readme: Path = README) -> None:
     block = re.compile(BLOCK.format(name=re.escape(name)), re.S)
-    text, found = block.subn(
-        lambda marks: f"{marks[1]}{report(run)}\n{marks[2]}", readme.read_text()
-    )
+    text, found = block.subn(lambda marks: f"{marks[1]}{content}\n{marks[2]}", readme.read_text())
     if not found:
         raise ValueError(f"{readme.name} has no <!-- {name} --> block")
     readme.write_text(text)
 
 
-def _machine(run: dict[str, Any]) -> str:
+def described(run: dict[str, Any]) -> str:
     m = run["machine"]
     return (
         f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, {m['kernel']}; Python "

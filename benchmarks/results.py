@@ -28,21 +28,23 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         grouped[row["workload"], row["arm"]].append(row)
     return [
-        {"workload": workload.name, "arm": arm, **_medians(grouped[workload.name, arm])}
+        {"workload": workload.name, "arm": arm, **medians(grouped[workload.name, arm])}
         for workload in WORKLOADS
         for arm in ARMS
         if (workload.name, arm) in grouped
     ]
 
 
-def _medians(group: Sequence[Row]) -> Row:
+def medians(group: Sequence[Row]) -> Row:
+    """Of the numbers that all rows have; with the throughput's spread, and all errors."""
     numbers = [key for key, value in group[0].items() if isinstance(value, (int, float))]
     shared = [key for key in numbers if all(key in row for row in group)]
-    medians: Row = {key: statistics.median(row[key] for row in group) for key in shared}
-    low, high = quartiles([row["requests_per_s"] for row in group])
-    medians["spread"] = (high - low) / (medians["requests_per_s"] or 1)
-    medians["errors"] = sum(row["errors"] for row in group)
-    return medians
+    found: Row = {key: statistics.median(row[key] for row in group) for key in shared}
+    if "requests_per_s" in found:
+        low, high = quartiles([row["requests_per_s"] for row in group])
+        found["spread"] = (high - low) / (found["requests_per_s"] or 1)
+    found["errors"] = sum(row["errors"] for row in group)
+    return found
 
 
 def quartiles(numbers: Sequence[float]) -> tuple[float, float]:

@@ -84,9 +84,9 @@ def _memory(target: Target) -> Row:
     """Each shape comes once, from four clients."""
     (replica,) = target.replicas()
     process = psutil.Process(replica["pid"])
-    _send(target.url, NEW[:FEW])
+    send(target.url, NEW[:FEW])
     few = _resident(process)
-    _send(target.url, NEW[FEW:MANY])
+    send(target.url, NEW[FEW:MANY])
     many = _resident(process)
     print(f"{MEMORY}: {few / 1e6:.0f} -> {many / 1e6:.0f} MB", flush=True)
     return {
@@ -102,12 +102,13 @@ def _resident(replica: psutil.Process) -> int:
     return sum(p.memory_info().rss for p in (replica, *replica.children()))
 
 
-def _send(url: str, shapes: tuple[Shape, ...]) -> None:
+def send(url: str, shapes: tuple[Shape, ...]) -> None:
+    """Each shape once, from a few clients; raises what is not answered with 200."""
     with httpx.Client(timeout=60) as client, ThreadPoolExecutor(SENDERS) as senders:
 
-        def send(shape: Shape) -> None:
+        def post(shape: Shape) -> None:
             content, length = body("FP32", shape)
             headers = {HEADER: str(length)}
             client.post(url, content=content, headers=headers).raise_for_status()
 
-        list(senders.map(send, shapes))
+        list(senders.map(post, shapes))

@@ -4,12 +4,23 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import sub, truediv
-from typing import Final
+from typing import Final, Protocol
 
 from benchmarks.measuring import Row
 from benchmarks.results import markdown, quartiles
 from benchmarks.special import KNOWN_SHAPE, MEMORY
 from benchmarks.workloads import ANYSHAPE, BARE, CAREFUL, DOCUMENTED, ONE_SHAPE, RELOAD
+
+
+class Limits(Protocol):
+    """What a median must be and aims at: at least, or at most where `lower` is better."""
+
+    @property
+    def must(self) -> float: ...
+    @property
+    def aim(self) -> float: ...
+    @property
+    def lower(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ ONE_CLIENT: Final = "one shape, 1 client"
 TWO_SHAPES: Final = "two shapes alternating, 16 clients"
 NEW_SHAPES: Final = "every request a new shape, 16 clients"
 TINY_MODEL: Final = "tiny model, 64 clients"
+HEADS: Final = ("verdict", "median", "quartiles", "must be", "aim")
 F_B: Final = (ANYSHAPE, CAREFUL)
 F_C: Final = (ANYSHAPE, DOCUMENTED)
 F_E: Final = (ANYSHAPE, RELOAD)
@@ -83,7 +95,7 @@ def reached(goal: Goal, rows: Sequence[Row], special: Sequence[Row]) -> list[flo
     return [goal.against(first[n], second[n]) for n in first if second.get(n)]
 
 
-def judged(goal: Goal, numbers: Sequence[float]) -> str:
+def judged(goal: Limits, numbers: Sequence[float]) -> str:
     """The verdict on the median; a missed goal says by how much of what it must be."""
     if not numbers:
         return "not measured"
@@ -97,12 +109,13 @@ def judged(goal: Goal, numbers: Sequence[float]) -> str:
 
 def verdicts(rows: Sequence[Row], special: Sequence[Row]) -> str:
     """All goals as a Markdown table, with the median and the quartiles of the turns."""
-    lines = []
-    for goal in GOALS:
-        numbers = reached(goal, rows, special)
-        middle = f"{statistics.median(numbers):.2f}" if numbers else ""
-        ends = "{:.2f} to {:.2f}".format(*quartiles(numbers)) if numbers else ""
-        limit = "at most" if goal.lower else "at least"
-        must, aim = f"{limit} {goal.must:g}", f"{goal.aim:g}"
-        lines.append([goal.name, judged(goal, numbers), middle, ends, must, aim])
-    return markdown(["goal", "verdict", "median", "quartiles", "must be", "aim"], 2, lines)
+    lines = [[goal.name, *cells(goal, reached(goal, rows, special))] for goal in GOALS]
+    return markdown(["goal", *HEADS], 2, lines)
+
+
+def cells(goal: Limits, numbers: Sequence[float]) -> list[str]:
+    """The verdict, the numbers behind it and the limits, below HEADS."""
+    middle = f"{statistics.median(numbers):.2f}" if numbers else ""
+    ends = "{:.2f} to {:.2f}".format(*quartiles(numbers)) if numbers else ""
+    limit = "at most" if goal.lower else "at least"
+    return [judged(goal, numbers), middle, ends, f"{limit} {goal.must:g}", f"{goal.aim:g}"]

@@ -20,6 +20,7 @@ class Outcome:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    max_ms: float
     refused: int
     broken: int
 
@@ -59,9 +60,9 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
     lines = [line for line in output.splitlines() if line.startswith("RESULT")]
     if process.returncode or len(lines) != 1:
         raise RuntimeError(f"wrk failed:\n{output}")
-    answers, microseconds, p50, p95, p99, refused, broken = map(int, lines[0].split()[1:])
-    seconds = microseconds / 1e6
-    return Outcome(answers, seconds, p50 / 1e3, p95 / 1e3, p99 / 1e3, refused, broken)
+    answers, microseconds, *latencies, refused, broken = map(int, lines[0].split()[1:])
+    p50, p95, p99, longest = (latency / 1e3 for latency in latencies)
+    return Outcome(answers, microseconds / 1e6, p50, p95, p99, longest, refused, broken)
 
 
 def run(url: str, requests: Path, clients: int, seconds: int, offset: int = 0) -> Outcome:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PIP_OPTIONS = {"triton": ["--no-deps"]}
 
 
 class InstallError(Exception):
@@ -30,7 +31,8 @@ def environment(peer: str) -> Path:
         print(f"installing {peer}", flush=True)
         python = home / "bin" / "python"
         _run(peer, sys.executable, "-m", "venv", home)
-        _run(peer, python, "-m", "pip", "install", "--disable-pip-version-check", "-r", wanted)
+        options = ["--disable-pip-version-check", *PIP_OPTIONS.get(peer, [])]
+        _run(peer, python, "-m", "pip", "install", *options, "-r", wanted)
         shutil.copyfile(wanted, installed)
     return home / "bin"
 

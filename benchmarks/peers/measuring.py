@@ -47,13 +47,13 @@ def tensor(shape: Shape) -> Tensor:
     return np.random.default_rng(0).random(shape, np.float32) * 255
 
 
-def expected(model: Path) -> dict[Shape, list[Tensor]]:
+def expected(model: Path, shapes: tuple[Shape, ...] = TWO) -> dict[Shape, list[Tensor]]:
     """What OpenVINO itself answers for every shape that is sent: from a compilation for the shape,
     and from one for every height and width, whose kernels may round otherwise."""
     answers: dict[Shape, list[Tensor]] = {}
-    for shape in TWO:
+    for shape in shapes:
         answers[shape] = []
-        for compiled in (shape, (*shape[:2], -1, -1)):
+        for compiled in (shape, (*shape[:2], *(-1 for _ in shape[2:]))):
             read = ov.Core().read_model(model)
             read.reshape(list(compiled))
             answer = ov.Core().compile_model(read, "CPU", precision())([tensor(shape)])[0]

@@ -83,11 +83,11 @@ def started(peer: Peer, commands: Path, model: Path, directory: Path) -> Iterato
     finally:
         members = family(process)
         stop(process)
-        _end(members)
+        end(members)
         server.wait(10)
 
 
-def _end(members: list[psutil.Process]) -> None:
+def end(members: list[psutil.Process]) -> None:
     """By force, those that were left when their parent ended."""
     for member in members:
         if member.is_running():

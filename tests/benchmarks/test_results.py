@@ -6,7 +6,7 @@ from unittest.mock import patch
 import pytest
 
 from benchmarks.measuring import Row
-from benchmarks.report import README, write_readme
+from benchmarks.report import README, write_block, write_readme
 from benchmarks.results import summary, table
 from benchmarks.workloads import ANYSHAPE, BARE, ONE_SHAPE, WORKLOADS
 
@@ -87,7 +87,9 @@ def test_a_readme_without_the_block_is_not_touched(tmp_path: Path) -> None:
     readme.write_text("nothing")
 
     with pytest.raises(ValueError, match="block"):
-        write_readme({}, readme=readme)
+        write_block("new", "results", readme)
+
+    assert "nothing" == readme.read_text()
 
 
 def test_the_benchmark_s_readme_has_the_block() -> None:

@@ -1,0 +1,1 @@
+"""Triton Inference Server with OpenVINO in its Python backend, beside this project."""
