@@ -161,6 +161,10 @@ async def test_many_shapes_at_once_in_a_small_cache_are_all_answered_right(block
     assert 2 >= statistics["compiled_shapes"]
     assert (60, 60, 90) == tuple(statistics[name] for name in ("requests", "batches", "rows"))
     assert 0 == statistics["waiting"]
+    assert (False, "batching.stacking is never") == (
+        statistics["stacking"],
+        statistics["stacking_reason"],
+    )
 
 
 async def test_warm_shapes_have_their_compilation_before_the_first_request(

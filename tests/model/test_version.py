@@ -221,7 +221,9 @@ def test_stacking_that_never_pays_is_left_out_unless_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wins_up_to(monkeypatch, 0)
-    assert loaded(models.convolution(), stacking="auto").stacking is None
+    auto = loaded(models.convolution(), stacking="auto")
+    assert auto.stacking is None
+    assert "rows run slower stacked than side by side" == auto.stacking_reason
     always = loaded(models.convolution(), stacking="always").stacking
     assert always is not None
     assert always.pays_for(((-1, 3, 10_000, 10_000),))
@@ -244,10 +246,16 @@ def test_whether_stacking_pays_is_measured_on_one_row_and_on_several(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"stacking": "never"}, {"stacking": "always", "max_batch_rows": 1}]
+    ("settings", "reason"),
+    [
+        ({"stacking": "never"}, "batching.stacking is never"),
+        ({"stacking": "always", "max_batch_rows": 1}, "batching.max_rows is 1"),
+    ],
 )
-def test_stacking_can_be_turned_off(settings: dict[str, Any]) -> None:
-    assert loaded(models.add_one(), **settings).stacking is None
+def test_stacking_can_be_turned_off(settings: dict[str, Any], reason: str) -> None:
+    version = loaded(models.add_one(), **settings)
+    assert version.stacking is None
+    assert reason == version.stacking_reason
 
 
 def test_the_elements_of_a_row_are_counted_over_all_inputs() -> None:
