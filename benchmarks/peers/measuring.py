@@ -98,8 +98,10 @@ def load(url: str, wire: Wire, workload: Workload, seconds: int, directory: Path
 def bare(model: Path, workload: Workload, seconds: int) -> Row:
     """OpenVINO in a process of its own, without a server: the limit."""
     command = [sys.executable, "-m", "benchmarks.bare", "--model", str(model)]
-    command += ["--shapes", json.dumps(workload.shapes), "--seconds", str(seconds)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command += ["--shapes", json.dumps(workload.shapes)]
+    ran = subprocess.run(
+        command, cwd=ROOT, input=f"{seconds}\n", capture_output=True, text=True, check=True
+    )
     row: Row = json.loads(ran.stdout)
     return row
 

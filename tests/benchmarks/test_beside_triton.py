@@ -14,12 +14,13 @@ from benchmarks.peers.triton.arms import DYNAMIC, OURS, STATIC, TWO_REPLICAS, Ar
 from benchmarks.peers.triton.comparison import BLOCK
 from benchmarks.peers.triton.goals import GOALS, Compared, Goal, bars, compared, verdicts
 from benchmarks.peers.triton.groups import Group, Run
-from benchmarks.peers.triton.measuring import Span, in_turns
+from benchmarks.peers.triton.measuring import Sender, Span, in_turns
 from benchmarks.peers.triton.report import table
 from benchmarks.peers.triton.server import config
 from benchmarks.report import README
 from benchmarks.special import ARRIVING, MANY
 from benchmarks.workloads import DETECTOR, NEW, TINY, Workload
+from benchmarks.wrk import Outcome
 
 ONE, _, _ = loads.ONE_SHAPE_LOADS
 RATE = Goal("rate", 1.0, 1.05, ONE, (STATIC, DYNAMIC))
@@ -117,6 +118,17 @@ def test_only_one_arm_is_awake_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
     wake, stop = "SIGCONT", "SIGSTOP"
     assert [(OURS, wake), (OURS, stop), (STATIC, wake), (STATIC, stop)] == signals
+
+
+def test_a_server_that_answers_nothing_is_not_taken_for_a_quick_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Outcome(0, 2.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+    monkeypatch.setattr("benchmarks.wrk.run", lambda *_: nothing)
+
+    found = Sender(arm(OURS), loads.TINY_1, tmp_path).measured(ONE.name, 2)
+
+    assert [0.0, 2000.0, 2000.0] == [found[k] for k in ("requests_per_s", "p99_ms", "max_ms")]
 
 
 def test_shapes_that_have_to_be_new_were_not_sent_before() -> None:

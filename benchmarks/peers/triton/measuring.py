@@ -58,13 +58,15 @@ def _each(cpu_seconds: float, outcome: wrk.Outcome) -> float:
 
 
 def _row(arm: Arm, name: str, outcome: wrk.Outcome) -> Row:
+    """Where nothing was answered, requests waited at least as long as wrk ran."""
+    waited = 0 if outcome.answers else 1e3 * outcome.seconds
     return {
         "workload": name,
         "arm": arm.name,
         "requests_per_s": outcome.per_second,
-        "p50_ms": outcome.p50_ms,
-        "p99_ms": outcome.p99_ms,
-        "max_ms": outcome.max_ms,
+        "p50_ms": outcome.p50_ms or waited,
+        "p99_ms": outcome.p99_ms or waited,
+        "max_ms": outcome.max_ms or waited,
         "errors": outcome.refused + outcome.broken,
         "resident_mb": arm.target.resident_bytes() / 1e6,
     }
