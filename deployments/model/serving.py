@@ -18,13 +18,14 @@ from deployments.errors import (
     ShapeNotSupported,
     dims,
 )
-from deployments.inference import ModelInfo, ShapeKey, shape_number
+from deployments.inference import ModelInfo, ShapeKey, computed_in, shape_number
 from deployments.logs import log
 from deployments.model.compilation import Compilation
 from deployments.model.compiled import CompiledShapes
 from deployments.model.compiled_shape import CannotInfer
 from deployments.model.execution import SharedExecutions
 from deployments.model.hot_shapes import Shapes
+from deployments.model.numbers import checked, instead, named
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
@@ -215,7 +216,8 @@ class ServingVersion:
 
         def work() -> tuple[list[Answer], _Took | None]:
             now = time.monotonic()
-            in_time = [member for member in members if now < member.deadline]
+            early = [self._instead(member, now) for member in members]
+            in_time = [m for m, answer in zip(members, early, strict=True) if answer is None]
             parts: Iterator[list[Tensor]] = iter(())
             took = None
             if in_time:
@@ -225,10 +227,10 @@ class ServingVersion:
                 note_inference(in_time, time.monotonic(), ns)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
             answers = [
-                _wanted(next(parts), member.outputs)
-                if now < member.deadline
-                else self._late(member)
-                for member in members
+                checked(self.version.numbers, member, named(next(parts), member.outputs))
+                if answer is None
+                else answer
+                for member, answer in zip(members, early, strict=True)
             ]
             return answers, took
 
@@ -242,11 +244,11 @@ class ServingVersion:
         self, compiled: Compilation, key: ShapeKey, member: Work, costly: bool
     ) -> Answer | CannotInfer:
         def work() -> tuple[Answer, _Took | None]:
-            if time.monotonic() >= member.deadline:
-                return self._late(member), None
+            if (answer := self._instead(member, time.monotonic())) is not None:
+                return answer, None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             note_inference([member], time.monotonic(), ns)
-            return outputs, (ns, member.rows, 1)
+            return checked(self.version.numbers, member, outputs), (ns, member.rows, 1)
 
         try:
             answer, took = await self._execution.run(member.deadline, work, costly=costly)
@@ -275,6 +277,7 @@ class ServingVersion:
             "new_shape_processes": self.version.new_shape_processes,
             "stacking": self.version.stacking is not None,
             "inference_precision": self.version.computes_in,
+            "computed_in": computed_in(self.info),
         }
 
     def routing(self) -> RoutingFacts:
@@ -326,6 +329,11 @@ class ServingVersion:
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
         return ShapeNotSupported(self.version.info.name, self._written(key), why)
 
+    def _instead(self, member: Work, now: float) -> Answer | None:
+        """What is answered without the device."""
+        late = now >= member.deadline
+        return self._late(member) if late else instead(self.version.numbers, member)
+
     def _late(self, member: Work) -> ServingError:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
 
@@ -343,8 +351,3 @@ def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
     if len(keys) >= _REMEMBERED_KEYS:
         keys.clear()
     keys.add(key)
-
-
-def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in names] if names else outputs

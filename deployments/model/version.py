@@ -23,6 +23,7 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.first_sight import FirstSight, where_it_pays
 from deployments.model.last_shapes import Shapes
 from deployments.model.measuring import expected_after, stacking_wins, static_wins
+from deployments.model.numbers import numbers_of
 from deployments.model.precision import FLOAT32, MOST_COMPARED_BYTES, float32_is_quicker
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import CannotLoad, CannotReshape, ModelInput, Runtime
@@ -93,6 +94,7 @@ class Version:
         self.info = ModelInfo(
             name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
+        self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
         self._new_shapes = self._for_new_shapes(source, settings, trial)
         self.dynamic: Compilation | None = self._new_shapes or self._usual
 
