@@ -6,7 +6,7 @@ have no bounds, nor has what is computed from them.
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from math import inf, isfinite, prod
+from math import inf, prod
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -118,29 +118,10 @@ _UNARY: Final[dict[str, Callable[[Bounds], Bounds]]] = {
 }
 # Operations whose numbers are those of these of their inputs.
 _MOVES: Final[dict[str, tuple[int, ...] | None]] = {
-    **dict.fromkeys(
-        [
-            "Broadcast",
-            "Gather",
-            "GatherElements",
-            "GatherND",
-            "ReduceMax",
-            "ReduceMean",
-            "ReduceMin",
-            "Reshape",
-            "Reverse",
-            "Roll",
-            "Slice",
-            "Split",
-            "Squeeze",
-            "StridedSlice",
-            "Tile",
-            "Transpose",
-            "Unsqueeze",
-            "VariadicSplit",
-        ],
-        (0,),
-    ),
+    **dict.fromkeys(["Broadcast", "Gather", "GatherElements", "GatherND", "ReduceMax"], (0,)),
+    **dict.fromkeys(["ReduceMean", "ReduceMin", "Reshape", "Reverse", "Roll", "Slice"], (0,)),
+    **dict.fromkeys(["Split", "Squeeze", "StridedSlice", "Tile", "Transpose"], (0,)),
+    **dict.fromkeys(["Unsqueeze", "VariadicSplit"], (0,)),
     "Concat": None,
     "Pad": (0, 3),
     "Range": (0, 1),
@@ -219,50 +200,66 @@ def ends(values: Any) -> Bounds:
     return int(values.min()), int(values.max())
 
 
-def of(node: Any, given: Sequence[Bounds], shape: Shape | None) -> Bounds:
-    """Of what the node gives. `given` are the bounds of the needed inputs, `shape` is the first
-    input's, for sums."""
+def of(node: Any) -> Callable[[Sequence[Bounds], Shape | None], Bounds]:
+    """What tells the bounds of what a node gives from those of the inputs that are needed.
+
+    The shape is the first input's, for sums.
+    """
     kind = node.get_type_name()
     if kind in _TRUTHS:
-        return 0, 1
+        return lambda given, shape: (0, 1)
     if kind in SUMS:
-        return _sum(node, given, shape)
+        return _sum(kind, _summands(node))
     if kind in _BINARY:
-        return _BINARY[kind](given[0], given[1])
+        return lambda given, shape: _BINARY[kind](given[0], given[1])
     if kind in _UNARY:
-        return _UNARY[kind](given[0])
+        return lambda given, shape: _UNARY[kind](given[0])
     if kind == "Clamp":
-        low, high = (node.get_attributes()[end] for end in ("min", "max"))
-        return min(max(given[0][0], low), high), max(min(given[0][1], high), low)
-    return min(low for low, _ in given), max(high for _, high in given)
+        asked = node.get_attributes()
+        return lambda given, shape: _clamped(given[0], asked["min"], asked["max"])
+    return lambda given, shape: (min(low for low, _ in given), max(high for _, high in given))
 
 
-def _sum(node: Any, given: Sequence[Bounds], shape: Shape | None) -> Bounds:
-    kind = node.get_type_name()
-    count = _summands(node, shape)
-    if kind == "MatMul":
-        return _around_zero(count * magnitude(given[0]) * magnitude(given[1]))
-    if kind == "ReduceProd":
-        largest = max(1, magnitude(given[0]))
-        small = isfinite(count) and count < 64
-        return _around_zero(1 if largest == 1 else largest ** int(count) if small else inf)
-    if kind == "ReduceL1":
-        return 0, count * magnitude(given[0])
-    low, high = given[0]
-    return min(0, low * count), max(0, high * count)
+def _clamped(found: Bounds, low: float, high: float) -> Bounds:
+    return min(max(found[0], low), high), max(min(found[1], high), low)
 
 
-def _summands(node: Any, shape: Shape | None) -> float:
-    """How many numbers go into one sum at most."""
-    if shape is None:
+def _sum(
+    kind: str, summands: Callable[[Shape], float]
+) -> Callable[[Sequence[Bounds], Shape | None], Bounds]:
+    def bounds(given: Sequence[Bounds], shape: Shape | None) -> Bounds:
+        count = inf if shape is None else summands(shape)
+        if kind == "MatMul":
+            return _around_zero(_times(count, _times(magnitude(given[0]), magnitude(given[1]))))
+        if kind == "ReduceProd":
+            return _around_zero(_to_the(max(1, magnitude(given[0])), count))
+        if kind == "ReduceL1":
+            return 0, _times(count, magnitude(given[0]))
+        low, high = given[0]
+        return min(0, _times(low, count)), max(0, _times(high, count))
+
+    return bounds
+
+
+def _to_the(largest: float, count: float) -> float:
+    if largest == 1:
+        return 1
+    try:
+        return largest ** int(count) if count < 64 else inf
+    except OverflowError:
         return inf
+
+
+def _summands(node: Any) -> Callable[[Shape], float]:
+    """How many numbers go into one sum at most."""
     if node.get_type_name() == "MatMul":
-        last = -2 if node.get_attributes()["transpose_a"] and len(shape) > 1 else -1
-        return shape[last] if shape else 1
+        turned = node.get_attributes()["transpose_a"]
+        return lambda shape: shape[-2 if turned and len(shape) > 1 else -1] if shape else 1
     axes = node.input_value(1).get_node()
     if axes.get_type_name() != "Constant":
-        return prod(shape)
-    return prod(shape[axis] for axis in set(map(int, axes.data.ravel())))
+        return prod
+    along = set(map(int, axes.data.ravel()))
+    return lambda shape: prod(shape[axis] for axis in along)
 
 
 def limit(node: Any) -> Bounds | None:
@@ -279,14 +276,15 @@ def limit(node: Any) -> Bounds | None:
     return None if declared == "i32" else (low, high)
 
 
-def wrapped(node: Any, found: Bounds) -> Bounds:
-    """What is left of these bounds in the node's type."""
-    own = INTEGERS.get(node.get_output_element_type(0).get_type_name())
-    return found if own is None or beyond(own, [found]) is None else own
+def wrapped(type_: Bounds, found: Bounds) -> Bounds:
+    """What is left of these bounds in a type with these ends."""
+    return found if beyond(type_, [found]) is None else type_
 
 
 def rounds_down(node: Any) -> bool:
     """Whether it divides integers as Python does."""
+    if node.get_output_element_type(0).get_type_name() not in INTEGERS:
+        return False
     return node.get_type_name() == "Divide" and bool(node.get_attributes().get("m_pythondiv", True))
 
 

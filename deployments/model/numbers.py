@@ -5,9 +5,10 @@ integers in float32, without a word. What they would get wrong is computed here 
 the model declares where the model is small, and is refused elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import inf, isfinite
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from openvino import opset15 as ops
 from deployments.errors import NumberNotCarried, ServingError
 from deployments.inference import InputSpec, OutputSpec
 from deployments.model import bounds, exact
-from deployments.model.bounds import Bounds
+from deployments.model.bounds import Bounds, Shape
 from deployments.model.float64 import FP64
 from deployments.model.work import Answer, Work
 from deployments.tensors import COMPUTED_IN, Array, Tensor
@@ -32,6 +33,8 @@ _LIMITS: Final[dict[str, Bounds]] = {
     FP64: (-_LARGEST_FLOAT32, _LARGEST_FLOAT32),
 }
 
+_EVERYTHING: Final[Bounds] = (-inf, inf)
+
 _Key: TypeAlias = tuple[str, int]
 
 
@@ -45,13 +48,22 @@ class _Leaves(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A node of a graph, where the inputs that matter come from, and what it must not leave."""
+    """A node of a graph, where the inputs that matter come from, and what it must not leave.
+
+    `ends` are those of its type, `fixed` the bounds of a constant. What does not change is here,
+    because to ask a node is slow.
+    """
 
     node: Any
     name: str
+    kind: str
     sources: tuple[_Key, ...]
     inputs: frozenset[str]
     limit: Bounds | None
+    ends: Bounds
+    fixed: Bounds | None
+    rounds_down: bool
+    of: Callable[[Sequence[Bounds], Shape | None], Bounds]
 
 
 class Numbers:
@@ -66,7 +78,7 @@ class Numbers:
         self._nodes = self._model.get_ordered_ops()
         self._small = exact.small_enough(self._model)
         self._steps = _plan(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
-        self._counted = [s for s in self._steps if s.node.get_type_name() in bounds.SUMS]
+        self._counted = [s for s in self._steps if s.kind in bounds.SUMS]
         self._shapes_at = lru_cache(_REMEMBERED_SHAPES)(self._counted_shapes)
 
     @property
@@ -107,7 +119,7 @@ class Numbers:
         if answer is not None:
             return named(answer, [output.name for output in outputs])
         what = f"output '{infinite[0].name}' ({FP64}) leaves the range for finite inputs:"
-        return NumberNotCarried(what, float("inf"), *_LIMITS[FP64])
+        return NumberNotCarried(what, inf, *_LIMITS[FP64])
 
     def _check_bounds(self, given: Mapping[str, Tensor]) -> None:
         """Raises _Leaves."""
@@ -117,9 +129,9 @@ class Numbers:
             operands = [found[name] for name, _ in step.sources]
             own = _bounds(step, operands, given, shapes.get(step.name))
             _check(step, [*operands, own])
-            if step.limit is not None and own[0] < 0 and bounds.rounds_down(step.node):
+            if step.limit is not None and own[0] < 0 and step.rounds_down:
                 raise _Leaves(step, own[0])  # the device rounds towards zero
-            found[step.name] = bounds.wrapped(step.node, own)
+            found[step.name] = own if step.fixed else bounds.wrapped(step.ends, own)
 
     def _exactly(self, given: Mapping[str, Tensor]) -> list[Tensor] | None:
         """None where that would take too long, or there is no way."""
@@ -167,8 +179,10 @@ class Numbers:
 
     def _counted_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, tuple[int, ...]]:
         """The shape of what goes into each sum, as far as the inputs' shapes decide it."""
-        if not self._counted:
-            return {}
+        own = dict(zip(self._parameters, shapes, strict=True))
+        known = {step.name: own.get(_same_shape(step.node)) for step in self._counted}
+        if all(shape is not None for shape in known.values()):
+            return {name: shape for name, shape in known.items() if shape is not None}
         summed = [step.node.input_value(0) for step in self._counted]
         used = self._model.get_parameters()
         part = ov.Model([ops.result(port) for port in summed], used).clone()
@@ -218,7 +232,19 @@ def _plan(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[_Step]:
             depends = frozenset({inputs[name].name})
         elif node.get_type_name() == "ShapeOf":
             depends = frozenset({inputs[exact.source(node.input(0))[0]].name})
-        steps[name] = _Step(node, name, sources, depends, _watched(node) if depends else None)
+        kind = node.get_type_name()
+        steps[name] = _Step(
+            node,
+            name,
+            kind,
+            sources,
+            depends,
+            _watched(node) if depends else None,
+            bounds.INTEGERS.get(node.get_output_element_type(0).get_type_name(), _EVERYTHING),
+            bounds.constant(node) if kind == "Constant" else None,
+            bounds.rounds_down(node),
+            bounds.of(node),
+        )
     return _ancestors_of_limits(steps)
 
 
@@ -228,6 +254,12 @@ def _ancestors_of_limits(steps: Mapping[str, _Step]) -> list[_Step]:
         if step.limit is not None or step.name in wanted:
             wanted |= {step.name, *(name for name, _ in step.sources)}
     return [step for step in steps.values() if step.name in wanted]
+
+
+def _same_shape(node: Any) -> str:
+    """The name of the node that gives the first input, or that input converted."""
+    node = node.input_value(0).get_node()
+    return _same_shape(node) if node.get_type_name() == "Convert" else str(node.get_name())
 
 
 def _watched(node: Any) -> Bounds | None:
@@ -247,27 +279,23 @@ def _readers(node: Any) -> list[Any]:
 
 
 def _bounds(
-    step: _Step,
-    operands: Sequence[Bounds],
-    given: Mapping[str, Tensor],
-    shape: tuple[int, ...] | None,
+    step: _Step, operands: Sequence[Bounds], given: Mapping[str, Tensor], shape: Shape | None
 ) -> Bounds:
-    kind = step.node.get_type_name()
-    if kind == "Parameter":
+    if step.fixed is not None:
+        return step.fixed
+    if step.kind == "Parameter":
         return bounds.ends(np.asarray(given[step.name].data))
-    if kind == "ShapeOf":
+    if step.kind == "ShapeOf":
         sizes = given[exact.source(step.node.input(0))[0]].shape
         return min(sizes, default=0), max(sizes, default=0)
-    if kind == "Constant":
-        return bounds.constant(step.node) or (0, 0)
-    return bounds.of(step.node, operands, shape)
+    return step.of(operands, shape)
 
 
 def _check(step: _Step, found: Sequence[Bounds]) -> None:
     """Raises _Leaves where an operand or the result may leave the limits."""
     if step.limit is None:
         return
-    own = found[-1:] if step.node.get_type_name() in _ONLY_RESULT else found
+    own = found[-1:] if step.kind in _ONLY_RESULT else found
     value = bounds.beyond(step.limit, own)
     if value is not None:
         raise _Leaves(step, value)
@@ -282,7 +310,7 @@ def _check_values(step: _Step, values: Mapping[_Key, Array]) -> None:
     operands = [values[key] for key in step.sources]
     found = [bounds.ends(array) for array in operands]
     result = values[step.name, 0]
-    kind = step.node.get_type_name()
+    kind = step.kind
     if (kind in bounds.SUMS and kind != "CumSum") or kind == "Power":
         largest = [np.abs(array.astype(np.float64)) for array in operands]
         result = exact.by_numpy(step.node, [*largest, *_rest(step, values, len(operands))])
@@ -296,7 +324,7 @@ def _rest(step: _Step, values: Mapping[_Key, Array], start: int) -> list[Array]:
 def _refused(tensor: Tensor) -> ServingError | None:
     data, limits = np.asarray(tensor.data), _LIMITS[tensor.datatype]
     low, high = bounds.ends(data)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not (isfinite(low) and isfinite(high)):
         low, high = bounds.ends(data[np.isfinite(data)])
     value = bounds.beyond(limits, [(low, high)])
     if value is None:

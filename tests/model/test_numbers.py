@@ -14,7 +14,7 @@ from deployments.model.version import Version
 from deployments.tensors import NUMPY_DTYPES, Array, Tensor
 from tests.model import models
 from tests.model.loading import array, loaded, tensor
-from tests.model.serving import serving
+from tests.model.serving import Request, serving
 
 BILLION = 10**9
 INT32 = np.iinfo(np.int32)
@@ -162,7 +162,9 @@ async def test_floats_that_no_integer_holds_are_refused() -> None:
 
 
 async def test_a_large_model_refuses_with_node_and_input_what_leaves_the_range() -> None:
-    error = await answer(loaded(large(sum_of_two("INT64"))), *two([[2 * BILLION]], [[1500000000]], "INT64"))
+    error = await answer(
+        loaded(large(sum_of_two("INT64"))), *two([[2 * BILLION]], [[1500000000]], "INT64")
+    )
     assert isinstance(error, NumberNotCarried)
     for part in ("node 'Add_", "'a', 'b'", "3500000000", "2147483647"):
         assert part in error.message
@@ -190,8 +192,6 @@ async def test_a_member_that_is_refused_leaves_the_rest_of_its_batch_alone() -> 
 async def test_only_wanted_outputs_are_answered() -> None:
     x = models.parameter([-1], ov.Type.i64)
     numbers = models.model((ops.add(x, x), "sum"), (ops.multiply(x, x), "product"), inputs=[x])
-    from tests.model.serving import Request
-
     async with serving(loaded(numbers)) as served:
         (given,) = await served.ask(Request([tensor([2 * BILLION], "INT64")], ("product",)))
     assert isinstance(given, list)

@@ -85,7 +85,7 @@ def every_datatype(rows: int, columns: int) -> Request:
         elif dtype.kind == "b":
             values = [False, True]
         elif dtype.kind in "iu":
-            end = min(np.iinfo(dtype).max, 2**31)
+            end = min(np.iinfo(dtype).max, 2**31 - 1)
             values = [0, end - 1, 7, max(np.iinfo(dtype).min, -(2**31))]
         array = np.resize(np.array(values, dtype), (rows, columns))
         given.append(tensor(array, datatype, datatype))
