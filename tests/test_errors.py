@@ -104,8 +104,10 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         ),
         BAD,
         "INVALID_ARGUMENT",
-        "input 'ids' (INT64, computed in INT32) holds 2147483648, "
-        "the device computes with 0 to 2147483647 there",
+        (
+            "input 'ids' (INT64, computed in INT32) holds 2147483648, "
+            "the device computes with 0 to 2147483647 there"
+        ),
     ),
     (
         errors.InvalidImage("data", 2, "it is no JPEG"),

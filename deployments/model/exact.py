@@ -76,10 +76,14 @@ def _outputs(node: Any, inputs: list[Array], given: Mapping[str, Array]) -> list
         return [np.array(node.data)]
     if kind == "Result":
         return inputs
-    if kind in _BY_NUMPY and node.get_attributes().get("auto_broadcast", "numpy") == "numpy":
+    if kind in _BY_NUMPY and _broadcasts_as_numpy(node):
         dtype = node.get_output_element_type(0).to_dtype()
         return [by_numpy(node, inputs).astype(dtype)]
     return _referenced(node, inputs)
+
+
+def _broadcasts_as_numpy(node: Any) -> bool:
+    return node.get_attributes().get("auto_broadcast", "numpy") in ("numpy", "none")
 
 
 def by_numpy(node: Any, inputs: Sequence[Array]) -> Array:
