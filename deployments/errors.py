@@ -167,6 +167,13 @@ class ValueOutOfRange(InvalidRequest):
         super().__init__(f"input '{name}' holds a value that is no {datatype}: {detail}")
 
 
+class NumberNotCarried(InvalidRequest):
+    """Raised when the device does not compute with a number that a request holds or leads to."""
+
+    def __init__(self, what: str, value: float, least: float, most: float) -> None:
+        super().__init__(f"{what} {value!r}, the device computes with {least!r} to {most!r} there")
+
+
 class InvalidImage(InvalidRequest):
     """Raised when an encoded image cannot be used for an input."""
 

@@ -23,7 +23,7 @@ from deployments.errors import (
     WrongRank,
     dims,
 )
-from deployments.tensors import Tensor
+from deployments.tensors import COMPUTED_IN, Tensor
 
 ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 
@@ -164,6 +164,12 @@ class ModelInfo:
             for shape, axis in zip(shapes, axes, strict=True)
         )
         return key, rows.pop()
+
+
+def computed_in(info: ModelInfo) -> dict[str, str]:
+    """The datatypes of its inputs and outputs that the device narrows, and to which."""
+    datatypes = {port.datatype for port in info.inputs} | {port.datatype for port in info.outputs}
+    return {wide: narrow for wide, narrow in COMPUTED_IN.items() if wide in datatypes}
 
 
 def rows_of_inputs(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> set[int]:

@@ -36,6 +36,8 @@ NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
+COMPUTED_IN: Final = {"INT64": "INT32", "UINT64": "INT32", "UINT32": "INT32", "FP64": "FP32"}
+"""The datatypes that OpenVINO's plugins narrow before they compute, and to which."""
 DATATYPES: Final = frozenset(NUMPY_DTYPES) | {BYTES}
 
 

@@ -99,6 +99,17 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "input 'data' holds a value that is no UINT8: 256",
     ),
     (
+        errors.NumberNotCarried(
+            "input 'ids' (INT64, computed in INT32) holds", 2**31, 0, 2**31 - 1
+        ),
+        BAD,
+        "INVALID_ARGUMENT",
+        (
+            "input 'ids' (INT64, computed in INT32) holds 2147483648, "
+            "the device computes with 0 to 2147483647 there"
+        ),
+    ),
+    (
         errors.InvalidImage("data", 2, "it is no JPEG"),
         BAD,
         "INVALID_ARGUMENT",

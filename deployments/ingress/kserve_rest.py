@@ -31,7 +31,7 @@ from deployments.ingress.values import (
     numbers_for_json,
 )
 from deployments.settings import Limits
-from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
+from deployments.tensors import BYTES, COMPUTED_IN, NUMPY_DTYPES, Array, Tensor, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 # What JSON of a kilobyte becomes in Python may be 30 times as large.
@@ -338,6 +338,7 @@ def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:
         "datatype": spec.datatype,
         "shape": spec.sizes,
     }
-    if spec.layout is not None:
-        described["parameters"] = {"layout": spec.layout}
+    parameters = {"layout": spec.layout, "computed_in": COMPUTED_IN.get(spec.datatype)}
+    if any(parameters.values()):
+        described["parameters"] = {name: value for name, value in parameters.items() if value}
     return described

@@ -11,6 +11,7 @@ import openvino as ov
 from deployments.crossing import copied
 from deployments.inference import OutputSpec
 from deployments.model import strings
+from deployments.model.float64 import FP64, narrowed, widened
 from deployments.model.infer_requests import InferRequests
 from deployments.model.last_shapes import LastShapes, Shapes
 from deployments.model.renewal import Renewed
@@ -132,6 +133,8 @@ class CompiledShape:
         shape = data.shape  # OpenVINO's own ends an iteration by a C++ exception
         if spec.datatype == BF16:
             data = data.view(np.uint16)
+        if spec.datatype == FP64:
+            data = widened(data)
         if (place := space(data.nbytes)) is None:
             return Tensor(spec.name, spec.datatype, shape, np.array(data).reshape(shape))
         return Tensor(spec.name, spec.datatype, shape, copied(data.reshape(shape), place))
@@ -143,4 +146,6 @@ def _to_openvino(tensor: Tensor) -> Any:
         return strings.to_openvino(tensor.data, tensor.shape)
     if tensor.datatype == BF16:
         return ov.Tensor(tensor.data, list(tensor.shape), ov.Type.bf16)
+    if tensor.datatype == FP64:
+        return ov.Tensor(narrowed(tensor.data))
     return ov.Tensor(tensor.data, shared_memory=bool(tensor.data.flags.writeable))

@@ -17,6 +17,7 @@ from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
 from deployments.model.blobs import Blobs
 from deployments.model.compiled_shape import CompiledShape, where_it_failed
+from deployments.model.float64 import in_float32
 from deployments.model.infer_requests import InferRequests
 from deployments.model.last_shapes import Shapes
 from deployments.model.renewal import Renewed
@@ -219,7 +220,7 @@ class Runtime:
         is_open = model.is_dynamic()
         if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:
             config["CACHE_DIR"] = str(place)
-        compile_it = partial(self._core.compile_model, model, self._device, config)
+        compile_it = partial(self._core.compile_model, in_float32(model), self._device, config)
         try:
             requests = self._renewed(model, compile_it) if is_open else InferRequests(compile_it())
             compiled = CompiledShape(requests, self.outputs(model))

@@ -20,12 +20,13 @@ from deployments.errors import (
     ServingError,
     ShapeNotSupported,
 )
-from deployments.inference import ModelInfo, ShapeKey, shape_number
+from deployments.inference import ModelInfo, ShapeKey, computed_in, shape_number
 from deployments.logs import log
 from deployments.model.compiled import CompiledShapes
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.execution import Kind, SharedExecutions
 from deployments.model.hot_shapes import Shapes
+from deployments.model.numbers import checked, instead, named
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotReshape
 from deployments.model.shape_statistics import ShapeStatistics
@@ -229,7 +230,8 @@ class ServingVersion:
 
         def work() -> tuple[list[Answer], _Took | None]:
             now = time.monotonic()
-            in_time = [member for member in members if now < member.deadline]
+            early = [self._instead(member, now) for member in members]
+            in_time = [m for m, answer in zip(members, early, strict=True) if answer is None]
             if compares and in_time:
                 inputs.extend(copied(in_time[0].tensors))
             parts: Iterator[list[Tensor]] = iter(())
@@ -241,10 +243,10 @@ class ServingVersion:
                 note_inference(in_time, time.monotonic(), ns)
                 parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
             answers = [
-                _wanted(next(parts), member.outputs)
-                if now < member.deadline
-                else self._late(member)
-                for member in members
+                checked(self.version.numbers, member, named(next(parts), member.outputs))
+                if answer is None
+                else answer
+                for member, answer in zip(members, early, strict=True)
             ]
             return answers, took
 
@@ -264,13 +266,13 @@ class ServingVersion:
         inputs: list[Tensor] = []
 
         def work() -> tuple[Answer, _Took | None]:
-            if time.monotonic() >= member.deadline:
-                return self._late(member), None
+            if (answer := self._instead(member, time.monotonic())) is not None:
+                return answer, None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             note_inference([member], time.monotonic(), ns)
             if compares:
                 inputs.extend(copied(member.tensors))
-            return outputs, (ns, member.rows, 1)
+            return checked(self.version.numbers, member, outputs), (ns, member.rows, 1)
 
         try:
             kind = _kind(compiled, member.shapes)
@@ -305,6 +307,7 @@ class ServingVersion:
             "stacking": self.version.stacking is not None,
             "stacking_reason": self.version.stacking_reason,
             "inference_precision": self.version.computes_in,
+            "computed_in": computed_in(self.info),
         }
 
     def routing(self) -> RoutingFacts:
@@ -354,6 +357,11 @@ class ServingVersion:
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
         return ShapeNotSupported(self.version.info.name, self.info.spelled(key), why)
 
+    def _instead(self, member: Work, now: float) -> Answer | None:
+        """What is answered without the device."""
+        late = now >= member.deadline
+        return self._late(member) if late else instead(self.version.numbers, member)
+
     def _late(self, member: Work) -> ServingError:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
 
@@ -382,8 +390,3 @@ def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
     if len(keys) >= _REMEMBERED_KEYS:
         keys.clear()
     keys.add(key)
-
-
-def _wanted(outputs: list[Tensor], names: Sequence[str]) -> list[Tensor]:
-    by_name = {output.name: output for output in outputs}
-    return [by_name[name] for name in names] if names else outputs

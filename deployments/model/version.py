@@ -19,6 +19,7 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.kernel_cache import KernelCache, sized
 from deployments.model.last_shapes import Shapes
 from deployments.model.measuring import stacking_wins
+from deployments.model.numbers import numbers_of
 from deployments.model.precision import FLOAT32, MOST_COMPARED_BYTES, float32_is_quicker
 from deployments.model.preprocessing import prepare
 from deployments.model.runtime import KERNEL_CACHE, CannotLoad, CannotReshape, ModelInput, Runtime
@@ -95,6 +96,7 @@ class Version:
             name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
         )
         self.detections = self._runtime.detections(self._model)
+        self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         """Reshapes, and returns what compiles that: static but for a batch left open by the key.

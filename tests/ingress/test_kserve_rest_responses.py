@@ -246,7 +246,14 @@ def test_metadata_has_the_fields_of_the_specification() -> None:
             {"name": "pixels", "datatype": "FP32", "shape": [-1, 3, -1]},
             {"name": "s", "datatype": "BYTES", "shape": []},
         ],
-        "outputs": [{"name": "boxes", "datatype": "INT64", "shape": [1, 0]}],
+        "outputs": [
+            {
+                "name": "boxes",
+                "datatype": "INT64",
+                "shape": [1, 0],
+                "parameters": {"computed_in": "INT32"},
+            }
+        ],
     } == orjson.loads(encode_metadata(info))
 
 
@@ -255,4 +262,4 @@ def test_metadata_tells_the_layouts_that_are_known() -> None:
     outputs = (OutputSpec("boxes", "INT64", (), "CN"),)
     message = orjson.loads(encode_metadata(ModelInfo("m", "1", ("1",), inputs, outputs, 64)))
     told = [tensor.get("parameters") for tensor in message["inputs"] + message["outputs"]]
-    assert [{"layout": "NHWC"}, None, {"layout": "CN"}] == told
+    assert [{"layout": "NHWC"}, None, {"layout": "CN", "computed_in": "INT32"}] == told

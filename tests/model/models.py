@@ -65,9 +65,9 @@ def every_datatype() -> ov.Model:
     return model(*outputs, inputs=inputs)
 
 
-def agreeing(shape: Sequence[Any] = (1, 4)) -> ov.Model:
+def agreeing(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> ov.Model:
     """a + b, which have to have one shape."""
-    a, b = parameter(shape, name="a"), parameter(shape, name="b")
+    a, b = parameter(shape, datatype, "a"), parameter(shape, datatype, "b")
     return model((ops.add(a, b, auto_broadcast="NONE"), "y"), inputs=[a, b])
 
 

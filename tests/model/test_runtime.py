@@ -41,6 +41,14 @@ def example(datatype: str, shape: tuple[int, ...]) -> Tensor:
     return tensor(np.array(values, dtype)[np.arange(count) % len(values)].reshape(shape), datatype)
 
 
+def one_more(model: ov.Model, x: Tensor) -> list[Any]:
+    """What OpenVINO answers; of FP64 what it would, did it keep infinities."""
+    if x.datatype != "FP64":
+        return direct(model, [x])
+    with np.errstate(over="ignore"):
+        return [(np.asarray(x.data).astype(np.float32) + np.float32(1)).astype(np.float64)]
+
+
 # Inference --------------------------------------------------------------------------------------
 
 
@@ -50,7 +58,7 @@ def test_every_datatype_and_rank_is_answered_as_by_openvino(
     datatype: str, shape: tuple[int, ...]
 ) -> None:
     model, x = models.add_one(shape, DATATYPES[datatype]), example(datatype, shape)
-    expected = direct(model, [x])
+    expected = one_more(model, x)
     for compilation in (compiled(model, shape), compiled(model, [ANY] * len(shape))):
         (output,) = compilation.infer([x])
         assert ("y", datatype, shape) == (output.name, output.datatype, output.shape)
@@ -63,7 +71,7 @@ def test_arrays_that_are_not_writable_are_read_all_the_same(
     datatype: str, shape: tuple[int, ...]
 ) -> None:
     model, x = models.add_one(shape, DATATYPES[datatype]), example(datatype, shape)
-    expected = direct(model, [x])
+    expected = one_more(model, x)
     assert isinstance(x.data, np.ndarray)
     x.data.flags.writeable = False
     assert_same(expected, compiled(model, shape).infer([x]))

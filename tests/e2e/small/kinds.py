@@ -29,6 +29,8 @@ MODELS: dict[str, ov.Model] = {
     "never-open": models.refuses_open_dimensions(),
     "by-values": models.to_shape(),
     "state": models.running_total(),
+    "sum-INT64": models.agreeing((1, 2), ov.Type.i64),
+    "sum-FP64": models.agreeing((1, 2), ov.Type.f64),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "ranks": {"batching": {"stacking": "always"}},
@@ -85,7 +87,7 @@ def every_datatype(rows: int, columns: int) -> Request:
         elif dtype.kind == "b":
             values = [False, True]
         elif dtype.kind in "iu":
-            end = min(np.iinfo(dtype).max, 2**31)
+            end = min(np.iinfo(dtype).max, 2**31 - 1)
             values = [0, end - 1, 7, max(np.iinfo(dtype).min, -(2**31))]
         array = np.resize(np.array(values, dtype), (rows, columns))
         given.append(tensor(array, datatype, datatype))
@@ -94,6 +96,10 @@ def every_datatype(rows: int, columns: int) -> Request:
 
 def reshaped(*shape: int) -> Request:
     return [tensor(range(6)), tensor(shape, "INT64", "shape")]
+
+
+def summands(datatype: str, rows: int) -> Request:
+    return [tensor([[1, -7]] * rows, datatype, name) for name in "ab"]
 
 
 REQUESTS: dict[str, list[Request]] = {
@@ -115,4 +121,6 @@ REQUESTS: dict[str, list[Request]] = {
     "never-open": [x(whole(1, 8, 8, 8)), x(whole(1, 8, 16, 9)), x(whole(2, 8, 8, 8))],
     "by-values": [reshaped(2, 3), reshaped(6, 1)],
     "state": [x(floats(1, 4)), x(floats(3, 4))],
+    "sum-INT64": [summands("INT64", 1), summands("INT64", 3)],
+    "sum-FP64": [summands("FP64", 1), summands("FP64", 3)],
 }

@@ -1,0 +1,211 @@
+"""A graph computed in the types that it declares, operation by operation, for small models.
+
+Numpy computes what OpenVINO's own reference lacks or might round, the reference everything else.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+
+from deployments.tensors import Array
+
+_MOST_NODES: Final = 256
+_MOST_BYTES: Final = 1 << 20
+_PLAIN: Final = {
+    "boolean",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "f16",
+    "f32",
+    "f64",
+}
+
+
+class NotExact(Exception):
+    """Raised when there is no exact answer here."""
+
+
+def small_enough(model: ov.Model) -> bool:
+    """Whether computing it so takes no long time, as far as the model itself says."""
+    nodes = model.get_ordered_ops()
+    constants = (node for node in nodes if node.get_type_name() == "Constant")
+    plain = all(
+        port.get_element_type().get_type_name() in _PLAIN for n in nodes for port in n.outputs()
+    )
+    return (
+        plain
+        and len(nodes) <= _MOST_NODES
+        and not model.get_sinks()
+        and sum(node.get_byte_size() for node in constants) <= _MOST_BYTES
+    )
+
+
+def computed(nodes: Sequence[Any], given: Mapping[str, Array]) -> dict[tuple[str, int], Array]:
+    """What each output of the ordered nodes holds; `given` by the names of parameters.
+
+    Raises NotExact.
+    """
+    values: dict[tuple[str, int], Array] = {}
+    with np.errstate(all="ignore"):
+        for node in nodes:
+            inputs = [values[source(port)] for port in node.inputs()]
+            for position, array in enumerate(_outputs(node, inputs, given)):
+                values[node.get_name(), position] = array
+    return values
+
+
+def source(port: Any) -> tuple[str, int]:
+    """Where an input's values come from: the node's name and its output."""
+    output = port.get_source_output()
+    return output.get_node().get_name(), output.get_index()
+
+
+def _outputs(node: Any, inputs: list[Array], given: Mapping[str, Array]) -> list[Array]:
+    kind = node.get_type_name()
+    if kind == "Parameter":
+        return [given[node.get_name()]]
+    if kind == "Constant":
+        return [np.array(node.data)]
+    if kind == "Result":
+        return inputs
+    if kind in _BY_NUMPY and _broadcasts_as_numpy(node):
+        dtype = node.get_output_element_type(0).to_dtype()
+        return [by_numpy(node, inputs).astype(dtype)]
+    return _referenced(node, inputs)
+
+
+def _broadcasts_as_numpy(node: Any) -> bool:
+    return node.get_attributes().get("auto_broadcast", "numpy") in ("numpy", "none")
+
+
+def by_numpy(node: Any, inputs: Sequence[Array]) -> Array:
+    """Raises NotExact."""
+    try:
+        return np.asarray(_BY_NUMPY[node.get_type_name()](node, *inputs))
+    except (ValueError, ArithmeticError) as error:
+        raise NotExact(str(error)) from error
+
+
+def _referenced(node: Any, inputs: Sequence[Array]) -> list[Array]:
+    outputs = [ov.Tensor(port.get_element_type(), ov.Shape([0])) for port in node.outputs()]
+    try:
+        done = node.evaluate(outputs, [ov.Tensor(np.array(array, order="C")) for array in inputs])
+    except Exception as error:  # OpenVINO's may be any
+        raise NotExact(str(error)) from error
+    if not done:
+        raise NotExact(node.get_type_name())
+    return [np.array(output.data) for output in outputs]
+
+
+def _convert(node: Any, x: Array) -> Array:
+    """Raises NotExact for what the type cannot hold."""
+    dtype = node.get_output_element_type(0).to_dtype()
+    if x.dtype.kind == "f" and dtype.kind in "iu":
+        ends = np.iinfo(dtype)
+        if not np.all((np.trunc(x) >= float(ends.min)) & (np.trunc(x) < float(ends.max) + 1)):
+            raise NotExact("a number that the integer type does not hold")
+    return x.astype(dtype)
+
+
+def _divide(node: Any, a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f":
+        return np.asarray(a / b)
+    if not np.all(b):
+        raise NotExact("an integer divided by zero")
+    if node.get_attributes().get("m_pythondiv", True):
+        return np.asarray(a // b)
+    return np.asarray((a - np.fmod(a, b)) // b)
+
+
+def _modulo(of: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def computed(_: Any, a: Array, b: Array) -> Any:
+        if a.dtype.kind in "iu" and not np.all(b):
+            raise NotExact("an integer divided by zero")
+        return of(a, b)
+
+    return computed
+
+
+def _power(_: Any, a: Array, b: Array) -> Array:
+    if a.dtype.kind in "iu" and np.any(b < 0):
+        raise NotExact("an integer to a negative power")
+    return np.asarray(a**b)
+
+
+def _cum_sum(node: Any, x: Array, axis: Array) -> Array:
+    asked, along = node.get_attributes(), int(axis.ravel()[0])
+    turned = np.flip(x, along) if asked["reverse"] else x
+    sums = np.cumsum(turned, along, dtype=x.dtype)
+    if asked["exclusive"]:
+        sums -= turned
+    return np.flip(sums, along) if asked["reverse"] else sums
+
+
+def _reduced(of: Callable[..., Any]) -> Callable[..., Any]:
+    def computed(node: Any, x: Array, axes: Array) -> Any:
+        along = tuple(map(int, axes.ravel()))
+        return of(x, along, bool(node.get_attributes()["keep_dims"]))
+
+    return computed
+
+
+def _mean(x: Array, axes: tuple[int, ...], keep: bool) -> Any:
+    if x.dtype.kind == "f":
+        return np.mean(x, axes, keepdims=keep)
+    sums = np.sum(x, axes, dtype=x.dtype, keepdims=keep)
+    count = x.size // max(1, sums.size)
+    return (sums - np.fmod(sums, count)) // count
+
+
+def _mat_mul(node: Any, a: Array, b: Array) -> Array:
+    asked = node.get_attributes()
+    if asked["transpose_a"] and a.ndim > 1:
+        a = np.swapaxes(a, -1, -2)
+    if asked["transpose_b"] and b.ndim > 1:
+        b = np.swapaxes(b, -1, -2)
+    return np.asarray(a @ b)
+
+
+def _clamp(node: Any, x: Array) -> Array:
+    low, high = node.get_attributes()["min"], node.get_attributes()["max"]
+    if x.dtype.kind in "iu":
+        ends = np.iinfo(x.dtype)
+        low, high = int(max(low, ends.min)), int(min(high, ends.max))
+    return np.clip(x, low, high)
+
+
+_BY_NUMPY: Final[dict[str, Callable[..., Any]]] = {
+    "Add": lambda _, a, b: a + b,
+    "Subtract": lambda _, a, b: a - b,
+    "Multiply": lambda _, a, b: a * b,
+    "Divide": _divide,
+    "FloorMod": _modulo(np.mod),
+    "Mod": _modulo(np.fmod),
+    "Power": _power,
+    "Abs": lambda _, x: np.abs(x),
+    "Negative": lambda _, x: -x,
+    "Relu": lambda _, x: np.maximum(x, 0),
+    "Clamp": _clamp,
+    "Convert": _convert,
+    "Maximum": lambda _, a, b: np.maximum(a, b),
+    "Minimum": lambda _, a, b: np.minimum(a, b),
+    "SquaredDifference": lambda _, a, b: (a - b) * (a - b),
+    "CumSum": _cum_sum,
+    "MatMul": _mat_mul,
+    "ReduceSum": _reduced(lambda x, axes, keep: np.sum(x, axes, dtype=x.dtype, keepdims=keep)),
+    "ReduceProd": _reduced(lambda x, axes, keep: np.prod(x, axes, dtype=x.dtype, keepdims=keep)),
+    "ReduceL1": _reduced(
+        lambda x, axes, keep: np.sum(np.abs(x), axes, dtype=x.dtype, keepdims=keep)
+    ),
+    "ReduceMax": _reduced(lambda x, axes, keep: np.max(x, axes, keepdims=keep)),
+    "ReduceMin": _reduced(lambda x, axes, keep: np.min(x, axes, keepdims=keep)),
+    "ReduceMean": _reduced(_mean),
+}

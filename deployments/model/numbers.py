@@ -1,0 +1,339 @@
+"""Whether a request's numbers stay within what the device computes with.
+
+OpenVINO's plugins compute 64-bit integers in 32 bits, FP64 in float32 and some operations on
+integers in float32, without a word. What they would get wrong is computed here in the types that
+the model declares where the model is small, and is refused elsewhere.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import inf, isfinite
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import openvino as ov
+from openvino import opset15 as ops
+
+from deployments.errors import NumberNotCarried, ServingError
+from deployments.inference import InputSpec, OutputSpec
+from deployments.model import bounds, exact
+from deployments.model.bounds import Bounds, Shape
+from deployments.model.float64 import FP64
+from deployments.model.work import Answer, Work
+from deployments.tensors import COMPUTED_IN, Array, Tensor
+
+_LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
+_MOST_ELEMENTS: Final = 1 << 20
+_REMEMBERED_SHAPES: Final = 64
+_LIMITS: Final[dict[str, Bounds]] = {
+    "INT64": (-(2**31), 2**31 - 1),
+    "UINT64": (0, 2**31 - 1),
+    "UINT32": (0, 2**31 - 1),
+    FP64: (-_LARGEST_FLOAT32, _LARGEST_FLOAT32),
+}
+
+_EVERYTHING: Final[Bounds] = (-inf, inf)
+
+_Key: TypeAlias = tuple[str, int]
+
+
+class _Leaves(Exception):
+    """Raised when a node may hold what the device does not."""
+
+    def __init__(self, step: "_Step", value: float) -> None:
+        super().__init__(step.name)
+        self.step, self.value = step, value
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A node of a graph, where the inputs that matter come from, and what it must not leave.
+
+    `ends` are those of its type, `fixed` the bounds of a constant. What does not change is here,
+    because to ask a node is slow.
+    """
+
+    node: Any
+    name: str
+    kind: str
+    sources: tuple[_Key, ...]
+    inputs: frozenset[str]
+    limit: Bounds | None
+    ends: Bounds
+    fixed: Bounds | None
+    rounds_down: bool
+    of: Callable[[Sequence[Bounds], Shape | None], Bounds]
+
+
+class Numbers:
+    """The check of one model, for several threads at once; blocking."""
+
+    def __init__(
+        self, model: ov.Model, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
+    ) -> None:
+        self._inputs, self._outputs = inputs, outputs
+        self._model = model.clone()
+        self._parameters = [node.get_name() for node in self._model.get_parameters()]
+        self._nodes = self._model.get_ordered_ops()
+        self._small = exact.small_enough(self._model)
+        self._steps = _plan(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
+        self._counted = [s for s in self._steps if s.kind in bounds.SUMS]
+        self._shapes_at = lru_cache(_REMEMBERED_SHAPES)(self._counted_shapes)
+
+    @property
+    def matter(self) -> bool:
+        """Whether there is anything to check."""
+        ports: tuple[InputSpec | OutputSpec, ...] = (*self._inputs, *self._outputs)
+        return (
+            bool(self._steps)
+            or any(port.datatype in COMPUTED_IN for port in self._inputs)
+            or any(port.datatype == FP64 for port in ports)
+        )
+
+    def instead(self, tensors: Sequence[Tensor]) -> list[Tensor] | ServingError | None:
+        """What to answer instead of the device: all outputs, or why there are none.
+
+        None where the device computes it right. `tensors` are in the model's order.
+        """
+        for tensor in tensors:
+            if tensor.datatype in _LIMITS and (error := _refused(tensor)) is not None:
+                return error
+        if not self._steps:
+            return None
+        given = dict(zip(self._parameters, tensors, strict=True))
+        try:
+            self._check_bounds(given)
+        except _Leaves as left:
+            return self._exactly(given) or self._looked_through(given, left)
+        return None
+
+    def checked(
+        self, tensors: Sequence[Tensor], outputs: list[Tensor]
+    ) -> list[Tensor] | ServingError:
+        """The device's outputs, unless FP64 became infinite there though no input was."""
+        infinite = [o for o in outputs if o.datatype == FP64 and not _no_infinity(o)]
+        if not infinite or not all(map(_no_infinity, tensors)):
+            return outputs
+        answer = self._exactly(dict(zip(self._parameters, tensors, strict=True)))
+        if answer is not None:
+            return named(answer, [output.name for output in outputs])
+        what = f"output '{infinite[0].name}' ({FP64}) leaves the range for finite inputs:"
+        return NumberNotCarried(what, inf, *_LIMITS[FP64])
+
+    def _check_bounds(self, given: Mapping[str, Tensor]) -> None:
+        """Raises _Leaves."""
+        shapes = self._shapes_at(tuple(tensor.shape for tensor in given.values()))
+        found: dict[str, Bounds] = {}
+        for step in self._steps:
+            operands = [found[name] for name, _ in step.sources]
+            own = _bounds(step, operands, given, shapes.get(step.name))
+            _check(step, [*operands, own])
+            if step.limit is not None and own[0] < 0 and step.rounds_down:
+                raise _Leaves(step, own[0])  # the device rounds towards zero
+            found[step.name] = own if step.fixed else bounds.wrapped(step.ends, own)
+
+    def _exactly(self, given: Mapping[str, Tensor]) -> list[Tensor] | None:
+        """None where that would take too long, or there is no way."""
+        if not self._small or sum(np.size(t.data) for t in given.values()) > _MOST_ELEMENTS:
+            return None
+        arrays = {name: np.asarray(tensor.data) for name, tensor in given.items()}
+        try:
+            values = exact.computed(self._nodes, arrays)
+        except exact.NotExact:
+            return None
+        results = [values[result.get_name(), 0] for result in self._model.get_results()]
+        return [
+            Tensor(spec.name, spec.datatype, array.shape, np.ascontiguousarray(array))
+            for spec, array in zip(self._outputs, results, strict=True)
+        ]
+
+    def _looked_through(self, given: Mapping[str, Tensor], left: _Leaves) -> ServingError | None:
+        """Whether the numbers themselves leave the limits that their bounds left."""
+        arrays = {name: np.asarray(given[name].data) for name in self._parameters}
+        try:
+            values = exact.computed(self._ancestors, arrays)
+            for step in self._steps:
+                if step.limit is not None:
+                    _check_values(step, values)
+        except _Leaves as certain:
+            left = certain
+        except exact.NotExact:
+            pass
+        else:
+            return None
+        step = left.step
+        inputs = ", ".join(f"'{name}'" for name in sorted(step.inputs))
+        what = f"of input {inputs} node '{step.node.get_friendly_name()[:100]}' may make"
+        assert step.limit is not None
+        return NumberNotCarried(what, left.value, *step.limit)
+
+    @cached_property
+    def _ancestors(self) -> list[Any]:
+        """The nodes whose numbers tell those of the steps, in order."""
+        wanted = {step.name for step in self._steps}
+        for node in reversed(self._nodes):
+            if node.get_name() in wanted and node.get_type_name() != "ShapeOf":
+                wanted |= {exact.source(port)[0] for port in node.inputs()}
+        return [node for node in self._nodes if node.get_name() in wanted]
+
+    def _counted_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, tuple[int, ...]]:
+        """The shape of what goes into each sum, as far as the inputs' shapes decide it."""
+        own = dict(zip(self._parameters, shapes, strict=True))
+        known = {step.name: own.get(_same_shape(step.node)) for step in self._counted}
+        if all(shape is not None for shape in known.values()):
+            return {name: shape for name, shape in known.items() if shape is not None}
+        summed = [step.node.input_value(0) for step in self._counted]
+        used = self._model.get_parameters()
+        part = ov.Model([ops.result(port) for port in summed], used).clone()
+        part.reshape(dict(zip(part.inputs, map(ov.PartialShape, map(list, shapes)), strict=True)))
+        return {
+            step.name: tuple(port.get_partial_shape().to_shape())
+            for step, port in zip(self._counted, part.outputs, strict=True)
+            if port.get_partial_shape().is_static
+        }
+
+
+def numbers_of(
+    model: ov.Model, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
+) -> Numbers | None:
+    """None for models whose numbers no device changes."""
+    numbers = Numbers(model, inputs, outputs)
+    return numbers if numbers.matter else None
+
+
+def instead(numbers: Numbers | None, work: Work) -> Answer | None:
+    """See `Numbers.instead`; only the outputs that the request wants."""
+    answer = numbers.instead(work.tensors) if numbers else None
+    return named(answer, work.outputs) if isinstance(answer, list) else answer
+
+
+def checked(numbers: Numbers | None, work: Work, outputs: list[Tensor]) -> Answer:
+    """See `Numbers.checked`."""
+    return numbers.checked(work.tensors, outputs) if numbers else outputs
+
+
+def named(outputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
+    """The outputs of these names, all where there are none."""
+    by_name = {output.name: output for output in outputs}
+    return [by_name[name] for name in names] if names else list(outputs)
+
+
+def _plan(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[_Step]:
+    """The nodes that must stay within limits, and those whose bounds tell theirs, in order."""
+    steps: dict[str, _Step] = {}
+    for node in nodes:
+        sources = tuple(exact.source(node.input(p)) for p in bounds.needed(node))
+        if not bounds.known(node) or any(name not in steps for name, _ in sources):
+            continue
+        name = node.get_name()
+        depends = frozenset().union(*(steps[own].inputs for own, _ in sources))
+        if node.get_type_name() == "Parameter":
+            depends = frozenset({inputs[name].name})
+        elif node.get_type_name() == "ShapeOf":
+            depends = frozenset({inputs[exact.source(node.input(0))[0]].name})
+        kind = node.get_type_name()
+        steps[name] = _Step(
+            node,
+            name,
+            kind,
+            sources,
+            depends,
+            _watched(node) if depends else None,
+            bounds.INTEGERS.get(node.get_output_element_type(0).get_type_name(), _EVERYTHING),
+            bounds.constant(node) if kind == "Constant" else None,
+            bounds.rounds_down(node),
+            bounds.of(node),
+        )
+    return _ancestors_of_limits(steps)
+
+
+def _ancestors_of_limits(steps: Mapping[str, _Step]) -> list[_Step]:
+    wanted: set[str] = set()
+    for step in reversed(list(steps.values())):
+        if step.limit is not None or step.name in wanted:
+            wanted |= {step.name, *(name for name, _ in step.sources)}
+    return [step for step in steps.values() if step.name in wanted]
+
+
+def _same_shape(node: Any) -> str:
+    """The name of the node that gives the first input, or that input converted."""
+    node = node.input_value(0).get_node()
+    return _same_shape(node) if node.get_type_name() == "Convert" else str(node.get_name())
+
+
+def _watched(node: Any) -> Bounds | None:
+    """The limits of a node whose numbers the device may change."""
+    kind = node.get_type_name()
+    declared = node.get_output_element_type(0).get_type_name()
+    if kind in ("Parameter", "Constant"):
+        return None
+    given_out = any(port.get_node().get_type_name() == "Result" for port in _readers(node))
+    if kind in bounds.ARITHMETIC or (declared in bounds.WIDE and (given_out or kind == "Convert")):
+        return bounds.limit(node)
+    return None
+
+
+def _readers(node: Any) -> list[Any]:
+    return [port for output in node.outputs() for port in output.get_target_inputs()]
+
+
+def _bounds(
+    step: _Step, operands: Sequence[Bounds], given: Mapping[str, Tensor], shape: Shape | None
+) -> Bounds:
+    if step.fixed is not None:
+        return step.fixed
+    if step.kind == "Parameter":
+        return bounds.ends(np.asarray(given[step.name].data))
+    if step.kind == "ShapeOf":
+        sizes = given[exact.source(step.node.input(0))[0]].shape
+        return min(sizes, default=0), max(sizes, default=0)
+    return step.of(operands, shape)
+
+
+def _check(step: _Step, found: Sequence[Bounds]) -> None:
+    """Raises _Leaves where an operand or the result may leave the limits."""
+    if step.limit is None:
+        return
+    own = found[-1:] if step.kind in _ONLY_RESULT else found
+    value = bounds.beyond(step.limit, own)
+    if value is not None:
+        raise _Leaves(step, value)
+
+
+_ONLY_RESULT: Final = frozenset({"Convert", "Maximum", "Minimum"})
+"""Of an operand that the device clamps these make what they make of the operand."""
+
+
+def _check_values(step: _Step, values: Mapping[_Key, Array]) -> None:
+    """Raises _Leaves. Sums must stay within the limits in whatever order they are computed."""
+    operands = [values[key] for key in step.sources]
+    found = [bounds.ends(array) for array in operands]
+    result = values[step.name, 0]
+    kind = step.kind
+    if (kind in bounds.SUMS and kind != "CumSum") or kind == "Power":
+        largest = [np.abs(array.astype(np.float64)) for array in operands]
+        result = exact.by_numpy(step.node, [*largest, *_rest(step, values, len(operands))])
+    _check(step, [*found, bounds.ends(result)])
+
+
+def _rest(step: _Step, values: Mapping[_Key, Array], start: int) -> list[Array]:
+    return [values[exact.source(port)] for port in step.node.inputs()[start:]]
+
+
+def _refused(tensor: Tensor) -> ServingError | None:
+    data, limits = np.asarray(tensor.data), _LIMITS[tensor.datatype]
+    low, high = bounds.ends(data)
+    if not (isfinite(low) and isfinite(high)):
+        low, high = bounds.ends(data[np.isfinite(data)])
+    value = bounds.beyond(limits, [(low, high)])
+    if value is None:
+        return None
+    types = f"{tensor.datatype}, computed in {COMPUTED_IN[tensor.datatype]}"
+    what = f"input '{tensor.name}' ({types}) holds"
+    return NumberNotCarried(what, value, *limits)
+
+
+def _no_infinity(tensor: Tensor) -> bool:
+    data = np.asarray(tensor.data)
+    return data.dtype.kind != "f" or not np.isinf(data).any()
