@@ -150,7 +150,7 @@ _TRUTHS: Final = frozenset(
 SUMS: Final = frozenset({"CumSum", "MatMul", "ReduceL1", "ReduceProd", "ReduceSum"})
 """Their bounds grow with the shape of their first input."""
 ARITHMETIC: Final = (frozenset(_BINARY) | SUMS | {"Abs", "Negative", "Relu", "Clamp"}) | {
-    "ReduceMax", "ReduceMean", "ReduceMin", "BitwiseLeftShift", "Einsum",
+    "ReduceMax", "ReduceMean", "ReduceMin",
 }  # fmt: skip
 
 

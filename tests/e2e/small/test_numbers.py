@@ -130,4 +130,4 @@ def test_the_metadata_tell_what_is_computed_in(server: Server) -> None:
         for port in metadata["inputs"] + metadata["outputs"]:
             assert {"computed_in": narrow} == port["parameters"]
         statistics = server.statistics(f"sum-{datatype}")
-        assert {datatype: narrow} == statistics["versions"]["1"]["computed_in"]
+        assert {datatype: narrow} == statistics["computed_in"]
