@@ -233,7 +233,8 @@ class Arena:
 
     def offset_of(self, array: Array) -> int | None:
         """Where in the arena the array's data begins, None if it lies elsewhere."""
-        offset = int(array.ctypes.data) - self._start
+        start: int = array.__array_interface__["data"][0]  # in half of the time of `array.ctypes`
+        offset = start - self._start
         return offset if 0 <= offset < self._size else None
 
     def _collect(self) -> None:

@@ -97,10 +97,15 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Array) -> 
     expected = prod(shape) * dtype.itemsize
     if raw.size != expected:
         raise WrongByteCount(name, raw.size, shape, expected)
+    return Tensor(name, datatype, shape, numbers(raw, dtype, shape))
+
+
+def numbers(raw: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """The array in `raw`, a uint8 vector of its size, copied only where it is not aligned."""
     data = raw.view(dtype)
     if not data.flags.aligned:
         data = data.copy()
-    return Tensor(name, datatype, shape, data.reshape(shape))
+    return data.reshape(shape)
 
 
 def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
+import numpy as np
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +17,6 @@ from deployments.arena import Arena
 from deployments.crossing import INLINE_BYTES
 from deployments.errors import (
     DeadlineExceeded,
-    MalformedBody,
     MethodNotAllowed,
     ModelUnavailable,
     PathNotFound,
@@ -26,6 +25,7 @@ from deployments.errors import (
 from deployments.ingress import kserve_rest, tfs, tfs_rest
 from deployments.ingress.application import Application, Handler
 from deployments.ingress.bodies import read_body
+from deployments.ingress.headers import Headers, header_length, headers_of, request_id, timeout_s
 from deployments.ingress.kserve_rest import HEADER_LENGTH
 from deployments.ingress.leaving import CLIENT_LEFT
 from deployments.ingress.repository_routes import RepositoryRoutes, as_json
@@ -41,6 +41,7 @@ from deployments.within import within
 logger: Final = logging.getLogger("ray.serve")
 
 _WHOLLY_PARSED_BYTES: Final = 256 * 1024
+_NUMBER_BYTES: Final = 8  # what the largest numbers of a tensor are aligned to
 _JSON: Final = "application/json"
 _PROMETHEUS: Final = "text/plain; version=0.0.4"
 _DEFAULT_VERSION: Final = "0"  # in TensorFlow Serving's clients
@@ -64,7 +65,7 @@ class Http:
         self._in_place = InPlace(models.limits.shared_memory_bytes // 4)
         self._largest_placed = models.limits.shared_memory_bytes // 4
         if arena is not None:
-            install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", INLINE_BYTES))
+            install(Placement(self._place, HEADER_LENGTH.encode(), "/infer", smallest=1))
 
     def application(self) -> Application:
         model, tfs_model = "/v2/models/{model}", "/v1/models/{model}"
@@ -171,27 +172,28 @@ class Http:
         return as_json(await asyncio.to_thread(encode_shapes, merged(reports), info, limit))
 
     async def _infer(self, request: Request) -> Response:
-        with Watched(self._models, "kserve_http", _request_id(request)) as watched:
-            return await self._inferred(request, watched)
+        headers = headers_of(request)
+        with Watched(self._models, "kserve_http", request_id(headers)) as watched:
+            return await self._inferred(request, headers, watched)
 
-    async def _inferred(self, request: Request, watched: Watched) -> Response:
+    async def _inferred(self, request: Request, sent: Headers, watched: Watched) -> Response:
         parameters = request.path_params
         target = await watched.addressed(parameters["model"], parameters.get("version"))
-        header_length = _header_length(request)
-        body = await self._body(request, target.model.name, header_length or 0)
-        parsed = self._parser.known(body, header_length)
+        json_length = header_length(sent)
+        body = await self._body(request, target.model.name, json_length or 0)
+        parsed = self._parser.known(body, json_length)
         if parsed is None:
-            json_bytes = body.size if header_length is None else header_length
+            json_bytes = body.size if json_length is None else json_length
             parsed = await off_loop(
-                _parsing_bytes(body, json_bytes), self._parser.parse, body, header_length
+                _parsing_bytes(body, json_bytes), self._parser.parse, body, json_length
             )
-        response = await watched.infer(target, parsed, _timeout_s(request))
-        json_length, parts = await off_loop(
+        response = await watched.infer(target, parsed, timeout_s(sent))
+        answer_json, parts = await off_loop(
             total_bytes(response.tensors), kserve_rest.encode_response, response, parsed
         )
-        if json_length is None:
+        if answer_json is None:
             return Parts(parts, {"content-type": _JSON}, self._in_place)
-        headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(json_length)}
+        headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(answer_json)}
         return Parts(parts, headers, self._in_place)
 
     async def _addressed(self, request: Request) -> Target:
@@ -202,16 +204,17 @@ class Http:
     # TensorFlow Serving -------------------------------------------------------------------------
 
     async def _predict(self, request: Request) -> Response:
-        with Watched(self._models, "tfs_http", _request_id(request)) as watched:
-            return await self._predicted(request, watched)
+        headers = headers_of(request)
+        with Watched(self._models, "tfs_http", request_id(headers)) as watched:
+            return await self._predicted(request, headers, watched)
 
-    async def _predicted(self, request: Request, watched: Watched) -> Response:
+    async def _predicted(self, request: Request, sent: Headers, watched: Watched) -> Response:
         target = await watched.addressed(*_tfs_path(request))
         body = await self._body(request, target.model.name, 0)
         parsed, by_row = await off_loop(
             body.size, tfs_rest.parse_request, body, target.info, self._limits
         )
-        response = await watched.infer(target, parsed, _timeout_s(request))
+        response = await watched.infer(target, parsed, timeout_s(sent))
         content = await off_loop(
             total_bytes(response.tensors), tfs_rest.encode_response, response, by_row
         )
@@ -259,10 +262,14 @@ class Http:
     def _place(self, nbytes: int, lead: int) -> Array | None:
         """Memory for a body that is being received, but not for one over the limit.
 
-        Nor for one that would take a large part of the arena on a mere announcement.
+        Nor for one that would take a large part of the arena on a mere announcement. A small one
+        crosses to the model in a message, and takes none of the arena.
         """
         if self._arena is None or nbytes > min(self._limits.body_bytes, self._largest_placed):
             return None
+        if nbytes <= INLINE_BYTES:
+            padding = -lead % _NUMBER_BYTES
+            return np.empty(padding + nbytes, np.uint8)[padding:]
         return self._arena.allocate(nbytes, lead)
 
 
@@ -283,11 +290,6 @@ def _answering(handler: Handler) -> Handler:
     return guarded
 
 
-def _request_id(request: Request) -> str:
-    """The client's, or the one that Serve has made; the answer tells it too."""
-    return request.headers.get("x-request-id", "")
-
-
 def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:
     """The model's name, and the version or the label that the path asks for."""
     parameters = request.path_params
@@ -296,29 +298,11 @@ def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:
     return parameters["model"], version, parameters.get("label")
 
 
-def _timeout_s(request: Request) -> float:
-    """Serve itself answers 408 when its header's time is over: ours runs out just before."""
-    try:
-        header = float(request.headers.get("x-request-timeout-seconds", "inf"))
-    except ValueError:
-        return math.inf
-    return 0.95 * header if header > 0 else math.inf
-
-
 def _parsing_bytes(body: Array, json_bytes: int) -> int:
     """How much of the body is gone through in Python: the JSON, and all of it with strings."""
     if json_bytes > _WHOLLY_PARSED_BYTES or b"BYTES" not in bytes(body[:json_bytes]):
         return json_bytes
     return int(body.size)
-
-
-def _header_length(request: Request) -> int | None:
-    value = request.headers.get(HEADER_LENGTH)
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise MalformedBody(f"{HEADER_LENGTH} is {value[:40]!r}, not a length")
-    return int(value)
 
 
 async def _failed(request: Request, error: ServingError) -> Response:

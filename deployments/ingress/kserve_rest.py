@@ -22,6 +22,7 @@ from deployments.inference import (
     OutputSpec,
     wanted_outputs,
 )
+from deployments.ingress.response_heads import all_binary
 from deployments.ingress.values import (
     check_inputs,
     declared,
@@ -31,7 +32,7 @@ from deployments.ingress.values import (
     numbers_for_json,
 )
 from deployments.settings import Limits
-from deployments.tensors import BYTES, COMPUTED_IN, NUMPY_DTYPES, Array, Tensor, to_bytes
+from deployments.tensors import BYTES, COMPUTED_IN, NUMPY_DTYPES, Array, Tensor, numbers, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 # What JSON of a kilobyte becomes in Python may be 30 times as large.
@@ -51,13 +52,14 @@ class _Head:
 
     def with_numbers(self, raw: Array) -> InferRequest:
         binary = _Binary(raw)
-        tensors = tuple(
-            from_binary(name, datatype, shape, binary.take(name, size))
-            for name, datatype, shape, size in self.inputs
-        )
+        tensors = []
+        for name, datatype, shape, size in self.inputs:
+            data = numbers(binary.take(name, size), NUMPY_DTYPES[datatype], shape)
+            tensors.append(Tensor(name, datatype, shape, data))
         binary.expect_end()
         said = self.request
-        return InferRequest(tensors, said.outputs, said.id, said.parameters, said.input_parameters)
+        rest = said.outputs, said.id, said.parameters, said.input_parameters
+        return InferRequest(tuple(tensors), *rest)
 
 
 class RequestParser:
@@ -263,6 +265,8 @@ def encode_response(
     words for them.
     """
     by_default = request.parameters.get("binary_data_output") is True
+    if by_default and response.tensors and not request.outputs and response.id is None:
+        return all_binary(response)
     entries: list[dict[str, Any]] = []
     parts: list[bytes | memoryview] = []
     for tensor in response.tensors:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from deployments.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
@@ -13,12 +13,8 @@ from deployments.crossing import (
     MESSAGE_BYTES,
     BatchCall,
     BatchReply,
-    Member,
     Route,
     Unreachable,
-    inline_bytes,
-    into_arena,
-    pack,
     unpack,
 )
 from deployments.errors import (
@@ -33,6 +29,8 @@ from deployments.errors import (
 from deployments.inference import ModelInfo, ModelStatus, ShapeKey
 from deployments.ingress.arrangements import Arrangements
 from deployments.ingress.batching import Batcher
+from deployments.ingress.deadlines import Deadlines
+from deployments.ingress.items import Item, members, not_in_arena, placed
 from deployments.ingress.known_status import KnownStatus
 from deployments.ingress.model_replicas import ModelReplicas, ReplicaDied
 from deployments.logs import log, request_ids, working_for
@@ -47,7 +45,7 @@ from deployments.telemetry import (
     Telemetry,
 )
 from deployments.tensors import Tensor
-from deployments.tracing import Traced, begun
+from deployments.tracing import begun
 from deployments.within import within
 
 logger: Final = logging.getLogger("ray.serve")
@@ -58,17 +56,6 @@ _Key: TypeAlias = tuple[str, ShapeKey, Route]
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _GRACE_S: Final = 5.0
 _OFF_LOOP_BYTES: Final = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    tensors: tuple[Tensor, ...]
-    rows: int
-    outputs: tuple[str, ...]
-    arrived: float
-    deadline: float
-    request_id: str = ""
-    trace: Traced | None = None
 
 
 class ServedModel:
@@ -91,7 +78,8 @@ class ServedModel:
         self._peers = PeerArenas()
         self._known = KnownStatus(replicas.status)
         self._by_reference: dict[Route, int] = {}
-        self._batcher: Batcher[_Key, _Item, list[Tensor]] | None = None
+        self._deadlines = Deadlines()
+        self._batcher: Batcher[_Key, Item, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
         """What the model's replicas said, not long ago."""
@@ -100,13 +88,14 @@ class ServedModel:
     async def info(self, version: str | None = None) -> ModelInfo:
         """Raises ModelUnavailable, VersionNotFound."""
         status = await self._known.get()
-        if status.info is None:
+        highest = status.info
+        if highest is None:
             raise ModelUnavailable(self.name, status.reason)
         if version is None:
-            return status.info
+            return highest
         found = next((v for v in status.versions if v.version == version), None)
         if found is None or found.state == "UNLOADING":
-            raise VersionNotFound(self.name, version, status.info.versions)
+            raise VersionNotFound(self.name, version, highest.versions)
         if found.info is None:
             raise ModelUnavailable(self.name, f"version {version}: {found.reason or found.state}")
         return found.info
@@ -185,24 +174,24 @@ class ServedModel:
         now = time.monotonic()
         request_id = next(iter(request_ids()), "")
         traced = begun(now, self.name, info.version, rows, key)
-        item = _Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
+        item = Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
         route = self._replicas.route(info.revision, key)
         self._replicas.sent(route, info.revision, key)
         result = self._batcher.submit((info.revision, key, route), rows, item)
-        late = DeadlineExceeded(self.name, timeout_s)
-        # Instead of `wait_for`, which costs every request a task before Python 3.12.
-        timer = asyncio.get_running_loop().call_later(left_s, _end_with, result, late)
+        late = partial(DeadlineExceeded, self.name, timeout_s)
+        self._deadlines.add(result, item.deadline, late)
         try:
             return await result
         finally:
-            timer.cancel()
+            self._deadlines.remove(result)
             self._replicas.answered(route)
 
     async def close(self) -> None:
         if self._batcher is not None:
             await self._batcher.close()
+        self._deadlines.close()
 
-    async def _send(self, key: _Key, items: Sequence[_Item]) -> Sequence[list[Tensor] | Exception]:
+    async def _send(self, key: _Key, items: Sequence[Item]) -> Sequence[list[Tensor] | Exception]:
         """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
 
         A replica that hangs is given up when nobody can wait for it any more, so that the
@@ -226,7 +215,7 @@ class ServedModel:
                 traced.back(time.monotonic())
 
     async def _answered(
-        self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
     ) -> Sequence[list[Tensor] | Exception]:
         if not self._replicas.usable(route):  # it was lost while these were in the queue
             route = self._replicas.route(revision, key, avoid=route)
@@ -246,7 +235,7 @@ class ServedModel:
             ) from None
 
     async def _ask(
-        self, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
     ) -> Sequence[list[Tensor] | Exception]:
         arena, fallback = self._usable_arena(route), "unreachable"
         if arena is not None:
@@ -260,7 +249,7 @@ class ServedModel:
                 fallback = "full"
         if self._arena is not None and route.near:
             self._telemetry.count(SHARED_MEMORY_FALLBACKS, fallback)
-        call = BatchCall(revision, key, _members(items, None), None)
+        call = BatchCall(revision, key, members(items, None), None)
         reply = await self._round_trip(call, route, by_reference=True)
         if isinstance(reply, Unreachable):
             return [InferenceFailed(self.name, reply.reason)] * len(items)
@@ -275,17 +264,17 @@ class ServedModel:
         return None if left or not route.near else self._arena
 
     async def _shared(
-        self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[_Item]
+        self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
     ) -> BatchReply | Unreachable:
-        elsewhere = _inline_bytes(items, arena)
+        elsewhere = not_in_arena(items, arena)
         if elsewhere > INLINE_BYTES:  # else each of them is small
             if elsewhere > _OFF_LOOP_BYTES:
-                items = await asyncio.to_thread(_placed, items, arena)
+                items = await asyncio.to_thread(placed, items, arena)
             else:
-                items = _placed(items, arena)
-            if _inline_bytes(items, arena) > MESSAGE_BYTES:
+                items = placed(items, arena)
+            if not_in_arena(items, arena) > MESSAGE_BYTES:
                 return Unreachable("the arena is full", lasting=False)
-        call = BatchCall(revision, key, _members(items, arena), arena.address)
+        call = BatchCall(revision, key, members(items, arena), arena.address)
         reply = await self._round_trip(call, route, by_reference=False)
         if isinstance(reply, Unreachable) and reply.lasting:
             self._note_unreachable(route, reply.reason)
@@ -322,35 +311,3 @@ class ServedModel:
         """A replica that is loading, or has another version: what is known may be out of date."""
         if isinstance(error, ModelUnavailable | VersionChanged):
             self._known.refresh()
-
-
-def _end_with(result: "asyncio.Future[Any]", error: Exception) -> None:
-    if not result.done():
-        result.set_exception(error)
-
-
-def _inline_bytes(items: Sequence[_Item], arena: Arena) -> int:
-    """The bytes of those tensors that do not lie in the arena."""
-    return sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
-
-
-def _placed(items: Sequence[_Item], arena: Arena) -> list[_Item]:
-    return [
-        replace(item, tensors=tuple(into_arena(tensor, arena) for tensor in item.tensors))
-        for item in items
-    ]
-
-
-def _members(items: Sequence[_Item], arena: Arena | None) -> tuple[Member, ...]:
-    now = time.monotonic()
-    return tuple(
-        Member(
-            tuple(pack(tensor, arena) for tensor in item.tensors),
-            item.rows,
-            item.outputs,
-            max(0.0, item.deadline - now),
-            item.request_id,
-            "" if item.trace is None else item.trace.parent,
-        )
-        for item in items
-    )

@@ -42,13 +42,13 @@ class Parts(Response):
     def __init__(
         self, parts: Sequence[bytes | memoryview], headers: Mapping[str, str], in_place: InPlace
     ) -> None:
-        small = sum(len(part) for part in parts) <= _TOGETHER_BYTES
-        self._parts = [b"".join(parts)] if small else parts
+        length = sum(map(len, parts))
+        self._parts = [b"".join(parts)] if length <= _TOGETHER_BYTES else parts
         self._in_place = in_place
         self.status_code = 200
         self.background = None
-        length = str(sum(len(part) for part in parts))
-        self.init_headers({**headers, "content-length": length})
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.raw_headers.append((b"content-length", b"%d" % length))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}

@@ -28,7 +28,7 @@ from deployments.ingress.images import decode_pictures, is_picture_input
 from deployments.ingress.models import ServedModel
 from deployments.settings import Limits
 from deployments.telemetry import SILENT, Telemetry
-from deployments.tensors import Array, Tensor
+from deployments.tensors import BYTES, Array, Tensor
 
 T = TypeVar("T")
 
@@ -184,7 +184,9 @@ class ServedModels:
         started: float,
         timeout_s: float,
     ) -> InferResponse:
-        tensors = [await self._decoded(info, request, tensor) for tensor in request.tensors]
+        tensors: Sequence[Tensor] = request.tensors
+        if any(tensor.datatype == BYTES for tensor in tensors):
+            tensors = [await self._decoded(info, request, tensor) for tensor in tensors]
         spent_s = time.monotonic() - started
         outputs = await model.infer(info, tensors, tuple(request.outputs), timeout_s, spent_s)
         return InferResponse(info.name, info.version, tuple(outputs), request.id)

@@ -263,3 +263,12 @@ def test_metadata_tells_the_layouts_that_are_known() -> None:
     message = orjson.loads(encode_metadata(ModelInfo("m", "1", ("1",), inputs, outputs, 64)))
     told = [tensor.get("parameters") for tensor in message["inputs"] + message["outputs"]]
     assert [{"layout": "NHWC"}, None, {"layout": "CN", "computed_in": "INT32"}] == told
+
+
+def test_a_remembered_json_part_is_taken_only_for_equal_outputs() -> None:
+    asked = InferRequest((), parameters=BINARY)
+    for tensors in ((floats("a", 2),), (floats("a", 3),), (floats("b", 2),), (floats("a", 2),)) * 2:
+        message, data = encoded(*tensors, request=asked)
+        told = [(output["name"], tuple(output["shape"])) for output in message["outputs"]]
+        assert [(tensor.name, tensor.shape) for tensor in tensors] == told
+        assert [tensor.nbytes for tensor in tensors] == [len(raw) for raw in data]

@@ -1,0 +1,41 @@
+"""Answers whose outputs are all binary, with JSON parts that are remembered: a model answers with
+the same names and shapes again and again."""
+
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import orjson
+
+from deployments.inference import InferResponse
+from deployments.tensors import to_bytes
+
+_Told: TypeAlias = tuple[str, str, tuple[int, ...], int]
+"""An output's name, datatype, shape and bytes."""
+
+_REMEMBERED: Final = 256
+
+
+def all_binary(response: InferResponse) -> tuple[int, list[bytes | memoryview]]:
+    """The JSON part's length, and the body's parts, for a response without an id."""
+    told: list[_Told] = []
+    parts: list[bytes | memoryview] = []
+    for tensor in response.tensors:
+        raw = to_bytes(tensor)
+        told.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
+        parts.append(raw)
+    head = _head(response.model, response.version, tuple(told))
+    return len(head), [head, *parts]
+
+
+@lru_cache(_REMEMBERED)
+def _head(model: str, version: str, outputs: tuple[_Told, ...]) -> bytes:
+    entries = [
+        {
+            "name": name,
+            "datatype": datatype,
+            "shape": shape,
+            "parameters": {"binary_data_size": nbytes},
+        }
+        for name, datatype, shape, nbytes in outputs
+    ]
+    return orjson.dumps({"model_name": model, "model_version": version, "outputs": entries})
