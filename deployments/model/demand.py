@@ -12,6 +12,7 @@ from deployments.inference import ShapeKey
 _HALF_LIFE_S: Final = 60.0
 _REMEMBERED_KEYS: Final = 4096
 _MINUTE_S: Final = 60.0
+_MOST_IN_VAIN: Final = 32
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Demand:
         self._clock = clock
         self._interest: OrderedDict[ShapeKey, Interest] = OrderedDict()
         self._compiles: deque[float] = deque()
-        self._in_vain = 0
+        self._in_vain = _MOST_IN_VAIN
 
     def asked(self, key: ShapeKey, requests: int) -> float:
         """Counts requests for a shape, and says how much it is asked for now."""
@@ -67,8 +68,9 @@ class Demand:
     def afford(self) -> bool:
         """Takes a compilation off this minute's budget, False where it is used up.
 
-        Each promotion in a row that brought nothing halves the budget, down to one a minute: a
-        model that runs as fast without is not compiled again and again.
+        It is one a minute until a promotion brings something, then all of it; each one in a row
+        that brings nothing halves it again. So a model that runs as fast without is not compiled
+        again and again.
         """
         now = self._clock()
         while self._compiles and self._compiles[0] < now - _MINUTE_S:
@@ -85,4 +87,4 @@ class Demand:
 
     def promoted(self, *, in_vain: bool) -> None:
         """What came of a promotion."""
-        self._in_vain = min(self._in_vain + 1, 32) if in_vain else 0
+        self._in_vain = min(self._in_vain + 1, _MOST_IN_VAIN) if in_vain else 0

@@ -4,14 +4,17 @@ import asyncio
 import heapq
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+_PATIENCE_S: Final = 0.25
 
 
 class Kind(Enum):
@@ -20,7 +23,8 @@ class Kind(Enum):
     USUAL = auto()
     BUILDS = auto()
     """OpenVINO builds kernels for it. It fills the device's streams and no more: other work finds a
-    thread free. And while there is other work, it leaves a stream free, where there are two."""
+    thread free. And while there is other work, it leaves a stream free, where there are two, until
+    it has waited for a quarter of a second."""
     COMPARES = auto()
     """It runs two compilations, each of which has the device's streams, to see which is faster. No
     more runs beside it than the streams take, and not another of its kind."""
@@ -29,11 +33,12 @@ class Kind(Enum):
 class _Job(Generic[T]):
     """Work that waits, runs, or is over. All but `work` and `begun` belongs to the event loop."""
 
-    __slots__ = ("answer", "begun", "ended", "kind", "loop", "over", "work")
+    __slots__ = ("answer", "begun", "came", "ended", "kind", "loop", "over", "work")
 
     def __init__(self, work: Callable[[], T], kind: Kind) -> None:
         self.work: Callable[[], T] | None = work
         self.kind = kind
+        self.came = time.monotonic()
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[T] = self.loop.create_future()
         self.ended: asyncio.Future[None] | None = None
@@ -176,7 +181,9 @@ class Execution:
         if comparing and full:
             return None
         usual, builds, compares = self._waiting.values()
-        most = max(1, self._streams - bool(usual or self._running[Kind.USUAL]))
+        impatient = bool(builds) and time.monotonic() > builds[0][2].came + _PATIENCE_S
+        spared = bool(usual or self._running[Kind.USUAL]) and not impatient
+        most = max(1, self._streams - spared)
         may_begin = [
             usual,
             builds if self._running[Kind.BUILDS] < most else [],
