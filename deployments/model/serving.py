@@ -2,12 +2,8 @@
 
 import asyncio
 import logging
-import os
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +20,7 @@ from deployments.inference import ModelInfo, ShapeKey, computed_in, shape_number
 from deployments.logs import log
 from deployments.model.compiled import CompiledShapes
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
+from deployments.model.compilers import Compilers
 from deployments.model.execution import Kind, SharedExecutions
 from deployments.model.hot_shapes import Shapes
 from deployments.model.numbers import checked, instead, named
@@ -43,7 +40,6 @@ from deployments.tensors import Tensor
 
 _REMEMBERED_KEYS: Final = 4096
 _SMOOTHING: Final = 0.05
-_BACKGROUND_NICENESS: Final = 10
 
 _Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
 
@@ -72,10 +68,7 @@ class ServingVersion:
         report = ReshapeReport(version.info, telemetry)
         self._executions = executions or SharedExecutions()
         self._execution = self._executions.take(version.slots, version.streams)
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        self._background = ThreadPoolExecutor(
-            1, thread_name_prefix="compile-background", initializer=_give_way
-        )
+        self._compilers = Compilers()
         self.batches = 0
         self.stacked_batches = 0
         self.requests = 0
@@ -91,8 +84,8 @@ class ServingVersion:
             lambda key: version.reshape(key),
             version.dynamic,
             lock=lock,
-            executor=self._compiler,
-            background=self._background,
+            executor=self._compilers.waited_for,
+            background=self._compilers.background,
             bound=settings.bound,
             blocking=settings.blocking,
             promote_after=settings.promote_after,
@@ -350,8 +343,7 @@ class ServingVersion:
         await self._trials.close()
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)
-        await asyncio.to_thread(self._compiler.shutdown)
-        await asyncio.to_thread(self._background.shutdown)
+        await asyncio.to_thread(self._compilers.close)
         self._shapes.let_go()
 
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
@@ -376,13 +368,6 @@ class ServingVersion:
 
 def _kind(compiled: CompiledShape, shapes: Sequence[tuple[int, ...]]) -> Kind:
     return Kind.USUAL if compiled.knows(tuple(shapes)) else Kind.BUILDS
-
-
-def _give_way() -> None:
-    """What nobody waits for is compiled when the cores have nothing else to do. Linux lowers the
-    priority of this thread alone; elsewhere that cannot be done."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
 
 
 def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:

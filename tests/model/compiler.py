@@ -94,7 +94,10 @@ class AtOnce(Executor):
 
 
 class Shapes(CompiledShapes[Compilation]):
-    """With a thread of its own, and settings that a test need not repeat."""
+    """With a thread of its own, and settings that a test need not repeat.
+
+    A promotion has brought something before, if `one_paid`.
+    """
 
     def __init__(self, compiler: Compiler, *, dynamic: bool = False, **settings: Any) -> None:
         self.compiler = compiler
@@ -103,6 +106,7 @@ class Shapes(CompiledShapes[Compilation]):
         self.threads: Executor = settings.pop("threads", None) or ThreadPoolExecutor(1)
         self.any_shape = Compilation(()) if dynamic else None
         self.pays: Callable[[ShapeKey], bool] = settings.pop("pays", lambda key: True)
+        one_paid = settings.pop("one_paid", True)
         defaults = {"bound": 4, "blocking": False, "promote_after": 3, "compiles_per_minute": 60}
         super().__init__(
             compiler.reshape,
@@ -111,6 +115,8 @@ class Shapes(CompiledShapes[Compilation]):
             clock=self.clock,
             **{**defaults, **settings},
         )
+        if one_paid:
+            self.demand.promoted(in_vain=False)
 
     async def get(self, key: ShapeKey, requests: int = 1, *, static: bool = False) -> Compilation:
         """Uses it and lets it go."""

@@ -160,6 +160,18 @@ async def test_any_number_of_rows_is_never_promoted(compiler: Compiler) -> None:
     assert [] == compiler.compiled
 
 
+async def test_one_shape_a_minute_is_tried_until_a_promotion_pays(compiler: Compiler) -> None:
+    shapes = Shapes(compiler, dynamic=True, bound=100, promote_after=1, one_paid=False)
+    for shape in (A, B, C):
+        await shapes.get(shape)
+    await shapes.settled()
+    assert [A] == compiler.compiled
+    for shape in (B, C):  # A was worth it
+        await shapes.get(shape)
+    await shapes.settled()
+    assert [A, B, C] == compiler.compiled
+
+
 async def test_promotions_in_vain_halve_the_budget_until_one_pays(compiler: Compiler) -> None:
     shapes = Shapes(compiler, dynamic=True, bound=100, promote_after=1, compiles_per_minute=8)
     shapes.pays = lambda key: key == ((1, 0),)
