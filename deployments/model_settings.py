@@ -126,7 +126,7 @@ class ModelSettings(Group):
         "processor time that a flood of new shapes takes from the known ones.",
     )
     kernel_cache_mb: AtLeastOne = Field(
-        default=256,
+        default=384,
         description="Megabytes for the kernels that OpenVINO builds for each shape and keeps for "
         "when it comes back, per replica; how many shapes that holds is measured at load and told "
         "by the statistics (`kernel_cache`). A shape beyond them pushes out the one that was not "

@@ -305,7 +305,7 @@ class CompiledShapes(Generic[CompiledT]):
         full = self._taken + len(self._compiling) >= self._bound
         if full and not self._worth_a_place(interest):
             return
-        if self.demand.afford():
+        if self.demand.afford(promotion=True):
             self._start(key, "promotion")
 
     @property

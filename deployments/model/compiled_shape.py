@@ -76,11 +76,11 @@ class CompiledShape:
         return not any(port.get_partial_shape().is_dynamic for port in self._compiled.inputs)
 
     @property
-    def kernels(self) -> int:
-        """How many a shape needs of the kind of which it needs most; 1 at least."""
+    def kernels(self) -> Counter[str]:
+        """How many a shape needs, by kind."""
         nodes = self._compiled.get_runtime_model().get_ops()
         kinds = Counter(str(node.get_rt_info()["layerType"].value) for node in nodes)
-        return max((count for kind, count in kinds.items() if kind not in _NO_KERNELS), default=1)
+        return Counter({kind: n for kind, n in kinds.items() if kind not in _NO_KERNELS})
 
     def remember_kernels_of(self, shapes: int) -> None:
         """So many shapes find their kernels when they come back, after as many others."""

@@ -65,17 +65,18 @@ class Demand:
     def hottest(self, keys: Iterable[ShapeKey], count: int) -> list[ShapeKey]:
         return nlargest(count, keys, key=self.of)
 
-    def afford(self) -> bool:
+    def afford(self, *, promotion: bool = False) -> bool:
         """Takes a compilation off this minute's budget, False where it is used up.
 
-        It is one a minute until a promotion brings something, then all of it; each one in a row
-        that brings nothing halves it again. So a model that runs as fast without is not compiled
-        again and again.
+        For a `promotion` it is one a minute until one brings something, then all of it; each one in
+        a row that brings nothing halves it again. So a model that runs as fast without is not
+        compiled again and again.
         """
         now = self._clock()
         while self._compiles and self._compiles[0] < now - _MINUTE_S:
             self._compiles.popleft()
-        if len(self._compiles) >= max(1, self.compiles_per_minute >> self._in_vain):
+        halved = self._in_vain if promotion else 0
+        if len(self._compiles) >= max(1, self.compiles_per_minute >> halved):
             return False
         self._compiles.append(now)
         return True

@@ -79,6 +79,8 @@ class Numbers:
         self._small = exact.small_enough(self._model)
         self._steps = _plan(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
         self._counted = [s for s in self._steps if s.kind in bounds.SUMS]
+        self._computed = [name for name in self._parameters if self._is_computed_with(name)]
+        self._passed = self._passed_through()
         self._shapes_at = lru_cache(_REMEMBERED_SHAPES)(self._counted_shapes)
 
     @property
@@ -96,12 +98,13 @@ class Numbers:
 
         None where the device computes it right. `tensors` are in the model's order.
         """
-        for tensor in tensors:
-            if tensor.datatype in _LIMITS and (error := _refused(tensor)) is not None:
+        given = dict(zip(self._parameters, tensors, strict=True))
+        for name in self._computed:
+            wide = given[name].datatype in _LIMITS
+            if wide and (error := _refused(given[name])) is not None:
                 return error
         if not self._steps:
             return None
-        given = dict(zip(self._parameters, tensors, strict=True))
         try:
             self._check_bounds(given)
         except _Leaves as left:
@@ -111,7 +114,11 @@ class Numbers:
     def checked(
         self, tensors: Sequence[Tensor], outputs: list[Tensor]
     ) -> list[Tensor] | ServingError:
-        """The device's outputs, unless FP64 became infinite there though no input was."""
+        """The device's outputs, unless FP64 became infinite there though no input was.
+
+        Outputs that are inputs have their numbers, whatever the device made of them.
+        """
+        outputs = [self._original(output, tensors) for output in outputs]
         infinite = [o for o in outputs if o.datatype == FP64 and not _no_infinity(o)]
         if not infinite or not all(map(_no_infinity, tensors)):
             return outputs
@@ -120,6 +127,26 @@ class Numbers:
             return named(answer, [output.name for output in outputs])
         what = f"output '{infinite[0].name}' ({FP64}) leaves the range for finite inputs:"
         return NumberNotCarried(what, inf, *_LIMITS[FP64])
+
+    def _is_computed_with(self, name: str) -> bool:
+        node = next(node for node in self._nodes if node.get_name() == name)
+        return any(port.get_node().get_type_name() != "Result" for port in _readers(node))
+
+    def _passed_through(self) -> dict[str, int]:
+        """The outputs that are inputs, and which ones."""
+        sources = (exact.source(result.input(0))[0] for result in self._model.get_results())
+        return {
+            spec.name: self._parameters.index(name)
+            for spec, name in zip(self._outputs, sources, strict=True)
+            if name in self._parameters and spec.datatype in _LIMITS
+        }
+
+    def _original(self, output: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        position = self._passed.get(output.name)
+        if position is None:
+            return output
+        tensor = tensors[position]
+        return Tensor(output.name, tensor.datatype, tensor.shape, np.array(tensor.data))
 
     def _check_bounds(self, given: Mapping[str, Tensor]) -> None:
         """Raises _Leaves."""

@@ -55,7 +55,7 @@ class VersionSettings:
     stacking: Literal["auto", "always", "never"]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     blobs: Blobs | None = None
-    kernel_cache_bytes: int = 256 << 20
+    kernel_cache_bytes: int = 384 << 20
 
 
 class Version:

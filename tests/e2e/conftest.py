@@ -115,6 +115,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "source": "builtin:spots",
             "plugin_config": F32,
             "batching": {"stacking": "never"},  # so that shapes of one row are promoted
+            "kernel_cache_mb": 32,  # full after some ten shapes
         },
         {
             "name": "spots-blocking",

@@ -1,5 +1,6 @@
 """How many kernels a compilation keeps follows from what a shape takes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,17 @@ from tests.model import models
 from tests.model.loading import dynamic, loaded, tensor
 
 MB = 1 << 20
-KERNELS, STREAMS = 10, 2
+KINDS = Counter({"Convolution": 10, "Eltwise": 16})
+KERNELS, WEIGHT, KIND_WEIGHTS = 10, 12, 1.125
+"""Of a kind, of a shape and of all kinds, where a small kernel counts an eighth of a large one."""
+STREAMS = 2
 
 
 class Grows:
     """A compilation for which the process grows by so much at each shape after the first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int, other: int) -> None:
-        self.kernels, self.streams = KERNELS, STREAMS
+        self.kernels, self.streams = KINDS, STREAMS
         self.resident, self._first, self._other = 500 * MB, first, other
         self.ran = 0
         monkeypatch.setattr(kernel_cache, "_resident_bytes", lambda: self.resident)
@@ -41,14 +45,15 @@ def of(grows: Grows, count: int, bound: int) -> KernelCache:
 
 
 def test_it_holds_as_many_shapes_as_fit_into_all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    grows = Grows(monkeypatch, 100 * MB, 2 * MB)
-    assert KernelCache(25, 25 * KERNELS, 2 * MB) == of(grows, 7, STREAMS * 50 * MB)
+    grows, kernel_bytes = Grows(monkeypatch, 100 * MB, WEIGHT * (128 << 10)), 128 << 10
+    bound = int(STREAMS * 25 * KERNELS * kernel_bytes * KIND_WEIGHTS)
+    assert KernelCache(25, 25 * KERNELS, WEIGHT * kernel_bytes) == of(grows, 7, bound)
     assert 7 == grows.ran
 
 
 @pytest.mark.parametrize(
     ("other", "shape_bytes"),
-    [(-5 * MB, KERNELS * (16 << 10)), (900 * MB, KERNELS * (512 << 10))],
+    [(-5 * MB, WEIGHT * (16 << 10)), (900 * MB, WEIGHT * (512 << 10))],
     ids=["others gave memory back", "others took memory"],
 )
 def test_what_others_did_to_memory_counts_within_bounds(
@@ -61,8 +66,14 @@ def test_where_nothing_can_be_measured_kernels_have_their_usual_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grows = Grows(monkeypatch, 0, 0)
-    assert KERNELS * (64 << 10) == of(grows, 1, 64 * MB).shape_bytes
+    assert WEIGHT * (64 << 10) == of(grows, 1, 64 * MB).shape_bytes
     assert 0 == grows.ran
+
+
+def test_of_small_kernels_alone_as_many_are_kept_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    grows = Grows(monkeypatch, 0, 16 * (32 << 10))
+    grows.kernels = Counter({"Eltwise": 16})
+    assert KernelCache(8, 128, 16 * (32 << 10)) == of(grows, 5, STREAMS * 8 * 16 * (32 << 10))
 
 
 def test_some_shapes_are_remembered_however_little_memory_there_is(

@@ -63,6 +63,21 @@ async def check(model: ov.Model, expected: Any, *tensors: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
+    ("datatype", "value"),
+    [("INT64", -(2**63)), ("UINT64", 2**64 - 1), ("UINT32", 2**32 - 1), ("FP64", 1.79e308)],
+)
+@pytest.mark.parametrize("shape", ["auto", "(2,2)"])
+async def test_an_output_that_is_an_input_keeps_its_numbers(
+    datatype: str, value: float, shape: str
+) -> None:
+    x = ops.parameter([-1, 2], NUMPY_DTYPES[datatype], name="x")
+    x.output(0).set_names({"x"})
+    version = loaded(ov.Model([ops.result(x)], [x]), shape=shape)
+    got = await answer(version, tensor([[value, 1], [0, value]], datatype))
+    np.testing.assert_array_equal(np.array([[value, 1], [0, value]], NUMPY_DTYPES[datatype]), got)
+
+
+@pytest.mark.parametrize(
     ("datatype", "value", "limit"),
     [
         ("INT64", 2**31, 2**31 - 1),

@@ -54,7 +54,13 @@ ODD: list[tuple[Shape | dict[str, Shape], list[str]]] = [
 ]
 
 RULES: dict[str, Rule] = {
-    "auto": Rule(models.convolution(), {"promote_after": 2}, ANY_PICTURE, PICTURES, NO_PICTURE),
+    "auto": Rule(
+        models.convolution(),
+        {"promote_after": 2, **SIDE_BY_SIDE},
+        ANY_PICTURE,
+        PICTURES,
+        NO_PICTURE,
+    ),
     "auto-blocking": Rule(
         models.convolution(), {**BLOCKING, **TOGETHER}, ANY_PICTURE, PICTURES, NO_PICTURE
     ),

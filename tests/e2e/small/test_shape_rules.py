@@ -64,7 +64,7 @@ def test_a_new_shape_blocks_for_one_compile_whatever_its_rows(server: Server) ->
 def test_a_shape_that_comes_often_is_compiled_and_answers_as_before(server: Server) -> None:
     rule, request = RULES["auto"], request_of((1, 3, 22, 23))
     expected, before = direct(rule.model, request), server.statistics("auto")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90  # one shape a minute is tried
     while before["compiles"] == compiles(server, "auto"):
         assert time.monotonic() < deadline, "the shape was never compiled"
         assert_same(expected, asked(server, "auto", request, "binary"))
