@@ -66,11 +66,6 @@ class CompiledShape:
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
     @property
-    def threads_per_stream(self) -> int:
-        """How many threads an inference has."""
-        return max(1, int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // self.streams)
-
-    @property
     def is_static(self) -> bool:
         """Whether it is for one shape of each input."""
         return not any(port.get_partial_shape().is_dynamic for port in self._compiled.inputs)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -82,7 +83,8 @@ class Trials:
         self._execution = execution
         self._telemetry = telemetry
         self._tolerance = tolerance(version.computes_in)
-        self._trials: dict[ShapeKey, _Trial] = {}
+        # A trial ends with its compilation, also where that is pushed out.
+        self._trials: WeakKeyDictionary[CompiledShape, _Trial] = WeakKeyDictionary()
         self._task: asyncio.Task[None] | None = None
         self._swapped = False
         self._all_unchecked = version.dynamic is not None and version.dynamic.is_static
@@ -129,12 +131,12 @@ class Trials:
     async def _compared(self, key: ShapeKey, inputs: Sequence[Tensor], deadline: float) -> None:
         try:
             await self._compare(key, inputs, deadline)
-        except asyncio.CancelledError:
-            raise
         except (CannotInfer, CannotReshape) as error:
             why = error.__cause__ or error
             log(logging.WARNING, "a comparison failed: %s", why, model=self._version.info.name)
-            self._shapes.keep(key, checked=True) if key in self._shapes else self._lost(key)
+            self._shapes.keep(key, checked=True) if key in self._shapes else self._shapes.discard(
+                key
+            )
             self._all_unchecked = False
         except Exception:
             logger.exception("a comparison of compilations failed")
@@ -205,22 +207,18 @@ class Trials:
             self._shapes.keep(key, checked=True)
             self._tell(key, inputs, pair.difference, _DYNAMIC_IS_WRONG)
         else:
-            self._lost(key, _FOREVER_S)
+            self._shapes.discard(key, _FOREVER_S)
             verdict = _STATIC_IS_WRONG if dynamic_is_right else _NONE_AGREES
             self._tell(key, inputs, pair.difference, verdict)
 
     def _note(self, key: ShapeKey, ratio: float) -> None:
-        if self._shapes.on_trial(key) is None:
-            self._shapes.keep(key, checked=True)
-            return
-        verdict = self._trials.setdefault(key, _Trial()).verdict(ratio)
+        static = self._shapes.on_trial(key)
+        verdict = True if static is None else self._trial_of(static).verdict(ratio)
         if verdict is not None:
-            del self._trials[key]
-            self._shapes.keep(key, checked=True) if verdict else self._lost(key)
+            self._shapes.keep(key, checked=True) if verdict else self._shapes.discard(key)
 
-    def _lost(self, key: ShapeKey, *suffices_s: float) -> None:
-        self._trials.pop(key, None)
-        self._shapes.discard(key, *suffices_s)
+    def _trial_of(self, static: CompiledShape) -> _Trial:
+        return self._trials.setdefault(static, _Trial())
 
     async def _reference(self, key: ShapeKey) -> CompiledShape:
         return await self._shapes.beside(lambda: self._version.reference(key))
