@@ -10,10 +10,12 @@ MOST_COST: Final = 64.0
 
 @dataclass(frozen=True, slots=True)
 class RoutingFacts:
-    """`shapes` are the numbers of those that it has compiled, see `shape_number`.
+    """`shapes` are the numbers of those that it has compiled or keeps kernels of, see
+    `shape_number`.
 
-    It runs `slots` requests at once. A shape that it has not compiled costs as much as waiting
-    for `compile_cost` requests. It is `ready` when it has loaded the model.
+    It runs `slots` requests at once. Another shape costs as much as waiting for `compile_cost`
+    requests: a compilation, or where all shapes have one, its kernels. It is `ready` when it has
+    loaded the model.
     """
 
     shapes: frozenset[int] = frozenset()

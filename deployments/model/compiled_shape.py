@@ -85,6 +85,10 @@ class CompiledShape:
         """Whether there are kernels for these shapes: an inference has to build none."""
         return self._built is None or shapes in self._built
 
+    def built(self, most: int) -> list[Shapes]:
+        """The last shapes for which there are kernels."""
+        return [] if self._built is None else self._built.latest(most)
+
     def infer(
         self,
         tensors: Sequence[Tensor],

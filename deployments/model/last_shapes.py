@@ -18,6 +18,11 @@ class LastShapes:
         with self._lock:
             return shapes in self._last
 
+    def latest(self, most: int) -> list[Shapes]:
+        """So many at most, oldest first."""
+        with self._lock:
+            return list(self._last)[-most:]
+
     def add(self, shapes: Shapes) -> None:
         with self._lock:
             self._last.pop(shapes, None)

@@ -6,7 +6,6 @@ Everything else in the project speaks of models in terms of what this module ret
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,8 +17,8 @@ from deployments.layouts import Layout, batch_axis, named
 from deployments.model.blobs import Blobs
 from deployments.model.compiled_shape import CompiledShape, where_it_failed
 from deployments.model.float64 import in_float32
+from deployments.model.foresight import Foresight, reshaped
 from deployments.model.infer_requests import InferRequests
-from deployments.model.last_shapes import Shapes
 from deployments.model.renewal import Renewed
 from deployments.model.spots import spots_model
 from deployments.tensors import BYTES
@@ -194,7 +193,7 @@ class Runtime:
         second reshape needs. Raises CannotReshape.
         """
         try:
-            return _reshaped(model, shapes)
+            return reshaped(model, shapes)
         except Exception as error:
             raise CannotReshape(f"the model refuses it{where_it_failed(error)}") from error
 
@@ -233,34 +232,10 @@ class Runtime:
     def _renewed(self, model: ov.Model, compile_it: Callable[[], Any]) -> Renewed:
         return Renewed(
             compile_it,
-            partial(_foreseen_to_run, model),
+            Foresight(model).says_it_runs,
             values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
         )
 
 
-def _reshaped(model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
-    """See `Runtime.reshaped`. Raises what OpenVINO says."""
-    copy = model.clone()
-    copy.reshape(
-        {
-            port: ov.PartialShape([dimension(dim) for dim in shape])
-            for port, shape in zip(copy.inputs, shapes, strict=True)
-        }
-    )
-    return copy
-
-
-def _foreseen_to_run(model: ov.Model, shapes: Shapes) -> bool:
-    """Whether all shapes in it are known then, and fit; for tensors without elements the plugin
-    has failed where the model did not. Raises what OpenVINO says if they do not."""
-    return not _reshaped(model, shapes).is_dynamic() and all(map(prod, shapes))
-
-
 def _shapes_of(model: ov.Model) -> str:
     return " ".join(str(port.get_partial_shape()) for port in model.inputs)
-
-
-def dimension(dim: Dim | int) -> ov.Dimension:
-    if isinstance(dim, int):
-        return ov.Dimension(dim)
-    return ov.Dimension(dim.minimum, -1 if dim.maximum is None else dim.maximum)

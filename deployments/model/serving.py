@@ -23,6 +23,7 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.compilers import Compilers
 from deployments.model.execution import Kind, SharedExecutions
 from deployments.model.hot_shapes import Shapes
+from deployments.model.inference_times import InferenceTimes
 from deployments.model.numbers import checked, instead, named
 from deployments.model.reshapes import ReshapeReport
 from deployments.model.runtime import CannotReshape
@@ -32,14 +33,15 @@ from deployments.model.stacking import RowsLost, random_rows, scatter, stack
 from deployments.model.trials import Trials, copied
 from deployments.model.version import Version
 from deployments.model.work import Answer, Work, note_inference, rows_of
-from deployments.routing_facts import RoutingFacts, in_requests
+from deployments.routing_facts import RoutingFacts
 from deployments.settings import ModelSettings
 from deployments.shape_records import ShapesReport
 from deployments.telemetry import DYNAMIC_REQUESTS, SILENT, Telemetry
 from deployments.tensors import Tensor
 
 _REMEMBERED_KEYS: Final = 4096
-_SMOOTHING: Final = 0.05
+_MOST_KERNELS_TOLD: Final = 256
+"""Of the shapes that find their kernels, so many are told to the request routers."""
 
 _Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
 
@@ -76,7 +78,7 @@ class ServingVersion:
         self._seen = ShapeStatistics()
         self._failing: set[ShapeKey] = set()
         self._unstackable: set[ShapeKey] = set()
-        self._request_s = 0.0
+        self._times = InferenceTimes()
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
@@ -246,8 +248,9 @@ class ServingVersion:
         self.stacked_batches += 1
         deadline = min(work.deadline for work in members)
         shapes = [(rows_of(members), *shape[1:]) for shape in members[0].shapes]
-        answers, took = await self._execution.run(deadline, work, _kind(compiled, shapes))
-        self._note_time(compiled, key, took)
+        kind = _kind(compiled, shapes)
+        answers, took = await self._execution.run(deadline, work, kind)
+        self._note_time(compiled, key, took, kind)
         if inputs:
             self._trials.compare(key, inputs, members[0].timeout_s)
         return answers
@@ -267,21 +270,22 @@ class ServingVersion:
                 inputs.extend(copied(member.tensors))
             return checked(self.version.numbers, member, outputs), (ns, member.rows, 1)
 
+        kind = _kind(compiled, member.shapes)
         try:
-            kind = _kind(compiled, member.shapes)
             answer, took = await self._execution.run(member.deadline, work, kind)
         except CannotInfer as error:
             return error
-        self._note_time(compiled, key, took)
+        self._note_time(compiled, key, took, kind)
         if inputs:
             self._trials.compare(key, inputs, member.timeout_s)
         return answer
 
-    def _note_time(self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None") -> None:
+    def _note_time(
+        self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None", kind: Kind
+    ) -> None:
         if took is not None:
             ns, rows, requests = took
-            seconds = 1e-9 * ns / requests
-            self._request_s += (seconds - self._request_s) * (_SMOOTHING if self._request_s else 1)
+            self._times.note(1e-9 * ns / requests, built=kind is Kind.BUILDS)
             self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 
     def statistics(self) -> dict[str, Any]:
@@ -304,16 +308,16 @@ class ServingVersion:
         }
 
     def routing(self) -> RoutingFacts:
-        streams = self.version.streams
-        return RoutingFacts(
-            frozenset(
-                shape_number(self.info.revision, any_rows(self.info.inputs, key))
-                for key in self._shapes
-            ),
-            self.version.slots,
-            in_requests(self._shapes.compile_s, self._request_s, streams),
-            ready=True,
-        )
+        version, streams = self.version, self.version.streams
+        keys = set(self._shapes)
+        if version.dynamic is not None and version.kernel_cache is not None:
+            built = version.dynamic.built(_MOST_KERNELS_TOLD)
+            keys.update(version.key_of(shapes) for shapes in built)
+            cost = self._times.building_cost(streams)
+        else:
+            cost = self._times.compile_cost(self._shapes.compile_s, streams)
+        numbers = (shape_number(self.info.revision, any_rows(self.info.inputs, k)) for k in keys)
+        return RoutingFacts(frozenset(numbers), version.slots, cost, ready=True)
 
     @property
     def compiled_shapes(self) -> int:

@@ -9,10 +9,11 @@ import pytest
 from deployments.errors import DeadlineExceeded, InferenceFailed, ShapeNotSupported
 from deployments.inference import ShapeKey, shape_number
 from deployments.model.compiled_shape import CompiledShape
+from deployments.routing_facts import MOST_COST
 from deployments.shape_records import CacheBounds, ShapeRecord
 from deployments.tensors import Tensor
 from tests.model import models
-from tests.model.loading import loaded, tensor
+from tests.model.loading import dynamic, loaded, tensor
 from tests.model.serving import PATIENCE_S, Request, Served, holds, serving, tampered, values
 
 FOUR: ShapeKey = ((1, 4),)
@@ -78,6 +79,23 @@ async def test_one_row_and_any_number_are_one_shape_to_whoever_routes_and_two_to
         await again.warm_up(hot)
         await again.ask([values(1, 4)], [values(5, 4)])
         assert 2 == again.statistics()["compiles"] == again.statistics()["compiled_shapes"]
+
+
+async def test_who_routes_is_told_of_shapes_that_have_kernels_and_what_others_cost() -> None:
+    version = loaded(models.convolution(), shape="auto")
+    compiled = dynamic(version)
+    async with serving(version) as served:
+        before = served.routing().shapes
+        sizes = [(2, 3, 20 + size, 30) for size in range(5)]
+        for size in sizes:
+            await served.ask([values(*size)])
+        keys = [version.key_of([size]) for size in sizes]
+        numbers = {shape_number(served.info.revision, ((-1, *key[0][1:]),)) for key in keys}
+        told_of = served.routing()
+        assert numbers == told_of.shapes - before
+        assert 1 <= told_of.compile_cost < MOST_COST
+        compiled.remember_kernels_of(1)
+        assert not served.routing().shapes
 
 
 async def test_a_blocking_model_answers_static_and_the_first_waits_for_the_compilation() -> None:
