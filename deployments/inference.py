@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2s
+from math import prod
 from typing import Any, Literal, TypeAlias
 
 from deployments.dimensions import Dim
@@ -31,6 +32,11 @@ ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 def shape_number(revision: str, key: ShapeKey) -> int:
     """64 bits that name a shape of a version, equal in all processes, unlike `hash`."""
     return int.from_bytes(blake2s(repr((revision, key)).encode(), digest_size=8).digest(), "little")
+
+
+def elements_per_row(key: ShapeKey) -> int:
+    """Of all inputs, without the dimensions that are open."""
+    return sum(prod(size for size in shape if size >= 0) for shape in key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,8 @@ class ModelInfo:
     """What a loaded model version takes and gives. Does not change with traffic.
 
     `versions` are all that can answer, `labels` are names for some. Versions that take and give
-    the same have the same `revision`: what was prepared for one can be sent to the other.
+    the same have the same `revision`: what was prepared for one can be sent to the other. Requests
+    of shapes with up to `stacked_elements` a row are stacked.
     """
 
     name: str
@@ -110,6 +117,11 @@ class ModelInfo:
     outputs: tuple[OutputSpec, ...]
     max_batch_rows: int
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    stacked_elements: float = 0.0
+
+    def stacks(self, key: ShapeKey) -> bool:
+        """Whether requests of this key run together."""
+        return elements_per_row(key) <= self.stacked_elements
 
     @cached_property
     def revision(self) -> str:

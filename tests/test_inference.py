@@ -24,6 +24,7 @@ from deployments.inference import (
     OutputSpec,
     ShapeKey,
     VersionStatus,
+    elements_per_row,
 )
 from deployments.tensors import BYTES, Tensor
 
@@ -232,3 +233,8 @@ def test_what_is_known_of_a_model_survives_being_sent(info: ModelInfo | None) ->
     status = ModelStatus("UNAVAILABLE", "no internet", (version,))
     assert status == pickle.loads(pickle.dumps(status))
     assert hash(status) == hash(pickle.loads(pickle.dumps(status)))
+
+
+def test_the_elements_of_a_row_are_counted_over_all_inputs() -> None:
+    assert 3 * 4 + 5 + 1 == elements_per_row(((-1, 3, 4), (-1, 5), ()))
+    assert 0 == elements_per_row(((-1, 0),))

@@ -2,8 +2,9 @@
 
 A batch never waits for company. It leaves when fewer than `in_flight` batches of its key are
 under way: at low load at once, under load when a batch comes back, and takes along all that has
-gathered meanwhile, up to `max_rows`. A key that is being compiled for holds back only itself;
-between keys the model's slots decide, earliest deadline first.
+gathered meanwhile, up to `max_rows`. Requests whose rows the model stacks gather sooner than those
+that run side by side, which waiting would only hold up. A key that is being compiled for holds back
+only itself; between keys the model's slots decide, earliest deadline first.
 """
 
 import asyncio
@@ -18,8 +19,10 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-IN_FLIGHT: Final = 2
+STACKED_IN_FLIGHT: Final = 2
 """One batch that runs and one that is ready when it is done."""
+SIDE_BY_SIDE_IN_FLIGHT: Final = 16
+"""Each is answered when the last of its requests is, so they leave alone until there are many."""
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class _Queue(Generic[ItemT, ResultT]):
     )
     under_way: int = 0
     starting: bool = False
+    in_flight: int = STACKED_IN_FLIGHT
 
     @property
     def idle(self) -> bool:
@@ -53,17 +57,18 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         self,
         send: Callable[[KeyT, Sequence[ItemT]], Awaitable[Sequence[ResultT | Exception]]],
         max_rows: int,
-        in_flight: int = IN_FLIGHT,
     ) -> None:
         self._send = send
         self.max_rows = max_rows
-        self._in_flight = in_flight
         self._queues: dict[KeyT, _Queue[ItemT, ResultT]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
-    def submit(self, key: KeyT, rows: int, item: ItemT) -> "asyncio.Future[ResultT]":
-        """The answer to `item`, which counts as waiting until its answer is there.
+    def submit(
+        self, key: KeyT, rows: int, item: ItemT, in_flight: int = STACKED_IN_FLIGHT
+    ) -> "asyncio.Future[ResultT]":
+        """The answer to `item`, which counts as waiting until its answer is there. `in_flight` is
+        of the key.
 
         Cancelling the answer leaves the batch-mates alone; an item that is still queued is let
         go of at once.
@@ -71,6 +76,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         queue = self._queues.setdefault(key, _Queue())
         result: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         result.add_done_callback(partial(self._leave, queue))
+        queue.in_flight = in_flight
         queue.waiting[result] = _Waiting(item, rows, result)
         self.waiting += 1
         self._start(key, queue)
@@ -87,7 +93,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
 
     def _start(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
         """Starts a batch, after the callbacks that are already due: one tick's arrivals meet."""
-        if queue.waiting and not queue.starting and queue.under_way < self._in_flight:
+        if queue.waiting and not queue.starting and queue.under_way < queue.in_flight:
             queue.starting = True
             # A fresh context: the request that happens to be first must not own the call, or
             # its disconnect would cancel the others' too.

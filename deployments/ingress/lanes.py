@@ -5,27 +5,20 @@ import contextvars
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from deployments.inference import ShapeKey
-from deployments.ingress.batching import IN_FLIGHT
 from deployments.lanes import TOKEN_BYTES, Wire, listening
 
 logger: Final = logging.getLogger("ray.serve")
 
-_BUSY_S: Final = 1.0
 _IDLE_S: Final = 1.0
 _KEPT_S: Final = 60.0
 _CONNECT_S: Final = 5.0
+_AGAIN_S: Final = 1.0
 _PAUSE_S: Final = 60.0
-_REMEMBERED_KEYS: Final = 1024
 _MOST_LANES: Final = 64
-_SHARED_LANES: Final = 16
-_OTHERS: Final[ShapeKey] = ((-2,),)
-"""No request's key: stands for all that are not asked for often."""
 
 
 class LaneLost(Exception):
@@ -119,14 +112,13 @@ class MeetingPoint:
 
 
 class Lanes:
-    """The lanes to one replica of a model, by shape key.
+    """The lanes to one replica of a model.
 
-    `attend` is the long call through the handle, given the meeting point's name, the token and
-    the key; it returns why the replica cannot connect, or nothing once the lane has ended. A key
-    gets lanes, as many as it has batches under way, when it is asked for twice within a second,
-    and loses those that are idle for as long. All other keys share some, from the second within a
-    minute on. The lane that was used last is one of these then, and stays for a minute: who asks
-    now and then does not wait for the handle.
+    `attend` is the long call through the handle, given the meeting point's name and the token; it
+    returns why the replica cannot connect, or nothing once the lane has ended. There are as many
+    lanes as there were calls under way in the last second, from the second call within a minute
+    on. The lane that was used last stays for a minute: who asks now and then does not wait for the
+    handle.
 
     Soon after Serve does not name the replica any more, `named`, its lanes end with their calls,
     for which it waits.
@@ -135,75 +127,55 @@ class Lanes:
     def __init__(
         self,
         meeting: MeetingPoint,
-        attend: Callable[[str, bytes, ShapeKey], Awaitable[str | None]],
+        attend: Callable[[str, bytes], Awaitable[str | None]],
         named: Callable[[], bool] = lambda: True,
     ) -> None:
         self._meeting = meeting
         self._attend = attend
         self._named = named
-        self._lanes: dict[ShapeKey, list[Lane]] = {}
-        self._opening: dict[ShapeKey, int] = {}
-        self._asked: OrderedDict[ShapeKey, float] = OrderedDict()
+        self._lanes: list[Lane] = []
+        self._opening = False
+        self._asked = float("-inf")
         self._calls: set[asyncio.Future[Any]] = set()
         self._paused_until = 0.0
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return len(self._lanes)
 
-    def idle(self, key: ShapeKey) -> Lane | None:
-        """A lane for a batch of this shape, None if it has to go through the handle."""
+    def idle(self) -> Lane | None:
+        """The lane that was used last of those that are idle. Where all are busy the call has to
+        go through the handle, and one more is opened, one after the other."""
         now = time.monotonic()
-        often = self._asked_within(_BUSY_S, key, now)
-        if (own := self._of(key, key, IN_FLIGHT if often else 0, now)) is not None:
-            return own
-        sharing = not often and self._asked_within(_KEPT_S, _OTHERS, now)
-        return self._of(_OTHERS, key, _SHARED_LANES if sharing else 0, now)
-
-    def _of(self, group: ShapeKey, key: ShapeKey, most: int, now: float) -> Lane | None:
-        """An idle lane of this group; where all are busy, one more is opened, up to `most`."""
-        lanes = [lane for lane in self._lanes.get(group, ()) if lane.open]
-        wanted = min(sum(lane.busy for lane in lanes) + 1, most)
-        if len(lanes) + self._opening.get(group, 0) < wanted:
-            self._start_opening(group, key, now)
-        return next((lane for lane in lanes if not lane.busy), None)
+        again = now - self._asked < _KEPT_S
+        self._asked = now
+        lanes = [lane for lane in self._lanes if lane.open]
+        if idle := [lane for lane in lanes if not lane.busy]:
+            return max(idle, key=lambda lane: lane.used)
+        if again and not self._opening and len(lanes) < _MOST_LANES and now >= self._paused_until:
+            self._opening = True
+            # A fresh context: it must not end with the request that happens to be first.
+            self._keep(contextvars.Context().run(asyncio.create_task, self._open()))
+        return None
 
     def drop(self) -> None:
         """Closes the lanes after their calls: a replica that was lost may have more than one."""
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                lane.retire()
+        for lane in self._lanes:
+            lane.retire()
 
     def close(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                lane.close()
+        for lane in self._lanes:
+            lane.close()
         for call in self._calls:
             call.cancel()
 
-    def _asked_within(self, seconds: float, key: ShapeKey, now: float) -> bool:
-        """Whether the key was asked for in the last seconds; it is now."""
-        before = self._asked.get(key, float("-inf"))
-        self._asked[key] = now
-        self._asked.move_to_end(key)
-        if len(self._asked) > _REMEMBERED_KEYS:
-            self._asked.popitem(last=False)
-        return now - before < seconds
-
-    def _start_opening(self, group: ShapeKey, key: ShapeKey, now: float) -> None:
-        if now < self._paused_until or len(self) + sum(self._opening.values()) >= _MOST_LANES:
-            return
-        self._opening[group] = self._opening.get(group, 0) + 1
-        # A fresh context: it must not end with the request that happens to be first.
-        self._keep(contextvars.Context().run(asyncio.create_task, self._open(group, key)))
-
-    async def _open(self, group: ShapeKey, key: ShapeKey) -> None:
+    async def _open(self) -> None:
         token = secrets.token_bytes(TOKEN_BYTES)
         try:
             expected = await self._meeting.expect(token)
-            call = asyncio.ensure_future(self._attend(self._meeting.name, token, key))
+            call = asyncio.ensure_future(self._attend(self._meeting.name, token))
             self._keep(call)
             either: list[asyncio.Future[Any]] = [expected, call]
             try:
@@ -213,26 +185,24 @@ class Lanes:
                     expected.result().close()  # it came in the same moment
                 raise
             if not expected.cancel():
-                self._add(group, expected.result())
+                self._add(expected.result())
             elif not call.done():
                 call.cancel()  # it waits for a replica: more of its kind would gather
             elif call.exception() is not None:
-                self._paused_until = time.monotonic() + _BUSY_S  # the handle tells of what is wrong
+                self._paused_until = time.monotonic() + _AGAIN_S  # the handle tells what is wrong
             elif reason := call.result():
                 self._pause(reason)
         except OSError as error:
             self._pause(f"this process cannot listen: {error.strerror}")
         finally:
-            self._opening[group] -= 1
-            if not self._opening[group]:
-                del self._opening[group]
+            self._opening = False
 
     def _pause(self, reason: str) -> None:
         self._paused_until = time.monotonic() + _PAUSE_S
         logger.warning("no direct connection: %s", reason)
 
-    def _add(self, group: ShapeKey, lane: Lane) -> None:
-        self._lanes.setdefault(group, []).append(lane)
+    def _add(self, lane: Lane) -> None:
+        self._lanes.append(lane)
         if self._sweeping is None:
             self._sweep()
 
@@ -241,19 +211,15 @@ class Lanes:
         if not self._named():
             self.drop()
         now = time.monotonic()
-        there = (lane for lanes in self._lanes.values() for lane in lanes if lane.open)
+        there = (lane for lane in self._lanes if lane.open)
         latest = max(there, key=lambda lane: (lane.busy, lane.used), default=None)
-        left: dict[ShapeKey, list[Lane]] = {}
-        for key, lanes in self._lanes.items():
-            for lane in lanes:
-                idle_s = 0.0 if lane.busy else now - lane.used
-                if idle_s > (_KEPT_S if lane is latest else _IDLE_S):
-                    lane.close()
-                if lane.open or lane.busy:
-                    left.setdefault(_OTHERS if idle_s > _IDLE_S else key, []).append(lane)
-        self._lanes = left
+        for lane in self._lanes:
+            kept_s = _KEPT_S if lane is latest else _IDLE_S
+            if not lane.busy and now - lane.used > kept_s:
+                lane.close()
+        self._lanes = [lane for lane in self._lanes if lane.open or lane.busy]
         loop = asyncio.get_running_loop()
-        self._sweeping = loop.call_later(_IDLE_S / 2, self._sweep) if left else None
+        self._sweeping = loop.call_later(_IDLE_S / 2, self._sweep) if self._lanes else None
 
     def _keep(self, work: "asyncio.Future[Any]") -> None:
         self._calls.add(work)

@@ -28,7 +28,7 @@ from deployments.errors import (
 )
 from deployments.inference import ModelInfo, ModelStatus, ShapeKey
 from deployments.ingress.arrangements import Arrangements
-from deployments.ingress.batching import Batcher
+from deployments.ingress.batching import SIDE_BY_SIDE_IN_FLIGHT, STACKED_IN_FLIGHT, Batcher
 from deployments.ingress.deadlines import Deadlines
 from deployments.ingress.items import Item, members, not_in_arena, placed
 from deployments.ingress.known_status import KnownStatus
@@ -177,7 +177,8 @@ class ServedModel:
         item = Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
         route = self._replicas.route(info.revision, key)
         self._replicas.sent(route, info.revision, key)
-        result = self._batcher.submit((info.revision, key, route), rows, item)
+        in_flight = STACKED_IN_FLIGHT if info.stacks(key) else SIDE_BY_SIDE_IN_FLIGHT
+        result = self._batcher.submit((info.revision, key, route), rows, item, in_flight)
         late = partial(DeadlineExceeded, self.name, timeout_s)
         self._deadlines.add(result, item.deadline, late)
         try:

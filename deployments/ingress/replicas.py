@@ -130,7 +130,7 @@ class RayReplicas:
         alive = partial(self._alive, route, by_reference)
         if by_reference:
             reply = await unless_silent(self._inferred_by_reference(call, route), alive)
-        elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle(call.key)) is None:
+        elif (lanes := self._lanes_of(route)) is None or (lane := lanes.idle()) is None:
             reply = await unless_silent(self._call(self._by_message, call, route), alive)
         else:
             try:
@@ -188,7 +188,7 @@ class RayReplicas:
             number = self._numbers[revision, key] = shape_number(revision, key)
         return number
 
-    async def _attended(self, route: Route, name: str, token: bytes, key: ShapeKey) -> str | None:
+    async def _attended(self, route: Route, name: str, token: bytes) -> str | None:
         # Serve counts it as a call that is under way. A lane is idle most of its time.
         with self._serve.counting_at(route.replica, -1):
             reason: str | None = await self._call(self._attend, name, token, route, FORMAT)

@@ -13,8 +13,8 @@ import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
 
 from deployments.model.compiled_shape import where_it_failed
-from deployments.model.ports import Port, asked
 from deployments.model.foresight import dimension
+from deployments.model.ports import Port, asked
 from deployments.model.runtime import DATATYPES, ModelInput
 from deployments.model.shapes import PolicyError
 from deployments.preprocessing_settings import Numbers, Preprocessing

@@ -7,12 +7,11 @@ runs give what single runs give (`trial_runs`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import prod
 from typing import Final, TypeAlias
 
 import numpy as np
 
-from deployments.inference import InputSpec, ShapeKey
+from deployments.inference import InputSpec
 from deployments.tensors import (
     BF16,
     BYTES,
@@ -54,13 +53,6 @@ class Stacking:
 
     rules: tuple[OutputRule, ...]
     elements: float
-
-    def pays_for(self, key: ShapeKey) -> bool:
-        return elements_per_row(key) <= self.elements
-
-
-def elements_per_row(key: ShapeKey) -> int:
-    return sum(prod(size for size in shape if size >= 0) for shape in key)
 
 
 class NotProven(Exception):

@@ -12,7 +12,13 @@ from typing import Any, Final, Literal
 import openvino as ov
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import ModelInfo, OutputSpec, ShapeKey, rows_of_inputs
+from deployments.inference import (
+    ModelInfo,
+    OutputSpec,
+    ShapeKey,
+    elements_per_row,
+    rows_of_inputs,
+)
 from deployments.model.batch_axis import rows_kept_apart
 from deployments.model.blobs import Blobs
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
@@ -33,7 +39,7 @@ from deployments.model.shapes import (
     trial_shapes,
     with_batch_axis,
 )
-from deployments.model.stacking import NotProven, Stacking, elements_per_row, random_rows
+from deployments.model.stacking import NotProven, Stacking, random_rows
 from deployments.model.trial_runs import prove
 from deployments.preprocessing_settings import Preprocessing
 
@@ -93,7 +99,13 @@ class Version:
         except NotProven as error:
             self.stacking_reason = str(error)
         self.info = ModelInfo(
-            name, number, (number,), self._specs, self._output_specs(), settings.max_batch_rows
+            name,
+            number,
+            (number,),
+            self._specs,
+            self._output_specs(),
+            settings.max_batch_rows,
+            stacked_elements=self.stacking.elements if self.stacking else 0.0,
         )
         self.detections = self._runtime.detections(self._model)
         self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
@@ -211,7 +223,7 @@ class Version:
 
     def stacks(self, key: ShapeKey) -> bool:
         """Whether requests of this key run faster together."""
-        return self.stacking is not None and self.stacking.pays_for(key)
+        return self.stacking is not None and self.info.stacks(key)
 
     def single_key(self, key: ShapeKey) -> ShapeKey:
         """The key of the compilation for requests of one row.

@@ -44,8 +44,19 @@ class Model:
 Send = Callable[[str, Sequence[str]], Awaitable[Sequence[str | Exception]]]
 
 
-def batcher(send: Send, max_rows: int = 8, in_flight: int = 1) -> Batcher[str, str, str]:
-    return Batcher(send, max_rows, in_flight)
+class BoundedBatcher(Batcher[str, str, str]):
+    """Every key may have so many batches under way."""
+
+    def __init__(self, send: Send, max_rows: int, in_flight: int) -> None:
+        super().__init__(send, max_rows)
+        self._in_flight = in_flight
+
+    def submit(self, key: str, rows: int, item: str, in_flight: int = 0) -> "asyncio.Future[str]":
+        return super().submit(key, rows, item, in_flight or self._in_flight)
+
+
+def batcher(send: Send, max_rows: int = 8, in_flight: int = 1) -> BoundedBatcher:
+    return BoundedBatcher(send, max_rows, in_flight)
 
 
 async def quiet() -> None:

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 
 from deployments import lanes as wire_side
-from deployments.inference import ShapeKey
 from deployments.ingress import lanes as module
 from deployments.ingress.lanes import Lane, Lanes, MeetingPoint
 from tests.lane_peers import Answers
 from tests.loops import until
-
-KEY: ShapeKey = ((1, 3, 300, 300),)
-OTHER: ShapeKey = ((1, 3, 640, 480),)
 
 
 class Clock:
@@ -35,15 +31,13 @@ class Replica:
 
     def __init__(self) -> None:
         self.answers = Answers()
-        self.keys: list[ShapeKey] = []
         self.tokens: list[bytes] = []
         self.outcome: str | Exception | None = None
         self.open = asyncio.Event()
         self.open.set()
         self.attending = 0
 
-    async def attend(self, name: str, token: bytes, key: ShapeKey) -> str | None:
-        self.keys.append(key)
+    async def attend(self, name: str, token: bytes) -> str | None:
         self.tokens.append(token)
         self.attending += 1
         try:
@@ -72,14 +66,26 @@ class Scene:
         self.named = True
         self.lanes = Lanes(self.meeting, self.replica.attend, lambda: self.named)
 
-    async def lane(self, key: ShapeKey = KEY) -> Lane:
-        """A lane that has been opened because of the key's need."""
+    async def lane(self) -> Lane:
+        """One that is idle, opened where all others are busy."""
         for _ in range(2):
-            lane = self.lanes.idle(key)
+            self.lanes.idle()
         await self.opened()
-        lane = self.lanes.idle(key)
+        lane = self.lanes.idle()
         assert lane is not None
         return lane
+
+    async def lanes_and_calls(self, count: int) -> "list[tuple[Lane, asyncio.Task[Any]]]":
+        """So many lanes, each with a call that the replica has got and not answered."""
+        return [(lane := await self.lane(), await self.call(lane)) for _ in range(count)]
+
+    async def used(self, count: int) -> list[Lane]:
+        """So many lanes, all idle: the first was used first."""
+        busy = await self.lanes_and_calls(count)
+        for _, call in busy:
+            self.answer()
+            await call
+        return [lane for lane, _ in busy]
 
     async def opened(self) -> None:
         await until(lambda: not self.lanes._opening)

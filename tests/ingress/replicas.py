@@ -42,6 +42,7 @@ INFO = ModelInfo(
     (InputSpec("x", "FP32", (OPEN, OPEN), 0),),
     (OutputSpec("twice", "FP32", (OPEN, OPEN)),),
     8,
+    stacked_elements=100,
 )
 AVAILABLE = ModelStatus(
     "AVAILABLE",

@@ -27,11 +27,10 @@ from deployments.ingress.replicas import RayReplicas
 from deployments.lane_messages import FORMAT, call_of, plain_reply
 from deployments.lanes import attend
 from deployments.routing_facts import RoutingFacts
-from tests.ingress.lane_replicas import KEY
 from tests.loops import until
 
 MEMBER = Member((("x", "FP32", (1,), [b"data"]),), 1, ("y",), 1.0)
-CALL = BatchCall("1", KEY, (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
+CALL = BatchCall("1", ((1, 3, 300, 300),), (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
 REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
 LOADING = ModelUnavailable("model", "it is being loaded")
 FAILED = InferenceFailed("model", "no")

@@ -212,8 +212,8 @@ async def test_what_a_caller_that_left_had_queued_is_let_go_of_at_once() -> None
     async def send(key: str, items: Sequence[Load]) -> Sequence[int | Exception]:
         return await never
 
-    batches: Batcher[str, Load, int] = Batcher(send, 8, in_flight=1)
-    batches.submit("key", 1, Load())
+    batches: Batcher[str, Load, int] = Batcher(send, 8)
+    batches.submit("key", 1, Load(), 1)
     await quiet()
     load = Load()
     seen = weakref.ref(load)

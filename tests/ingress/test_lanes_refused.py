@@ -8,7 +8,7 @@ import pytest
 from deployments.ingress import lanes as module
 from deployments.ingress.lanes import MeetingPoint
 from deployments.lanes import attend
-from tests.ingress.lane_replicas import KEY, OTHER, Clock, scene
+from tests.ingress.lane_replicas import Clock, scene
 from tests.lane_peers import Bomb, closed_by_peer, connected, echo, framed, hung_up
 from tests.loops import on_both_loops, settled, until
 
@@ -23,16 +23,16 @@ async def test_after_a_replica_that_cannot_connect_there_is_a_pause(clock: Clock
     async with scene() as at:
         at.replica.outcome = "it is elsewhere"
         for _ in range(2):
-            at.lanes.idle(KEY)
+            at.lanes.idle()
         await at.opened()
         at.replica.outcome = None
         clock.passes(59)
-        for key in (KEY, OTHER) * 3:
-            assert at.lanes.idle(key) is None
+        for _ in range(6):
+            assert at.lanes.idle() is None
         await settled()
-        assert [KEY] == at.replica.keys
+        assert 1 == len(at.replica.tokens)
         clock.passes(1.01)
-        await at.lane(OTHER)
+        await at.lane()
 
 
 @on_both_loops
@@ -41,9 +41,9 @@ async def test_a_replica_that_fails_to_attend_is_asked_again_after_a_second(cloc
         at.replica.outcome = ValueError()
         for count in (1, 2, 3):
             for _ in range(3):
-                assert at.lanes.idle(KEY) is None
+                assert at.lanes.idle() is None
                 await at.opened()
-            assert count == len(at.replica.keys)
+            assert count == len(at.replica.tokens)
             clock.passes(1.01)
         at.replica.outcome = None
         await at.lane()
@@ -56,8 +56,8 @@ async def test_a_replica_that_never_connects_is_given_up_and_refused_later() -> 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "_CONNECT_S", 0.01)
             for _ in range(2):
-                at.lanes.idle(KEY)
-            await until(lambda: bool(at.replica.keys))
+                at.lanes.idle()
+            await until(lambda: bool(at.replica.tokens))
             await at.opened()
         await at.attending(0)  # nor does its call go on
         await attend(at.meeting.name, at.replica.tokens[0], echo)
@@ -78,10 +78,10 @@ async def test_a_process_that_cannot_listen_goes_on_without_lanes(clock: Clock) 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "listening", broken)
             for _ in range(5):
-                assert at.lanes.idle(KEY) is None
+                assert at.lanes.idle() is None
                 await at.opened()
         assert [at.meeting.name] == tried
-        assert [] == at.replica.keys
+        assert [] == at.replica.tokens
         clock.passes(60.01)
         await at.lane()
 
@@ -95,7 +95,7 @@ async def test_it_is_logged_why_there_are_no_lanes() -> None:
         handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
         module.logger.addHandler(handler)
         for _ in range(2):
-            at.lanes.idle(KEY)
+            at.lanes.idle()
         await at.opened()
         module.logger.removeHandler(handler)
         assert ["no direct connection: it is elsewhere"] == records

@@ -24,6 +24,7 @@ from deployments.errors import (
     WrongRank,
 )
 from deployments.inference import ModelStatus
+from deployments.ingress.batching import SIDE_BY_SIDE_IN_FLIGHT
 from deployments.ingress.model_replicas import ReplicaDied
 from deployments.tensors import Tensor
 from tests.ingress.batches import quiet
@@ -49,6 +50,20 @@ async def test_requests_of_one_shape_share_a_batch_and_get_their_own_answers() -
         key: [len(call.members) for call in replicas.calls if call.key == key]
         for key in (((-1, 3),), ((-1, 4),))
     }
+
+
+async def test_requests_that_are_not_stacked_wait_for_no_others_until_there_are_many() -> None:
+    assert not INFO.stacks(((-1, 101),))
+    replicas = Replicas()
+    replicas.open.clear()
+    model = served(replicas)
+    callers = []
+    for _ in range(SIDE_BY_SIDE_IN_FLIGHT + 3):
+        callers.append(asyncio.create_task(infer(model, 1, 101)))
+        await quiet()
+    replicas.open.set()
+    await asyncio.gather(*callers)
+    assert [1] * SIDE_BY_SIDE_IN_FLIGHT + [3] == replicas.batch_sizes
 
 
 @pytest.mark.parametrize(

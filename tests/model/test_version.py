@@ -13,7 +13,7 @@ from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.runtime import CannotLoad, CannotReshape, Runtime
 from deployments.model.shapes import PolicyError
 from deployments.model.spots import spots_model
-from deployments.model.stacking import RowsAlong, Stacking, elements_per_row
+from deployments.model.stacking import RowsAlong, Stacking
 from deployments.model.version import Version, VersionSettings
 from deployments.tensors import Tensor
 from tests.model import models
@@ -210,11 +210,11 @@ def test_dimensions_that_are_fixed_or_bounded_are_not_scaled_past_their_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = wins_up_to(monkeypatch, 10**9)
-    stacking = loaded(models.convolution(), shape="(-1,3,8,4:20)", stacking="auto").stacking
-    assert Stacking((RowsAlong(0, 1),), 3 * 8 * 16) == stacking
+    version = loaded(models.convolution(), shape="(-1,3,8,4:20)", stacking="auto")
+    assert Stacking((RowsAlong(0, 1),), 3 * 8 * 16) == version.stacking
     assert [(1, 3, 8, 8), (1, 3, 8, 16)] == seen
-    assert stacking.pays_for(((-1, 3, 8, 16),))
-    assert not stacking.pays_for(((-1, 3, 8, 17),))
+    assert version.info.stacks(((-1, 3, 8, 16),))
+    assert not version.info.stacks(((-1, 3, 8, 17),))
 
 
 def test_stacking_that_never_pays_is_left_out_unless_asked_for(
@@ -224,9 +224,10 @@ def test_stacking_that_never_pays_is_left_out_unless_asked_for(
     auto = loaded(models.convolution(), stacking="auto")
     assert auto.stacking is None
     assert "rows run slower stacked than side by side" == auto.stacking_reason
-    always = loaded(models.convolution(), stacking="always").stacking
-    assert always is not None
-    assert always.pays_for(((-1, 3, 10_000, 10_000),))
+    assert not auto.info.stacks(((-1, 3, 1, 1),))
+    always = loaded(models.convolution(), stacking="always")
+    assert always.stacking is not None
+    assert always.info.stacks(((-1, 3, 10_000, 10_000),))
 
 
 def test_whether_stacking_pays_is_measured_on_one_row_and_on_several(
@@ -256,11 +257,6 @@ def test_stacking_can_be_turned_off(settings: dict[str, Any], reason: str) -> No
     version = loaded(models.add_one(), **settings)
     assert version.stacking is None
     assert reason == version.stacking_reason
-
-
-def test_the_elements_of_a_row_are_counted_over_all_inputs() -> None:
-    assert 3 * 4 + 5 + 1 == elements_per_row(((-1, 3, 4), (-1, 5), ()))
-    assert 0 == elements_per_row(((-1, 0),))
 
 
 # A real one -------------------------------------------------------------------------------------
