@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Byte code is kept, whatever the shell says: each replica would compile our sources anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing format protos clean
+.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing bench-answers format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-routing  our request router beside Serve's, in simulated clusters and real ones"
 	@echo "make bench-failures  three nodes under load, of which one part after the other dies; needs root"
 	@echo "make bench-sizing  how many replicas, and how many cores for each"
+	@echo "make bench-answers  whether answers stay the same when shapes get compilations; takes minutes"
 	@echo "make protos  generate the gRPC messages anew from the .proto files"
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
@@ -86,6 +87,9 @@ bench-failures: $(VENV)/.dev
 
 bench-sizing: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.sizing $(BENCH)
+
+bench-answers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.answers $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

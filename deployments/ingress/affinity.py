@@ -1,7 +1,7 @@
 """Shape affinity: which replica of a model gets a request of which shape.
 
-A replica that has compiled a shape answers it at once, another has to compile, or to build kernels. So a request
-goes where it costs least, counted in requests that it would have to wait for:
+A replica that has compiled a shape answers it at once, another has to compile, or to build kernels.
+So a request goes where it costs least, counted in requests that it would have to wait for:
 
 - what is queued at the replica beyond its slots, where a request waits for no other;
 - a compilation or its kernels, unless the replica has those of the shape;

@@ -29,15 +29,19 @@ INTEGERS: Final = {
 WIDE: Final = frozenset({"u32", "u64", "i64"})
 FLOAT32_END: Final = 2**24
 """Up to here float32 holds every whole number."""
+LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 IN_FLOAT32: Final = frozenset(
     [
         "Clamp",
         "Divide",
         "FloorMod",
+        "Interpolate",
         "MatMul",
+        "MaxPool",
         "Mod",
         "Power",
+        "PRelu",
         "ReduceL1",
         "ReduceMax",
         "ReduceMean",
@@ -45,6 +49,7 @@ IN_FLOAT32: Final = frozenset(
         "ReduceProd",
         "ReduceSum",
         "Relu",
+        "ReverseSequence",
     ]
 )
 """What the plugin computes in float32 for integers of any type, measured with OpenVINO 2026.4.1."""
@@ -89,6 +94,26 @@ def _power(a: Bounds, b: Bounds) -> Bounds:
         return -inf, inf
 
 
+def _bits(a: Bounds, b: Bounds) -> Bounds:
+    """Of what combines the bits of both: as many as the longer one has."""
+    both = magnitude(a, b)
+    if both == inf:
+        return -inf, inf
+    largest = 2 ** int(both).bit_length()
+    return (-largest if min(a[0], b[0]) < 0 else 0), largest - 1
+
+
+def _shifted(left: bool) -> Callable[[Bounds, Bounds], Bounds]:
+    def bounds(a: Bounds, b: Bounds) -> Bounds:
+        if b[0] < 0 or b[1] > 64 or not all(isinstance(end, int) for end in a):
+            return -inf, inf
+        by = [2 ** int(end) for end in b]
+        found = [end * size if left else end // size for end, size in product(a, by)]
+        return min(found), max(found)
+
+    return bounds
+
+
 def _squared_difference(a: Bounds, b: Bounds) -> Bounds:
     farthest = max(abs(a[1] - b[0]), abs(b[1] - a[0]))
     return 0, farthest * farthest
@@ -105,6 +130,15 @@ _BINARY: Final[dict[str, Callable[[Bounds, Bounds], Bounds]]] = {
     "SquaredDifference": _squared_difference,
     "Maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
     "Minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "PRelu": lambda a, b: (
+        min(a[0], _corners(_times)(a, b)[0]),
+        max(a[1], _corners(_times)(a, b)[1]),
+    ),
+    "BitwiseAnd": _bits,
+    "BitwiseOr": _bits,
+    "BitwiseXor": _bits,
+    "BitwiseLeftShift": _shifted(left=True),
+    "BitwiseRightShift": _shifted(left=False),
 }
 _UNARY: Final[dict[str, Callable[[Bounds], Bounds]]] = {
     "Abs": lambda a: (0 if a[0] <= 0 <= a[1] else min(map(abs, a)), magnitude(a)),
@@ -115,13 +149,18 @@ _UNARY: Final[dict[str, Callable[[Bounds], Bounds]]] = {
     "Ceiling": lambda a: (a[0], a[1] + 1),
     "Round": lambda a: (a[0] - 1, a[1] + 1),
     "Convert": lambda a: a,
+    "ConvertLike": lambda a: a,
+    "Identity": lambda a: a,
+    "BitwiseNot": lambda a: (-a[1] - 1, -a[0] - 1),
 }
 # Operations whose numbers are those of these of their inputs.
 _MOVES: Final[dict[str, tuple[int, ...] | None]] = {
-    **dict.fromkeys(["Broadcast", "Gather", "GatherElements", "GatherND", "ReduceMax"], (0,)),
+    **dict.fromkeys(["Broadcast", "Gather", "GatherND", "ReduceMax"], (0,)),
     **dict.fromkeys(["ReduceMean", "ReduceMin", "Reshape", "Reverse", "Roll", "Slice"], (0,)),
     **dict.fromkeys(["Split", "Squeeze", "StridedSlice", "Tile", "Transpose"], (0,)),
     **dict.fromkeys(["Unsqueeze", "VariadicSplit"], (0,)),
+    **dict.fromkeys(["DepthToSpace", "GatherElements", "Interpolate", "MaxPool"], (0,)),
+    **dict.fromkeys(["ReverseSequence", "ShuffleChannels", "SpaceToDepth", "TopK", "Unique"], (0,)),
     "Concat": None,
     "Pad": (0, 3),
     "Range": (0, 1),
@@ -129,6 +168,7 @@ _MOVES: Final[dict[str, tuple[int, ...] | None]] = {
     "ScatterNDUpdate": (0, 2),
     "ScatterUpdate": (0, 2),
     "Select": (1, 2),
+    "SliceScatter": (0, 1),
     "OneHot": (2, 3),
 }
 _TRUTHS: Final = frozenset(
@@ -150,8 +190,16 @@ _TRUTHS: Final = frozenset(
 SUMS: Final = frozenset({"CumSum", "MatMul", "ReduceL1", "ReduceProd", "ReduceSum"})
 """Their bounds grow with the shape of their first input."""
 ARITHMETIC: Final = (frozenset(_BINARY) | SUMS | {"Abs", "Negative", "Relu", "Clamp"}) | {
-    "ReduceMax", "ReduceMean", "ReduceMin",
+    "Interpolate", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "ReverseSequence",
 }  # fmt: skip
+
+
+_SEVERAL: Final = frozenset({"Split", "VariadicSplit"})
+
+
+def has_bounds(port: Any) -> bool:
+    """Whether what is known of the node is of this output: of most, of the first one only."""
+    return port.get_index() == 0 or port.get_node().get_type_name() in _SEVERAL
 
 
 def known(node: Any) -> bool:

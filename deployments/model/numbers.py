@@ -23,14 +23,13 @@ from deployments.model.float64 import FP64
 from deployments.model.work import Answer, Work
 from deployments.tensors import COMPUTED_IN, Array, Tensor
 
-_LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 _MOST_ELEMENTS: Final = 1 << 20
 _REMEMBERED_SHAPES: Final = 64
 _LIMITS: Final[dict[str, Bounds]] = {
     "INT64": (-(2**31), 2**31 - 1),
     "UINT64": (0, 2**31 - 1),
     "UINT32": (0, 2**31 - 1),
-    FP64: (-_LARGEST_FLOAT32, _LARGEST_FLOAT32),
+    FP64: (-bounds.LARGEST_FLOAT32, bounds.LARGEST_FLOAT32),
 }
 
 _EVERYTHING: Final[Bounds] = (-inf, inf)
@@ -50,8 +49,9 @@ class _Leaves(Exception):
 class _Step:
     """A node of a graph, where the inputs that matter come from, and what it must not leave.
 
-    `ends` are those of its type, `fixed` the bounds of a constant. What does not change is here,
-    because to ask a node is slow.
+    `ends` are those of its type, `fixed` the bounds of a constant. What is computed in FP64 becomes
+    infinite in the device beyond float32. What does not change is here, because to ask a node is
+    slow.
     """
 
     node: Any
@@ -63,6 +63,7 @@ class _Step:
     ends: Bounds
     fixed: Bounds | None
     rounds_down: bool
+    fp64: bool
     of: Callable[[Sequence[Bounds], Shape | None], Bounds]
 
 
@@ -77,6 +78,7 @@ class Numbers:
         self._parameters = [node.get_name() for node in self._model.get_parameters()]
         self._nodes = self._model.get_ordered_ops()
         self._small = exact.small_enough(self._model)
+        self._unknown = self._small and _has_unknown_integers(self._nodes)
         self._steps = _plan(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
         self._counted = [s for s in self._steps if s.kind in bounds.SUMS]
         self._computed = [name for name in self._parameters if self._is_computed_with(name)]
@@ -88,7 +90,7 @@ class Numbers:
         """Whether there is anything to check."""
         ports: tuple[InputSpec | OutputSpec, ...] = (*self._inputs, *self._outputs)
         return (
-            bool(self._steps)
+            bool(self._steps or self._unknown)
             or any(port.datatype in COMPUTED_IN for port in self._inputs)
             or any(port.datatype == FP64 for port in ports)
         )
@@ -103,13 +105,13 @@ class Numbers:
             wide = given[name].datatype in _LIMITS
             if wide and (error := _refused(given[name])) is not None:
                 return error
-        if not self._steps:
-            return None
+        if self._unknown and (answer := self._exactly(given)) is not None:
+            return answer
         try:
-            self._check_bounds(given)
+            overflows = self._check_bounds(given)
         except _Leaves as left:
             return self._exactly(given) or self._looked_through(given, left)
-        return None
+        return self._exactly(given) if overflows and all(map(_no_infinity, tensors)) else None
 
     def checked(
         self, tensors: Sequence[Tensor], outputs: list[Tensor]
@@ -148,8 +150,9 @@ class Numbers:
         tensor = tensors[position]
         return Tensor(output.name, tensor.datatype, tensor.shape, np.array(tensor.data))
 
-    def _check_bounds(self, given: Mapping[str, Tensor]) -> None:
-        """Raises _Leaves."""
+    def _check_bounds(self, given: Mapping[str, Tensor]) -> bool:
+        """Whether FP64 may leave float32. Raises _Leaves."""
+        overflows = False
         shapes = self._shapes_at(tuple(tensor.shape for tensor in given.values()))
         found: dict[str, Bounds] = {}
         for step in self._steps:
@@ -158,7 +161,9 @@ class Numbers:
             _check(step, [*operands, own])
             if step.limit is not None and own[0] < 0 and step.rounds_down:
                 raise _Leaves(step, own[0])  # the device rounds towards zero
+            overflows = overflows or (step.fp64 and bounds.magnitude(own) > bounds.LARGEST_FLOAT32)
             found[step.name] = own if step.fixed else bounds.wrapped(step.ends, own)
+        return overflows
 
     def _exactly(self, given: Mapping[str, Tensor]) -> list[Tensor] | None:
         """None where that would take too long, or there is no way."""
@@ -250,8 +255,11 @@ def _plan(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[_Step]:
     """The nodes that must stay within limits, and those whose bounds tell theirs, in order."""
     steps: dict[str, _Step] = {}
     for node in nodes:
-        sources = tuple(exact.source(node.input(p)) for p in bounds.needed(node))
+        ports = [node.input(position) for position in bounds.needed(node)]
+        sources = tuple(map(exact.source, ports))
         if not bounds.known(node) or any(name not in steps for name, _ in sources):
+            continue
+        if not all(bounds.has_bounds(port.get_source_output()) for port in ports):
             continue
         name = node.get_name()
         depends = frozenset().union(*(steps[own].inputs for own, _ in sources))
@@ -270,15 +278,35 @@ def _plan(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[_Step]:
             bounds.INTEGERS.get(node.get_output_element_type(0).get_type_name(), _EVERYTHING),
             bounds.constant(node) if kind == "Constant" else None,
             bounds.rounds_down(node),
+            kind in bounds.ARITHMETIC and node.get_output_element_type(0) == ov.Type.f64,
             bounds.of(node),
         )
     return _ancestors_of_limits(steps)
 
 
+def _has_unknown_integers(nodes: Sequence[Any]) -> bool:
+    """Whether integers are computed from those of inputs by what there are no bounds for."""
+    fed: set[str] = set()
+    for node in nodes:
+        kind, name = node.get_type_name(), node.get_name()
+        integers = any(_is_integer(port) for port in node.outputs())
+        if kind == "Parameter" and integers:
+            fed.add(name)
+        elif integers and any(exact.source(port)[0] in fed for port in node.inputs()):
+            fed.add(name)
+            if kind != "Result" and not bounds.known(node):
+                return True
+    return False
+
+
+def _is_integer(port: Any) -> bool:
+    return port.get_element_type().get_type_name() in bounds.INTEGERS
+
+
 def _ancestors_of_limits(steps: Mapping[str, _Step]) -> list[_Step]:
     wanted: set[str] = set()
     for step in reversed(list(steps.values())):
-        if step.limit is not None or step.name in wanted:
+        if step.limit is not None or step.fp64 or step.name in wanted:
             wanted |= {step.name, *(name for name, _ in step.sources)}
     return [step for step in steps.values() if step.name in wanted]
 
@@ -296,7 +324,9 @@ def _watched(node: Any) -> Bounds | None:
     if kind in ("Parameter", "Constant"):
         return None
     given_out = any(port.get_node().get_type_name() == "Result" for port in _readers(node))
-    if kind in bounds.ARITHMETIC or (declared in bounds.WIDE and (given_out or kind == "Convert")):
+    if kind in bounds.ARITHMETIC or (
+        declared in bounds.WIDE and (given_out or kind in ("Convert", "ConvertLike"))
+    ):
         return bounds.limit(node)
     return None
 
@@ -328,7 +358,7 @@ def _check(step: _Step, found: Sequence[Bounds]) -> None:
         raise _Leaves(step, value)
 
 
-_ONLY_RESULT: Final = frozenset({"Convert", "Maximum", "Minimum"})
+_ONLY_RESULT: Final = frozenset({"Convert", "ConvertLike", "Maximum", "Minimum"})
 """Of an operand that the device clamps these make what they make of the operand."""
 
 

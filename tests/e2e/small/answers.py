@@ -29,12 +29,19 @@ def check_same(server: Server, name: str, model: ov.Model, request: Request) -> 
 
 
 async def check_together(
-    server: Server, name: str, model: ov.Model, requests: Sequence[Request], times: int = 12
+    server: Server,
+    name: str,
+    model: ov.Model,
+    requests: Sequence[Request],
+    times: int = 12,
+    clients: int = 100,
 ) -> None:
-    """Requests that are under way at once each get the answer that they would get alone."""
+    """Requests that are under way at once, from so many connections, each get the answer that they
+    would get alone."""
     expected = [direct(model, request) for request in requests] * times
     bodies = [request_body(request, binary=True) for request in requests] * times
-    async with httpx.AsyncClient(base_url=server.url, timeout=50) as client:
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(base_url=server.url, timeout=50, limits=limits) as client:
 
         async def one(body: bytes, headers: dict[str, str]) -> list[Tensor]:
             target = f"/v2/models/{name}/infer"

@@ -9,17 +9,19 @@ import pytest
 
 from tests.e2e.conftest import F32, config, save
 from tests.e2e.server import Server, running
-from tests.e2e.small import formats, kinds, preprocessed
+from tests.e2e.small import formats, kinds, preprocessed, rows
 from tests.e2e.small.rules import RULES
 
 SAVED = {
     **kinds.MODELS,
     **preprocessed.MODELS,
+    **rows.MODELS,
     **{name: rule.model for name, rule in RULES.items()},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     **kinds.SETTINGS,
     **preprocessed.SETTINGS,
+    **rows.SETTINGS,
     **{name: rule.settings for name, rule in RULES.items()},
 }
 
@@ -35,7 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    names = [*kinds.MODELS, *preprocessed.MODELS, *RULES, *formats.FILES]
+    names = [*SAVED, *formats.FILES]
     assert len(names) == len(set(names))
     entries = [
         {

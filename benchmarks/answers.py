@@ -1,0 +1,159 @@
+"""`make bench-answers`: whether answers stay what they were when shapes get compilations.
+
+Real models are asked at many shapes, each shape 30 times, from 16 clients, while the server gives
+shapes their own compilations. Every answer is compared with OpenVINO's own, of one compilation for
+all shapes. OpenVINO 2026.4.1 compiles the recogniser of PP-OCRv4 wrongly for some widths.
+"""
+
+import argparse
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+import openvino as ov
+
+from benchmarks.arms import serving
+from benchmarks.models import build_models, default_detector
+from benchmarks.peers.wire import Tensor
+from benchmarks.shapes import Shape
+from benchmarks.workloads import DETECTOR, NEW
+from tests.e2e.client import binary_request, read_outputs
+from tests.e2e.server import running
+
+CLIENTS: Final = 16
+PASSES: Final = 3
+IN_A_PASS: Final = 10
+TOLERANCE: Final = 1e-4
+"""Of the largest value of an answer, in float32."""
+F32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
+SETTINGS: Final[dict[str, Any]] = {
+    "plugin_config": F32,
+    "max_compiled_shapes": 64,
+    "compiles_per_minute": 600,
+    "batching": {"stacking": "never"},  # one row then has a static compilation
+}
+WHEEL: Final = "rapidocr-onnxruntime==1.4.4"
+RECOGNISER: Final = "ch_PP-OCRv4_rec_infer.onnx"
+WIDTHS: Final = tuple((1, 3, 48, width) for width in range(16, 816, 4))
+
+
+@dataclass
+class Outcome:
+    """What came of the requests; `largest` is the largest difference, of the largest value."""
+
+    requests: int = 0
+    wrong: int = 0
+    largest: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, difference: float) -> None:
+        with self.lock:
+            self.requests += 1
+            self.wrong += difference > TOLERANCE
+            self.largest = max(self.largest, difference)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-answers", description=__doc__)
+    parser.add_argument("--shapes", type=int, default=len(WIDTHS), help="so many of each model")
+    shapes = parser.parse_args().shapes
+    print("| model | shapes | requests | wrong | largest difference | compilations | differing |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    wrong = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        detector = build_models(directory, default_detector())[DETECTOR]
+        models = {"recogniser": (recogniser(directory), WIDTHS), "detector": (detector, NEW)}
+        for name, (path, all_shapes) in models.items():
+            outcome, statistics = asked(name, path, all_shapes[:shapes], directory)
+            wrong += outcome.wrong
+            cells = [name, min(shapes, len(all_shapes)), outcome.requests, outcome.wrong]
+            cells += [f"{outcome.largest:.1e}", statistics["compiles"]]
+            print("|", " | ".join(map(str, [*cells, statistics["shapes_differing"]])), "|")
+    if wrong:
+        sys.exit(f"{wrong} answers are wrong")
+
+
+def recogniser(directory: Path) -> Path:
+    """From the wheel that brings it."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL]
+    subprocess.run([*command, "--dest", str(directory)], check=True)
+    (wheel,) = directory.glob("rapidocr*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = (name for name in archive.namelist() if name.endswith(RECOGNISER))
+        return Path(archive.extract(member, directory))
+
+
+def asked(
+    name: str, path: Path, shapes: Sequence[Shape], directory: Path
+) -> tuple[Outcome, dict[str, Any]]:
+    """Each shape some times in a row, and all of them again, of a server of the model's own."""
+    expected = answers(path, shapes)
+    config = serving(name, path, **SETTINGS)
+    outcome = Outcome()
+    with running(config, directory) as server:
+        work: queue.SimpleQueue[Shape] = queue.SimpleQueue()
+        for shape in order(shapes):
+            work.put(shape)
+        target = f"{server.url}/v2/models/{name}/infer"
+        port = httpx.get(target.removesuffix("/infer")).json()["inputs"][0]["name"]
+
+        def client() -> None:
+            with httpx.Client(timeout=60) as http:
+                while True:
+                    try:
+                        shape = work.get_nowait()
+                    except queue.Empty:
+                        return
+                    outcome.note(difference(http, target, port, shape, expected[shape]))
+
+        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcome, server.statistics(name)
+
+
+def order(shapes: Sequence[Shape]) -> Iterator[Shape]:
+    for _ in range(PASSES):
+        for shape in shapes:
+            yield from [shape] * IN_A_PASS
+
+
+def tensor(shape: Shape) -> Tensor:
+    return np.random.default_rng(sum(shape)).random(shape, np.float32)
+
+
+def answers(path: Path, shapes: Sequence[Shape]) -> dict[Shape, Tensor]:
+    model = ov.Core().read_model(path)
+    channels = shapes[0][1]
+    height = -1 if len({shape[2] for shape in shapes}) > 1 else shapes[0][2]
+    model.reshape([-1, channels, height, -1])
+    compiled = ov.Core().compile_model(model, "CPU", F32)
+    return {shape: np.array(compiled([tensor(shape)])[0]).ravel() for shape in shapes}
+
+
+def difference(http: httpx.Client, target: str, port: str, shape: Shape, expected: Tensor) -> float:
+    """The largest, of the largest value; infinite where the answer has another size or is none."""
+    content, headers = binary_request({port: tensor(shape)})
+    reply = http.post(target, content=content, headers=headers)
+    if reply.status_code != 200:
+        return float("inf")
+    given = next(iter(read_outputs(reply).values())).ravel()
+    if given.shape != expected.shape:
+        return float("inf")
+    return float(abs(given - expected).max() / abs(expected).max())
+
+
+if __name__ == "__main__":
+    main()
