@@ -10,10 +10,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", MODELS)
-async def test_of_a_thousand_requests_from_16_clients_each_is_answered_as_alone(
+async def test_of_200_requests_from_16_clients_each_is_answered_as_alone(
     server: Server, name: str
 ) -> None:
-    await check_together(server, name, MODELS[name], requests(), times=50, clients=16)
+    await check_together(server, name, MODELS[name], requests(), times=10, clients=16)
     statistics = server.statistics(name)
-    assert 1000 <= statistics["requests"]
+    assert 200 <= statistics["requests"]
     assert (name not in ACROSS) == (statistics["stacked_batches"] > 0)
