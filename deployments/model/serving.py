@@ -122,7 +122,7 @@ class ServingVersion:
             async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
                 with suppress(CannotInfer):  # what random data leads to is no verdict
                     await self._execution.run(0.0, partial(compiled.infer, rows))
-                    await self._trials.check_at_load(key, rows)
+                    await self._trials.check_at_load(key, shape)
 
     async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""

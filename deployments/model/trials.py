@@ -8,7 +8,7 @@ it answers anything, any other once, after its first answer. Where two differ a 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -24,6 +24,7 @@ from deployments.model.compiled import CompiledShapes
 from deployments.model.compiled_shape import CannotInfer, CompiledShape
 from deployments.model.execution import Execution, Kind
 from deployments.model.runtime import CannotReshape
+from deployments.model.stacking import Values, random_rows
 from deployments.model.version import Version
 from deployments.shape_records import Differing
 from deployments.telemetry import SHAPES_DIFFERING, Telemetry
@@ -107,12 +108,13 @@ class Trials:
                 self._compared(key, inputs, deadline)
             )
 
-    async def check_at_load(self, key: ShapeKey, inputs: Sequence[Tensor]) -> None:
-        """Of a shape that is compiled before anybody asked, by random `inputs`; those of the first
+    async def check_at_load(self, key: ShapeKey, shapes: Sequence[Sequence[int]]) -> None:
+        """Of a shape that is compiled before anybody asked, by random inputs; those of the first
         request count too. Raises CannotInfer, CannotReshape."""
-        static = self._shapes.unchecked(key)
-        if static is not None and self._shapes.answers_dynamically:
-            await self._check(key, static, inputs, 0.0, checked=False)
+        for inputs in self._random(shapes):
+            static = self._shapes.unchecked(key)
+            if static is not None and self._shapes.answers_dynamically:
+                await self._check(key, static, inputs, 0.0, checked=False)
 
     async def close(self) -> None:
         """Ends a comparison after the inference or compilation that is under way."""
@@ -150,8 +152,8 @@ class Trials:
             pair = await run(static, dynamic)
             if pair.difference.largest > self._tolerance:
                 await self._decide(key, inputs, pair, deadline)
-            else:
-                self._note(key, pair.ratio)
+            elif self._note(key, pair.ratio):
+                await self._check_at_random(key, static, dynamic, deadline)
         elif self._all_unchecked:
             assert dynamic is not None
             self._all_unchecked = False
@@ -186,22 +188,35 @@ class Trials:
         if pair.difference.largest <= self._tolerance:
             self._shapes.keep(key, checked=checked)
         elif dynamic is not None:
-            await self._decide(key, inputs, pair, deadline)
+            await self._decide(key, inputs, pair, deadline, clients=checked)
         else:
             self._shapes.replace(key, other)
             self._tell(key, inputs, pair.difference, _REPLACED)
 
     async def _decide(
-        self, key: ShapeKey, inputs: Sequence[Tensor], pair: _Pair, deadline: float
+        self,
+        key: ShapeKey,
+        inputs: Sequence[Tensor],
+        pair: _Pair,
+        deadline: float,
+        *,
+        clients: bool = True,
     ) -> None:
-        """Between a static and the dynamic compilation, which differ: by a third one."""
+        """Between a static and the dynamic compilation, which differ: by a third one.
+
+        Random inputs, not a client's, are no verdict where none agrees: they may be on the edge
+        between two classes, say.
+        """
         reference = await self._reference(key)
         infer = partial(reference.infer, inputs)
         third = await self._execution.run(deadline, infer, Kind.COMPARES)
         static_is_right = self._differ(pair.one, third).largest <= self._tolerance
         dynamic_is_right = self._differ(pair.other, third).largest <= self._tolerance
-        if static_is_right and dynamic_is_right:
-            self._note(key, pair.ratio)  # each rounds to another side
+        no_verdict = not (clients or static_is_right or dynamic_is_right)
+        if no_verdict or (static_is_right and dynamic_is_right):  # each rounds to another side
+            tried = clients or self._shapes.on_trial(key) is not None
+            if self._note(key, pair.ratio):
+                self._shapes.keep(key, checked=tried)
         elif static_is_right:
             self._shapes.block()
             self._shapes.keep(key, checked=True)
@@ -211,11 +226,34 @@ class Trials:
             verdict = _STATIC_IS_WRONG if dynamic_is_right else _NONE_AGREES
             self._tell(key, inputs, pair.difference, verdict)
 
-    def _note(self, key: ShapeKey, ratio: float) -> None:
+    def _note(self, key: ShapeKey, ratio: float) -> bool:
+        """Whether the trial is over, and won; after one that was lost the static one is gone."""
         static = self._shapes.on_trial(key)
         verdict = True if static is None else self._trial_of(static).verdict(ratio)
-        if verdict is not None:
-            self._shapes.keep(key, checked=True) if verdict else self._shapes.discard(key)
+        if verdict is False:
+            self._shapes.discard(key)
+        return bool(verdict)
+
+    async def _check_at_random(
+        self, key: ShapeKey, static: CompiledShape, dynamic: CompiledShape, deadline: float
+    ) -> None:
+        """Keeps a static compilation that agrees with the dynamic one on more than its trial's
+        inputs: a fault may show at some values only."""
+        for inputs in self._random(self._version.shapes_of(key)):
+            try:
+                pair = await self._pair(inputs, deadline, static, dynamic)
+            except CannotInfer:
+                continue  # what random data leads to is no verdict
+            if pair.difference.largest > self._tolerance:
+                await self._decide(key, inputs, pair, deadline, clients=False)
+                return
+        self._shapes.keep(key, checked=True)
+
+    def _random(self, shapes: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
+        """Inputs as at load, and smaller ones."""
+        for values in (Values(), Values(deviation=1.0), Values(deviation=0.1)):
+            specs = self._version.info.inputs
+            yield random_rows(specs, shapes, 0, values)
 
     def _trial_of(self, static: CompiledShape) -> _Trial:
         return self._trials.setdefault(static, _Trial())

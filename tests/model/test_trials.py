@@ -38,17 +38,28 @@ class Wrong(CompiledShape):
         return [Tensor(output.name, output.datatype, output.shape, output.data + self.error)]
 
 
+class WrongAtSmall(Wrong):
+    """Where all that it is given is small."""
+
+    def infer(
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+    ) -> list[Tensor]:
+        small = np.abs(np.asarray(tensors[0].data)).max() < 0.5
+        answers = super().infer if small else super(Wrong, self).infer
+        return answers(tensors, wanted, space)
+
+
 class Failing(CompiledShape):
     def infer(self, *arguments: Any, **more: Any) -> list[Tensor]:
         raise CannotInfer("no")
 
 
-def with_wrong_static(version: Version, error: float = 1.0) -> None:
+def with_wrong_static(version: Version, error: float = 1.0, how: type[Wrong] = Wrong) -> None:
     reshape = version.reshape
 
     def wrong(key: ShapeKey) -> Callable[[], CompiledShape]:
         compile_it = reshape(key)
-        return lambda: Wrong(compile_it(), error)
+        return lambda: how(compile_it(), error)
 
     version.reshape = wrong  # type: ignore[method-assign]
 
@@ -91,6 +102,36 @@ async def test_a_static_compilation_that_is_wrong_never_answers() -> None:
         differing.output,
     )
     assert differing.verdict.endswith("the dynamic one answers")
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_static_compilation_that_is_wrong_at_other_values_than_those_sent_never_answers(
+    warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Trial, "verdict", lambda *_: True)  # clearly faster
+    version = loaded(models.add_one())
+    with_wrong_static(version, how=WrongAtSmall)
+    async with serving(version, promote_after=2) as served:
+        if warm:
+            await served.warm_up([[(1, 4)]])
+        assert [RIGHT] * 12 == await answers(served)
+        (small,) = await served.ask([tensor([[0.1, 0, 0, 0]])])
+        np.testing.assert_allclose(arrays(small)[0], [[1.1, 1, 1, 1]], 1e-6)
+        assert 0 == served.statistics()["compiled_shapes"]
+        assert "x [1,4] the static compilation differs" in served.remark
+
+
+async def test_random_inputs_on_which_none_agrees_are_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Trial, "verdict", lambda *_: True)
+    version = loaded(models.add_one())
+    with_wrong_static(version, how=WrongAtSmall)
+    with_wrong_reference(version)
+    async with serving(version, promote_after=2) as served:
+        assert [RIGHT] * 12 == await answers(served)
+        assert 1 == served.statistics()["compiled_shapes"]
+        assert "" == served.remark
 
 
 async def test_a_difference_within_rounding_is_none() -> None:
