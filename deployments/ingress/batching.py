@@ -22,8 +22,8 @@ ResultT = TypeVar("ResultT")
 STACKED_IN_FLIGHT: Final = 2
 """One batch that runs and one that is ready when it is done."""
 SIDE_BY_SIDE_IN_FLIGHT: Final = 4
-"""Each is answered when the last of its requests is, so they leave alone while there are few. With 16
-a shape that 64 clients ask for is answered more slowly."""
+"""Each is answered when the last of its requests is, so they leave alone while there are few. With
+16 a shape that 64 clients ask for is answered more slowly."""
 
 
 @dataclass(slots=True)
