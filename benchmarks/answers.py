@@ -7,14 +7,12 @@ PP-OCRv4 wrongly for some widths, as for 64: such a shape is *differing*.
 """
 
 import argparse
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,22 +46,6 @@ RECOGNISER: Final = "ch_PP-OCRv4_rec_infer.onnx"
 WIDTHS: Final = tuple((1, 3, 48, width) for width in range(16, 816, 4))
 
 
-@dataclass
-class Outcome:
-    """What came of the requests; `largest` is the largest difference, of the largest value."""
-
-    requests: int = 0
-    wrong: int = 0
-    largest: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note(self, difference: float) -> None:
-        with self.lock:
-            self.requests += 1
-            self.wrong += difference > TOLERANCE
-            self.largest = max(self.largest, difference)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-answers", description=__doc__)
     parser.add_argument("--shapes", type=int, default=len(WIDTHS), help="so many of each model")
@@ -76,10 +58,11 @@ def main() -> None:
         detector = build_models(directory, default_detector())[DETECTOR]
         models = {"recogniser": (recogniser(directory), WIDTHS), "detector": (detector, NEW)}
         for name, (path, all_shapes) in models.items():
-            outcome, statistics = asked(name, path, all_shapes[:shapes], directory)
-            wrong += outcome.wrong
-            cells = [name, min(shapes, len(all_shapes)), outcome.requests, outcome.wrong]
-            cells += [f"{outcome.largest:.1e}", statistics["compiles"]]
+            found, statistics = asked(name, path, all_shapes[:shapes], directory)
+            of_these = sum(difference > TOLERANCE for difference in found)
+            wrong += of_these
+            cells = [name, min(shapes, len(all_shapes)), len(found), of_these]
+            cells += [f"{max(found):.1e}", statistics["compiles"]]
             print("|", " | ".join(map(str, [*cells, statistics["shapes_differing"]])), "|")
     if wrong:
         sys.exit(f"{wrong} answers are wrong")
@@ -97,34 +80,20 @@ def recogniser(directory: Path) -> Path:
 
 def asked(
     name: str, path: Path, shapes: Sequence[Shape], directory: Path
-) -> tuple[Outcome, dict[str, Any]]:
-    """Each shape some times in a row, and all of them again, of a server of the model's own."""
+) -> tuple[list[float], dict[str, Any]]:
+    """Each shape some times in a row, and all of them again, of a server of the model's own: the
+    difference of each answer."""
     expected = answers(path, shapes)
     own = [f"({','.join(map(str, shape))})" for shape in shapes[::COMPILED_EVERY]]
     config = serving(name, path, **SETTINGS, warm_up=own)
-    outcome = Outcome()
     with running(config, directory) as server:
-        work: queue.SimpleQueue[Shape] = queue.SimpleQueue()
-        for shape in order(shapes):
-            work.put(shape)
         target = f"{server.url}/v2/models/{name}/infer"
         port = httpx.get(target.removesuffix("/infer")).json()["inputs"][0]["name"]
-
-        def client() -> None:
-            with httpx.Client(timeout=60) as http:
-                while True:
-                    try:
-                        shape = work.get_nowait()
-                    except queue.Empty:
-                        return
-                    outcome.note(difference(http, target, port, shape, expected[shape]))
-
-        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return outcome, server.statistics(name)
+        with httpx.Client(timeout=60) as http, ThreadPoolExecutor(CLIENTS) as clients:
+            found = clients.map(
+                lambda shape: difference(http, target, port, shape, expected[shape]), order(shapes)
+            )
+            return list(found), server.statistics(name)
 
 
 def order(shapes: Sequence[Shape]) -> Iterator[Shape]:
@@ -138,11 +107,12 @@ def tensor(shape: Shape) -> Tensor:
 
 
 def answers(path: Path, shapes: Sequence[Shape]) -> dict[Shape, Tensor]:
-    model = ov.Core().read_model(path)
+    core = ov.Core()
+    model = core.read_model(path)
     channels = shapes[0][1]
     height = -1 if len({shape[2] for shape in shapes}) > 1 else shapes[0][2]
     model.reshape([-1, channels, height, -1])
-    compiled = ov.Core().compile_model(model, "CPU", F32)
+    compiled = core.compile_model(model, "CPU", F32)
     return {shape: np.array(compiled([tensor(shape)])[0]).ravel() for shape in shapes}
 
 

@@ -107,7 +107,7 @@ class ModelInfo:
 
     `versions` are all that can answer, `labels` are names for some. Versions that take and give
     the same have the same `revision`: what was prepared for one can be sent to the other. Requests
-    of shapes with up to `stacked_elements` a row are stacked.
+    of shapes with up to `stacked_elements` a row are stacked, none where that is negative.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ModelInfo:
     outputs: tuple[OutputSpec, ...]
     max_batch_rows: int
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    stacked_elements: float = 0.0
+    stacked_elements: float = -1.0
 
     def stacks(self, key: ShapeKey) -> bool:
         """Whether requests of this key run together."""

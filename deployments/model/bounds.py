@@ -94,6 +94,11 @@ def _power(a: Bounds, b: Bounds) -> Bounds:
         return -inf, inf
 
 
+def _sloped(a: Bounds, slope: Bounds) -> Bounds:
+    low, high = _corners(_times)(a, slope)
+    return min(a[0], low), max(a[1], high)
+
+
 def _bits(a: Bounds, b: Bounds) -> Bounds:
     """Of what combines the bits of both: as many as the longer one has."""
     both = magnitude(a, b)
@@ -130,10 +135,7 @@ _BINARY: Final[dict[str, Callable[[Bounds, Bounds], Bounds]]] = {
     "SquaredDifference": _squared_difference,
     "Maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
     "Minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
-    "PRelu": lambda a, b: (
-        min(a[0], _corners(_times)(a, b)[0]),
-        max(a[1], _corners(_times)(a, b)[1]),
-    ),
+    "PRelu": _sloped,
     "BitwiseAnd": _bits,
     "BitwiseOr": _bits,
     "BitwiseXor": _bits,
@@ -194,6 +196,7 @@ ARITHMETIC: Final = (frozenset(_BINARY) | SUMS | {"Abs", "Negative", "Relu", "Cl
 }  # fmt: skip
 
 
+CONVERSIONS: Final = frozenset({"Convert", "ConvertLike"})
 _SEVERAL: Final = frozenset({"Split", "VariadicSplit"})
 
 

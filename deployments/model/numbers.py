@@ -314,7 +314,8 @@ def _ancestors_of_limits(steps: Mapping[str, _Step]) -> list[_Step]:
 def _same_shape(node: Any) -> str:
     """The name of the node that gives the first input, or that input converted."""
     node = node.input_value(0).get_node()
-    return _same_shape(node) if node.get_type_name() == "Convert" else str(node.get_name())
+    converts = node.get_type_name() in bounds.CONVERSIONS
+    return _same_shape(node) if converts else str(node.get_name())
 
 
 def _watched(node: Any) -> Bounds | None:
@@ -325,7 +326,7 @@ def _watched(node: Any) -> Bounds | None:
         return None
     given_out = any(port.get_node().get_type_name() == "Result" for port in _readers(node))
     if kind in bounds.ARITHMETIC or (
-        declared in bounds.WIDE and (given_out or kind in ("Convert", "ConvertLike"))
+        declared in bounds.WIDE and (given_out or kind in bounds.CONVERSIONS)
     ):
         return bounds.limit(node)
     return None
@@ -358,7 +359,7 @@ def _check(step: _Step, found: Sequence[Bounds]) -> None:
         raise _Leaves(step, value)
 
 
-_ONLY_RESULT: Final = frozenset({"Convert", "ConvertLike", "Maximum", "Minimum"})
+_ONLY_RESULT: Final = bounds.CONVERSIONS | {"Maximum", "Minimum"}
 """Of an operand that the device clamps these make what they make of the operand."""
 
 

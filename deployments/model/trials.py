@@ -8,7 +8,7 @@ it answers anything, any other once, after its first answer. Where two differ a 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -111,7 +111,7 @@ class Trials:
     async def check_at_load(self, key: ShapeKey, shapes: Sequence[Sequence[int]]) -> None:
         """Of a shape that is compiled before anybody asked, by random inputs; those of the first
         request count too. Raises CannotInfer, CannotReshape."""
-        for inputs in self._random(shapes):
+        async for inputs in self._random(shapes):
             static = self._shapes.unchecked(key)
             if static is not None and self._shapes.answers_dynamically:
                 await self._check(key, static, inputs, 0.0, checked=False)
@@ -239,7 +239,7 @@ class Trials:
     ) -> None:
         """Keeps a static compilation that agrees with the dynamic one on more than its trial's
         inputs: a fault may show at some values only."""
-        for inputs in self._random(self._version.shapes_of(key)):
+        async for inputs in self._random(self._version.shapes_of(key)):
             try:
                 pair = await self._pair(inputs, deadline, static, dynamic)
             except CannotInfer:
@@ -249,11 +249,11 @@ class Trials:
                 return
         self._shapes.keep(key, checked=True)
 
-    def _random(self, shapes: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
-        """Inputs as at load, and smaller ones."""
+    async def _random(self, shapes: Sequence[Sequence[int]]) -> AsyncIterator[list[Tensor]]:
+        """Inputs as at load, and smaller ones; made off the loop, as they may be large."""
+        specs = self._version.info.inputs
         for values in (Values(), Values(deviation=1.0), Values(deviation=0.1)):
-            specs = self._version.info.inputs
-            yield random_rows(specs, shapes, 0, values)
+            yield await asyncio.to_thread(random_rows, specs, shapes, 0, values)
 
     def _trial_of(self, static: CompiledShape) -> _Trial:
         return self._trials.setdefault(static, _Trial())

@@ -105,7 +105,7 @@ class Version:
             self._specs,
             self._output_specs(),
             settings.max_batch_rows,
-            stacked_elements=self.stacking.elements if self.stacking else 0.0,
+            stacked_elements=self.stacking.elements if self.stacking else -1.0,
         )
         self.detections = self._runtime.detections(self._model)
         self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
@@ -223,7 +223,7 @@ class Version:
 
     def stacks(self, key: ShapeKey) -> bool:
         """Whether requests of this key run faster together."""
-        return self.stacking is not None and self.info.stacks(key)
+        return self.info.stacks(key)
 
     def single_key(self, key: ShapeKey) -> ShapeKey:
         """The key of the compilation for requests of one row.
