@@ -5,11 +5,10 @@ integers in float32, without a word. What they would get wrong is computed here 
 the model declares where the model is small, and is refused elsewhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from math import inf, isfinite
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import openvino as ov
@@ -20,6 +19,14 @@ from deployments.inference import InputSpec, OutputSpec
 from deployments.model import bounds, exact
 from deployments.model.bounds import Bounds, Shape
 from deployments.model.float64 import FP64
+from deployments.model.number_steps import (
+    Key,
+    Step,
+    has_unknown_integers,
+    planned,
+    readers,
+    same_shape,
+)
 from deployments.model.work import Answer, Work
 from deployments.tensors import COMPUTED_IN, Array, Tensor
 
@@ -32,39 +39,13 @@ _LIMITS: Final[dict[str, Bounds]] = {
     FP64: (-bounds.LARGEST_FLOAT32, bounds.LARGEST_FLOAT32),
 }
 
-_EVERYTHING: Final[Bounds] = (-inf, inf)
-
-_Key: TypeAlias = tuple[str, int]
-
 
 class _Leaves(Exception):
     """Raised when a node may hold what the device does not."""
 
-    def __init__(self, step: "_Step", value: float) -> None:
+    def __init__(self, step: Step, value: float) -> None:
         super().__init__(step.name)
         self.step, self.value = step, value
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A node of a graph, where the inputs that matter come from, and what it must not leave.
-
-    `ends` are those of its type, `fixed` the bounds of a constant. What is computed in FP64 becomes
-    infinite in the device beyond float32. What does not change is here, because to ask a node is
-    slow.
-    """
-
-    node: Any
-    name: str
-    kind: str
-    sources: tuple[_Key, ...]
-    inputs: frozenset[str]
-    limit: Bounds | None
-    ends: Bounds
-    fixed: Bounds | None
-    rounds_down: bool
-    fp64: bool
-    of: Callable[[Sequence[Bounds], Shape | None], Bounds]
 
 
 class Numbers:
@@ -78,8 +59,8 @@ class Numbers:
         self._parameters = [node.get_name() for node in self._model.get_parameters()]
         self._nodes = self._model.get_ordered_ops()
         self._small = exact.small_enough(self._model)
-        self._unknown = self._small and _has_unknown_integers(self._nodes)
-        self._steps = _plan(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
+        self._unknown = self._small and has_unknown_integers(self._nodes)
+        self._steps = planned(self._nodes, dict(zip(self._parameters, inputs, strict=True)))
         self._counted = [s for s in self._steps if s.kind in bounds.SUMS]
         self._computed = [name for name in self._parameters if self._is_computed_with(name)]
         self._passed = self._passed_through()
@@ -132,7 +113,7 @@ class Numbers:
 
     def _is_computed_with(self, name: str) -> bool:
         node = next(node for node in self._nodes if node.get_name() == name)
-        return any(port.get_node().get_type_name() != "Result" for port in _readers(node))
+        return any(port.get_node().get_type_name() != "Result" for port in readers(node))
 
     def _passed_through(self) -> dict[str, int]:
         """The outputs that are inputs, and which ones."""
@@ -212,7 +193,7 @@ class Numbers:
     def _counted_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, tuple[int, ...]]:
         """The shape of what goes into each sum, as far as the inputs' shapes decide it."""
         own = dict(zip(self._parameters, shapes, strict=True))
-        known = {step.name: own.get(_same_shape(step.node)) for step in self._counted}
+        known = {step.name: own.get(same_shape(step.node)) for step in self._counted}
         if all(shape is not None for shape in known.values()):
             return {name: shape for name, shape in known.items() if shape is not None}
         summed = [step.node.input_value(0) for step in self._counted]
@@ -251,93 +232,8 @@ def named(outputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
     return [by_name[name] for name in names] if names else list(outputs)
 
 
-def _plan(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[_Step]:
-    """The nodes that must stay within limits, and those whose bounds tell theirs, in order."""
-    steps: dict[str, _Step] = {}
-    for node in nodes:
-        ports = [node.input(position) for position in bounds.needed(node)]
-        sources = tuple(map(exact.source, ports))
-        if not bounds.known(node) or any(name not in steps for name, _ in sources):
-            continue
-        if not all(bounds.has_bounds(port.get_source_output()) for port in ports):
-            continue
-        name = node.get_name()
-        depends = frozenset().union(*(steps[own].inputs for own, _ in sources))
-        if node.get_type_name() == "Parameter":
-            depends = frozenset({inputs[name].name})
-        elif node.get_type_name() == "ShapeOf":
-            depends = frozenset({inputs[exact.source(node.input(0))[0]].name})
-        kind = node.get_type_name()
-        steps[name] = _Step(
-            node,
-            name,
-            kind,
-            sources,
-            depends,
-            _watched(node) if depends else None,
-            bounds.INTEGERS.get(node.get_output_element_type(0).get_type_name(), _EVERYTHING),
-            bounds.constant(node) if kind == "Constant" else None,
-            bounds.rounds_down(node),
-            kind in bounds.ARITHMETIC and node.get_output_element_type(0) == ov.Type.f64,
-            bounds.of(node),
-        )
-    return _ancestors_of_limits(steps)
-
-
-def _has_unknown_integers(nodes: Sequence[Any]) -> bool:
-    """Whether integers are computed from those of inputs by what there are no bounds for."""
-    fed: set[str] = set()
-    for node in nodes:
-        kind, name = node.get_type_name(), node.get_name()
-        integers = any(_is_integer(port) for port in node.outputs())
-        if kind == "Parameter" and integers:
-            fed.add(name)
-        elif integers and any(exact.source(port)[0] in fed for port in node.inputs()):
-            fed.add(name)
-            if kind != "Result" and not bounds.known(node):
-                return True
-    return False
-
-
-def _is_integer(port: Any) -> bool:
-    return port.get_element_type().get_type_name() in bounds.INTEGERS
-
-
-def _ancestors_of_limits(steps: Mapping[str, _Step]) -> list[_Step]:
-    wanted: set[str] = set()
-    for step in reversed(list(steps.values())):
-        if step.limit is not None or step.fp64 or step.name in wanted:
-            wanted |= {step.name, *(name for name, _ in step.sources)}
-    return [step for step in steps.values() if step.name in wanted]
-
-
-def _same_shape(node: Any) -> str:
-    """The name of the node that gives the first input, or that input converted."""
-    node = node.input_value(0).get_node()
-    converts = node.get_type_name() in bounds.CONVERSIONS
-    return _same_shape(node) if converts else str(node.get_name())
-
-
-def _watched(node: Any) -> Bounds | None:
-    """The limits of a node whose numbers the device may change."""
-    kind = node.get_type_name()
-    declared = node.get_output_element_type(0).get_type_name()
-    if kind in ("Parameter", "Constant"):
-        return None
-    given_out = any(port.get_node().get_type_name() == "Result" for port in _readers(node))
-    if kind in bounds.ARITHMETIC or (
-        declared in bounds.WIDE and (given_out or kind in bounds.CONVERSIONS)
-    ):
-        return bounds.limit(node)
-    return None
-
-
-def _readers(node: Any) -> list[Any]:
-    return [port for output in node.outputs() for port in output.get_target_inputs()]
-
-
 def _bounds(
-    step: _Step, operands: Sequence[Bounds], given: Mapping[str, Tensor], shape: Shape | None
+    step: Step, operands: Sequence[Bounds], given: Mapping[str, Tensor], shape: Shape | None
 ) -> Bounds:
     if step.fixed is not None:
         return step.fixed
@@ -349,7 +245,7 @@ def _bounds(
     return step.of(operands, shape)
 
 
-def _check(step: _Step, found: Sequence[Bounds]) -> None:
+def _check(step: Step, found: Sequence[Bounds]) -> None:
     """Raises _Leaves where an operand or the result may leave the limits."""
     if step.limit is None:
         return
@@ -363,7 +259,7 @@ _ONLY_RESULT: Final = bounds.CONVERSIONS | {"Maximum", "Minimum"}
 """Of an operand that the device clamps these make what they make of the operand."""
 
 
-def _check_values(step: _Step, values: Mapping[_Key, Array]) -> None:
+def _check_values(step: Step, values: Mapping[Key, Array]) -> None:
     """Raises _Leaves. Sums must stay within the limits in whatever order they are computed."""
     operands = [values[key] for key in step.sources]
     found = [bounds.ends(array) for array in operands]
@@ -375,7 +271,7 @@ def _check_values(step: _Step, values: Mapping[_Key, Array]) -> None:
     _check(step, [*found, bounds.ends(result)])
 
 
-def _rest(step: _Step, values: Mapping[_Key, Array], start: int) -> list[Array]:
+def _rest(step: Step, values: Mapping[Key, Array], start: int) -> list[Array]:
     return [values[exact.source(port)] for port in step.node.inputs()[start:]]
 
 
