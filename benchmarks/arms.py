@@ -21,7 +21,7 @@ from benchmarks.bodies import HEADER, body
 from benchmarks.compiling import precision
 from benchmarks.models import ROOT
 from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD, Workload
-from deployments.model_settings import INGRESS_NAME
+from deployments.settings.model import INGRESS_NAME
 from tests.e2e.server import family, free_ports, running, stop
 
 START_S: Final = 90.0

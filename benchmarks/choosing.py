@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 
 from benchmarks.models import default_detector
-from deployments.model.loading import Loader, Places
-from deployments.model.serving import ServingVersion
-from deployments.model.work import Work
+from deployments.model.execution.requests import Work
+from deployments.model.versions.loader import Loader, Places
+from deployments.model.versions.serving import ServingVersion
 from deployments.settings import ModelSettings
 from deployments.tensors import Tensor
 

@@ -7,7 +7,7 @@ import openvino as ov
 import openvino.opset15 as op
 
 from benchmarks.workloads import DETECTOR, DETECTOR_U8, LARGE_OUTPUT, TINY
-from deployments.model.spots import spots_model
+from deployments.model.openvino.spots import spots_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.compiling import PRECISION
 from deployments.dimensions import parse_shape_rule
-from deployments.model.version import Version, VersionSettings
+from deployments.model.versions.loaded import Version, VersionSettings
 
 
 def settle_precision(model: Path) -> None:

@@ -12,8 +12,8 @@ from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.request_router import PendingRequest, RequestRouter
 
-from deployments.crossing import BatchCall
 from deployments.inference import shape_number
+from deployments.transport.batches import BatchCall
 
 
 class _WithoutLanes(RequestRouter):

@@ -24,7 +24,7 @@ from benchmarks.measuring import Row, load
 from benchmarks.models import build_models, default_detector
 from benchmarks.simulated import Cluster, Load, Outcome
 from benchmarks.workloads import WORKLOADS
-from deployments.ingress.shape_router import ShapeRouter
+from deployments.ingress.routing.router import ShapeRouter
 
 ROUTERS: Final[dict[str, type[Any]]] = {
     "power of two choices": PowerOfTwoChoicesRequestRouter,

@@ -28,11 +28,11 @@ from ray.serve._private.common import (
 )
 from ray.serve.request_router import PendingRequest, RequestRouter
 
-from deployments.crossing import BatchCall
 from deployments.inference import ShapeKey, shape_number
-from deployments.ingress.affinity import ShapeAffinity
-from deployments.ingress.shape_router import ShapeRouter
-from deployments.routing_facts import RoutingFacts, in_requests
+from deployments.ingress.routing.affinity import ShapeAffinity
+from deployments.ingress.routing.router import ShapeRouter
+from deployments.transport.batches import BatchCall
+from deployments.transport.routing_stats import RoutingFacts, in_requests
 
 CORES = 2
 SLOTS = 2 * CORES

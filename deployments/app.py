@@ -6,11 +6,11 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from deployments.code_version import with_own_version
 from deployments.ingress.deployment import Ingress
-from deployments.ingress.shape_router import ShapeRouter
+from deployments.ingress.routing.router import ShapeRouter
 from deployments.model.deployment import OpenVINOModel
-from deployments.model.loading import Places
-from deployments.redeploy import with_own_version
+from deployments.model.versions.loader import Places
 from deployments.settings import INGRESS_NAME, settings_from
 
 _MAX_ONGOING_REQUESTS = 16_384

@@ -8,6 +8,9 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
+CLIENT_LEFT: Final = 499
+"""The status of a request whose client did not wait for the answer (nginx has it)."""
+
 # For what clients write: they may nest it deeper than Python can print, or at any length.
 _brief: Final = reprlib.Repr()
 _brief.maxlist = 32

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from deployments.observability.metrics import metrics_table
 from deployments.settings import settings_table
-from deployments.telemetry import metrics_table
 
 README = Path(__file__).parents[1] / "README.md"
 

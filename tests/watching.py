@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from deployments.telemetry import Metric, Telemetry
+from deployments.observability.metrics import Metric, Telemetry
 
 
 class Recorded(Telemetry):

@@ -30,7 +30,7 @@ from benchmarks.peers.servers import PEERS
 from benchmarks.peers.table import Measured, summary, table
 from benchmarks.peers.wire import Tensor
 from benchmarks.precision import settle_precision
-from deployments.model.spots import spots_model
+from deployments.model.openvino.spots import spots_model
 
 BARE_CLIENTS = 16  # bare OpenVINO has no clients: it is the limit where there are many
 NAMES = ["bare", *OURS, *(peer.name for peer in PEERS)]

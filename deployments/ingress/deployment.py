@@ -8,19 +8,19 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.arena import Arena
-from deployments.ingress.access_log import spare_dropped_records
-from deployments.ingress.application import Application
-from deployments.ingress.exported_metrics import ExportedMetrics
-from deployments.ingress.grpc_methods import GrpcMethods
-from deployments.ingress.http import Http
-from deployments.ingress.lanes import MeetingPoint
-from deployments.ingress.models import ServedModel
-from deployments.ingress.replicas import RayReplicas
-from deployments.ingress.served import ServedModels
-from deployments.logs import logger
+from deployments.ingress.dataplane.served_model import ServedModel
+from deployments.ingress.dataplane.served_models import ServedModels
+from deployments.ingress.grpc.methods import GrpcMethods
+from deployments.ingress.http.access_log import spare_dropped_records
+from deployments.ingress.http.application import Application
+from deployments.ingress.http.metrics_endpoint import ExportedMetrics
+from deployments.ingress.http.routes import Http
+from deployments.ingress.routing.connections import MeetingPoint
+from deployments.ingress.routing.ray_replicas import RayReplicas
+from deployments.observability.logs import logger
+from deployments.observability.metrics import RayTelemetry
 from deployments.settings import INGRESS_NAME, Limits
-from deployments.telemetry import RayTelemetry
+from deployments.transport.arena import Arena
 
 
 class Ingress(GrpcMethods):

@@ -11,8 +11,27 @@ from typing import Any, Final
 import ray
 from ray import serve
 
-from deployments.arena import Arena, ArenaUnreachable, PeerArenas
-from deployments.crossing import (
+from deployments.errors import ModelUnavailable, ServingError, VersionChanged
+from deployments.inference import ModelStatus
+from deployments.model.execution.replies import Replies
+from deployments.model.execution.requests import Work
+from deployments.model.openvino.compiled_model import nowhere
+from deployments.model.versions.idle import IdleVersion
+from deployments.model.versions.loader import Loader, Places
+from deployments.model.versions.serving import ServingVersion
+from deployments.model.versions.versions import Versions
+from deployments.observability.logs import working_for
+from deployments.observability.metrics import (
+    COMPILED_SHAPES,
+    INFERENCE_SECONDS,
+    OUTPUT_SECONDS,
+    RayTelemetry,
+)
+from deployments.observability.shape_records import ShapesReport
+from deployments.observability.tracing import inferred
+from deployments.settings import Limits, ModelSettings, SettingsError, changed
+from deployments.transport.arena import Arena, ArenaUnreachable, PeerArenas
+from deployments.transport.batches import (
     ANY_ROUTE,
     BatchCall,
     BatchReply,
@@ -22,28 +41,9 @@ from deployments.crossing import (
     Unreachable,
     unpack,
 )
-from deployments.errors import ModelUnavailable, ServingError, VersionChanged
-from deployments.inference import ModelStatus
-from deployments.lane_messages import FORMAT, Plain, call_of, plain_reply
-from deployments.lanes import CannotConnect, attend
-from deployments.logs import working_for
-from deployments.model.compiled_shape import nowhere
-from deployments.model.idle import IdleVersion
-from deployments.model.loading import Loader, Places
-from deployments.model.replies import Replies
-from deployments.model.serving import ServingVersion
-from deployments.model.versions import Versions
-from deployments.model.work import Work
-from deployments.routing_facts import together
-from deployments.settings import Limits, ModelSettings, SettingsError, changed
-from deployments.shape_records import ShapesReport
-from deployments.telemetry import (
-    COMPILED_SHAPES,
-    INFERENCE_SECONDS,
-    OUTPUT_SECONDS,
-    RayTelemetry,
-)
-from deployments.tracing import inferred
+from deployments.transport.connections import CannotConnect, attend
+from deployments.transport.routing_stats import together
+from deployments.transport.wire_format import FORMAT, Plain, call_of, plain_reply
 
 logger: Final = logging.getLogger("ray.serve")
 

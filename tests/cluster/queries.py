@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from deployments.telemetry import METRICS, Metric
+from deployments.observability.metrics import METRICS, Metric
 
 RAYS_LABELS = frozenset({"application", "deployment", "replica", "instance"})
 _SELECTED = re.compile(r"\b(ray_\w+)\b(?:{([^}]*)})?")

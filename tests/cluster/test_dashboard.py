@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.grafana.render import DASHBOARD, concrete, legend, panels
-from deployments.telemetry import METRICS
+from deployments.observability.metrics import METRICS
 from tests.cluster.files import document
 from tests.cluster.queries import Named, declared, named, problems
 

@@ -28,7 +28,7 @@ def config(models: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
     return {
         "controller_options": {"runtime_env": {"env_vars": dict(FAST_PATH)}},
         "grpc_options": {
-            "grpc_servicer_functions": ["deployments.ingress.grpc_services.add_services"],
+            "grpc_servicer_functions": ["deployments.ingress.grpc.services.add_services"],
         },
         "logging_config": {"enable_access_log": False},
         "applications": [

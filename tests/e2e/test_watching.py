@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
 from deployments.ingress.protos import tensorflow_serving_pb2 as serving
-from deployments.telemetry import METRICS
+from deployments.observability.metrics import METRICS
 from tests.e2e.conftest import config, save
 from tests.e2e.live import counting_model
 from tests.e2e.server import NO_TLS, Server, running
@@ -97,7 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> It
     watched["logging_config"] |= {"encoding": "JSON", "logs_dir": str(directory / "logs")}
     watched["tracing_config"] = {
         "enabled": True,
-        "exporter_import_path": "deployments.tracing:exporters",
+        "exporter_import_path": "deployments.observability.tracing:exporters",
         "sampling_ratio": 0.0,  # but what a client traces is
     }
     with running(watched, directory, variables) as server:

@@ -8,17 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from deployments.arena import Arena, PeerArenas
-from deployments.crossing import (
-    ANY_ROUTE,
-    BatchCall,
-    BatchReply,
-    Member,
-    PackedTensor,
-    Route,
-    Unreachable,
-    unpack,
-)
 from deployments.dimensions import Dim
 from deployments.errors import ServingError
 from deployments.inference import (
@@ -29,10 +18,21 @@ from deployments.inference import (
     ShapeKey,
     VersionStatus,
 )
-from deployments.ingress.models import ServedModel
+from deployments.ingress.dataplane.served_model import ServedModel
+from deployments.observability.shape_records import ShapesReport
 from deployments.settings import Limits
-from deployments.shape_records import ShapesReport
 from deployments.tensors import Array, Tensor
+from deployments.transport.arena import Arena, PeerArenas
+from deployments.transport.batches import (
+    ANY_ROUTE,
+    BatchCall,
+    BatchReply,
+    Member,
+    PackedTensor,
+    Route,
+    Unreachable,
+    unpack,
+)
 
 OPEN = Dim(0, None)
 INFO = ModelInfo(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.model.execution import Execution
+from deployments.model.execution.executor import Execution
 from tests.model.sites import Site
 from tests.model.spent_time import CLOCK
 
@@ -13,14 +13,14 @@ from tests.model.spent_time import CLOCK
 @pytest.fixture(autouse=True)
 def static_compilations_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's models are too small to time: what is promoted would be chance."""
-    monkeypatch.setattr("deployments.model.trials._Trial.verdict", lambda *_: True)
+    monkeypatch.setattr("deployments.model.versions.promotion._Trial.verdict", lambda *_: True)
 
 
 @pytest.fixture
 def spent_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured takes the time that the test's compilations spend."""
     time = SimpleNamespace(perf_counter=CLOCK)
-    monkeypatch.setattr("deployments.model.measuring.time", time)
+    monkeypatch.setattr("deployments.model.tuning.comparisons.time", time)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from deployments.model.download import RemoteFile
+from deployments.model.sources.download import RemoteFile
 
 XML = b"<net/>" * 50
 BIN = bytes(range(256)) * 4000

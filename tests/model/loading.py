@@ -8,11 +8,11 @@ import numpy as np
 import openvino as ov
 
 from deployments.dimensions import parse_shape_rule
-from deployments.model.compiled_shape import CompiledShape
-from deployments.model.renewal import Renewed
-from deployments.model.runtime import BUILT_IN
-from deployments.model.version import Version, VersionSettings
-from deployments.preprocessing_settings import Preprocessing
+from deployments.model.openvino.compiled_model import CompiledShape
+from deployments.model.openvino.renewal import Renewed
+from deployments.model.openvino.runtime import BUILT_IN
+from deployments.model.versions.loaded import Version, VersionSettings
+from deployments.settings.preprocessing import Preprocessing
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
 
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}

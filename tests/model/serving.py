@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from deployments.inference import ShapeKey
-from deployments.model.compiled_shape import CannotInfer, CompiledShape, Space, nowhere
-from deployments.model.serving import CacheSettings, ServingVersion
-from deployments.model.version import Version
-from deployments.model.work import Answer, Work
-from deployments.telemetry import SILENT, Telemetry
+from deployments.model.execution.requests import Answer, Work
+from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape, Space, nowhere
+from deployments.model.versions.loaded import Version
+from deployments.model.versions.serving import CacheSettings, ServingVersion
+from deployments.observability.metrics import SILENT, Telemetry
 from deployments.tensors import Tensor
 from tests.model.loading import assert_same, dynamic, tensor
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.inference import InputSpec, ModelInfo, ModelStatus
-from deployments.model.lifecycle import LoadFailed
-from deployments.model.repository import Found, SourceUnavailable
-from deployments.model.versions import Versions
+from deployments.model.sources.local import Found, SourceUnavailable
+from deployments.model.versions.lifecycle import LoadFailed
+from deployments.model.versions.versions import Versions
 from deployments.settings import ModelSettings
 from deployments.tensors import BYTES
 

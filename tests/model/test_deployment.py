@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.arena import PeerArenas
-from deployments.crossing import ANY_ROUTE, BatchCall, BatchReply, Member, pack, unpack
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ShapeKey
-from deployments.lane_messages import FORMAT
-from deployments.model.compiled_shape import CompiledShape
 from deployments.model.deployment import CompilationHangs, OpenVINOModel
-from deployments.model.loading import Places
-from deployments.model.version import Version
+from deployments.model.openvino.compiled_model import CompiledShape
+from deployments.model.versions.loaded import Version
+from deployments.model.versions.loader import Places
 from deployments.settings import Limits, ModelSettings
+from deployments.transport.arena import PeerArenas
+from deployments.transport.batches import ANY_ROUTE, BatchCall, BatchReply, Member, pack, unpack
+from deployments.transport.wire_format import FORMAT
 from tests.e2e.live import put_version
 from tests.model.loading import tensor
 

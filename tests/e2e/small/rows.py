@@ -4,7 +4,7 @@ import numpy as np
 import openvino as ov
 
 from tests.e2e.small.answers import Request
-from tests.model import row_models
+from tests.model.graph.rows import row_models
 from tests.model.loading import tensor
 
 ACROSS = {

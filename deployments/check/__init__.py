@@ -1,0 +1,17 @@
+"""`python -m deployments.check serve_config.yaml`: finds mistakes before Ray reads the file.
+
+May import the settings and the vocabulary. Nothing that serves may import it.
+"""
+
+from deployments.check.files import UnreadableConfig, load
+from deployments.check.haproxy import haproxy_available, without_haproxy
+from deployments.check.problems import model_names, problems
+
+__all__ = [
+    "UnreadableConfig",
+    "haproxy_available",
+    "load",
+    "model_names",
+    "problems",
+    "without_haproxy",
+]

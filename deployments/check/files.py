@@ -1,0 +1,40 @@
+"""Configuration files."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class UnreadableConfig(ValueError):
+    """Raised when a file cannot be read as YAML; its text says where in the file."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, but a key given twice is an error: the first value would be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if (key.tag, key.value) in seen:
+                problem = f"the key '{key.value}' is here for the second time"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
+def load(path: Path) -> Any:
+    """The document in a YAML file; UnreadableConfig says where and why there is none."""
+    try:
+        return yaml.load(path.read_bytes(), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise UnreadableConfig(f"{path}{place}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise UnreadableConfig(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UnreadableConfig(f"{path}: {error.strerror}") from None

@@ -1,0 +1,69 @@
+"""What TensorFlow Serving's REST API and its gRPC services have in common."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from deployments.errors import MalformedBody, ModelUnavailable, VersionNotFound
+from deployments.inference import ModelState, ModelStatus
+
+SIGNATURE: Final = "serving_default"
+METHOD: Final = "tensorflow/serving/predict"
+MAP_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+
+DATATYPES: Final = {
+    "FP32": "DT_FLOAT",
+    "FP64": "DT_DOUBLE",
+    "INT32": "DT_INT32",
+    "UINT8": "DT_UINT8",
+    "INT16": "DT_INT16",
+    "INT8": "DT_INT8",
+    "BYTES": "DT_STRING",
+    "INT64": "DT_INT64",
+    "BOOL": "DT_BOOL",
+    "BF16": "DT_BFLOAT16",
+    "UINT16": "DT_UINT16",
+    "FP16": "DT_HALF",
+    "UINT32": "DT_UINT32",
+    "UINT64": "DT_UINT64",
+}
+"""TensorFlow's names of the datatypes (tensorflow/core/framework/types.proto)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version; its number is 0 for as long as the model has not been read."""
+
+    version: int
+    state: str
+    error_code: str = "OK"
+    error_message: str = ""
+
+
+def check_signature(name: object) -> None:
+    """Every model has the one signature that TensorFlow Serving calls by default."""
+    if name is not None and not isinstance(name, str):
+        raise MalformedBody("signature_name is not a string")
+    if name not in (None, "", SIGNATURE):
+        raise MalformedBody(f"signature_name is {name[:100]!r}, models have '{SIGNATURE}'")
+
+
+def version_statuses(
+    model: str, status: ModelStatus, version: str | None = None
+) -> list[VersionStatus]:
+    """The statuses of all versions, or of one. Raises VersionNotFound."""
+    if not status.versions:
+        return [_told(0, status.state, status.reason)]
+    known = [v.version for v in status.versions]
+    if version is not None and version not in known:
+        raise VersionNotFound(model, version, known)
+    return [
+        _told(int(v.version), v.state, v.reason)
+        for v in status.versions
+        if version in (None, v.version)
+    ]
+
+
+def _told(version: int, state: ModelState, reason: str) -> VersionStatus:
+    if state == "UNAVAILABLE":
+        return VersionStatus(version, "END", ModelUnavailable.grpc_code, reason)
+    return VersionStatus(version, state, error_message=reason)

@@ -1,0 +1,57 @@
+"""Requests as they wait in a queue, and what a call to the model makes of them."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from deployments.observability.tracing import Traced
+from deployments.tensors import Tensor
+from deployments.transport.arena import Arena
+from deployments.transport.batches import INLINE_BYTES, Member, inline_bytes, into_arena, pack
+
+
+class Item(NamedTuple):
+    """One request; its times are those of the monotonic clock."""
+
+    tensors: tuple[Tensor, ...]
+    rows: int
+    outputs: tuple[str, ...]
+    arrived: float
+    deadline: float
+    request_id: str = ""
+    trace: Traced | None = None
+
+
+def not_in_arena(items: Sequence[Item], arena: Arena) -> int:
+    """The bytes of those tensors that do not lie in the arena.
+
+    Of all tensors, where they are so few that it makes no difference where they lie.
+    """
+    nbytes = sum([tensor.nbytes for item in items for tensor in item.tensors])
+    if nbytes <= INLINE_BYTES:
+        return nbytes
+    return sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
+
+
+def placed(items: Sequence[Item], arena: Arena) -> list[Item]:
+    return [
+        item._replace(tensors=tuple(into_arena(tensor, arena) for tensor in item.tensors))
+        for item in items
+    ]
+
+
+def members(items: Sequence[Item], arena: Arena | None) -> tuple[Member, ...]:
+    now = time.monotonic()
+    return tuple(
+        [
+            Member(
+                tuple([pack(tensor, arena) for tensor in item.tensors]),
+                item.rows,
+                item.outputs,
+                max(0.0, item.deadline - now),
+                item.request_id,
+                "" if item.trace is None else item.trace.parent,
+            )
+            for item in items
+        ]
+    )

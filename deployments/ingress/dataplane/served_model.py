@@ -1,0 +1,318 @@
+"""The served models as the ingress sees them: their status, their queues, their replicas."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
+
+from deployments.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelUnavailable,
+    QueueFull,
+    ServingError,
+    VersionChanged,
+    VersionNotFound,
+)
+from deployments.inference import ModelInfo, ModelStatus, ShapeKey
+from deployments.ingress.dataplane.batching import (
+    SIDE_BY_SIDE_IN_FLIGHT,
+    STACKED_IN_FLIGHT,
+    Batcher,
+)
+from deployments.ingress.dataplane.deadlines import Deadlines
+from deployments.ingress.dataplane.input_binding import Arrangements
+from deployments.ingress.dataplane.queued_requests import Item, members, not_in_arena, placed
+from deployments.ingress.dataplane.replicas import ModelReplicas, ReplicaDied
+from deployments.ingress.dataplane.status_cache import KnownStatus
+from deployments.observability.logs import log, request_ids, working_for
+from deployments.observability.metrics import (
+    BATCH_ROWS,
+    HANDOFF_SECONDS,
+    QUEUE_SECONDS,
+    SHARED_MEMORY_FALLBACKS,
+    SILENT,
+    Telemetry,
+)
+from deployments.observability.shape_records import ShapesReport
+from deployments.observability.tracing import begun
+from deployments.settings import Limits
+from deployments.tensors import Tensor
+from deployments.timeouts import within
+from deployments.transport.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
+from deployments.transport.batches import (
+    INLINE_BYTES,
+    MESSAGE_BYTES,
+    BatchCall,
+    BatchReply,
+    Route,
+    Unreachable,
+    unpack,
+)
+
+logger: Final = logging.getLogger("ray.serve")
+T = TypeVar("T")
+_Key: TypeAlias = tuple[str, ShapeKey, Route]
+"""The revision and the shape of a batch, and the replica that it is for."""
+
+_BY_REFERENCE_AFTER_FAILURE: Final = 256
+_GRACE_S: Final = 5.0
+_OFF_LOOP_BYTES: Final = 4 << 20
+
+
+class ServedModel:
+    """One model: validates against it, batches by shape key, hands batches to its replicas."""
+
+    def __init__(
+        self,
+        name: str,
+        replicas: ModelReplicas,
+        limits: Limits,
+        arena: Arena | None,
+        telemetry: Telemetry = SILENT,
+    ) -> None:
+        self.name = name
+        self._replicas = replicas
+        self._limits = limits
+        self._arena = arena
+        self._telemetry = telemetry
+        self._arrangements = Arrangements(limits.batch_rows)
+        self._peers = PeerArenas()
+        self._known = KnownStatus(replicas.status)
+        self._by_reference: dict[Route, int] = {}
+        self._deadlines = Deadlines()
+        self._batcher: Batcher[_Key, Item, list[Tensor]] | None = None
+
+    async def status(self) -> ModelStatus:
+        """What the model's replicas said, not long ago."""
+        return await self._known.get()
+
+    async def info(self, version: str | None = None) -> ModelInfo:
+        """Raises ModelUnavailable, VersionNotFound."""
+        status = await self._known.get()
+        highest = status.info
+        if highest is None:
+            raise ModelUnavailable(self.name, status.reason)
+        if version is None:
+            return highest
+        found = next((v for v in status.versions if v.version == version), None)
+        if found is None or found.state == "UNLOADING":
+            raise VersionNotFound(self.name, version, highest.versions)
+        if found.info is None:
+            raise ModelUnavailable(self.name, f"version {version}: {found.reason or found.state}")
+        return found.info
+
+    async def changed_info(self, version: str | None) -> ModelInfo:
+        """What a replica has now, after one did not know what `info` said; raises as that does."""
+        await self._known.after_asking()
+        return await self.info(version)
+
+    async def statistics(self, version: str | None = None) -> list[dict[str, Any]]:
+        """Raises ModelUnavailable."""
+        return await self._told(self._replicas.statistics(version))
+
+    async def look(self) -> bool:
+        """Looks for new, changed and removed versions now; whether there were any.
+
+        Raises ModelUnavailable.
+        """
+        changed = await self._told(self._replicas.look(self._limits.timeout_s))
+        await self._known.after_asking()
+        return changed
+
+    async def load(self) -> None:
+        """Loads the model again after `unload`. Raises ModelUnavailable, if it cannot be too."""
+        await self._told(self._replicas.set_unloaded(False, self._limits.timeout_s))
+        status = await self._known.after_asking()
+        if status.info is None:
+            raise ModelUnavailable(self.name, status.reason)
+
+    async def unload(self) -> None:
+        """Lets go of all versions when what is under way is answered. Raises ModelUnavailable."""
+        await self._told(self._replicas.set_unloaded(True, self._limits.timeout_s))
+        await self._known.after_asking(believed=True)
+
+    async def _told(self, told: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await told
+        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+            raise ModelUnavailable(self.name, "not all of its replicas answer") from None
+
+    async def shapes(self, version: str) -> list[ShapesReport]:
+        """From every replica that serves the version, at least one. Raises ModelUnavailable."""
+        replies = await self._told(self._replicas.shapes(version))
+        reports = [report for report in replies if report is not None]
+        if not reports:
+            raise ModelUnavailable(self.name, f"none of its replicas has loaded version {version}")
+        return reports
+
+    def check_queue(self) -> None:
+        """Raises QueueFull, worth knowing before a picture is decoded for nothing."""
+        waiting = self._batcher.waiting if self._batcher is not None else 0
+        if waiting >= self._limits.queue_length:
+            raise QueueFull(self.name, waiting, self._limits.queue_length)
+
+    async def infer(
+        self,
+        info: ModelInfo,
+        tensors: Sequence[Tensor],
+        outputs: Sequence[str],
+        timeout_s: float,
+        spent_s: float = 0.0,
+    ) -> list[Tensor]:
+        """The wanted outputs (all when empty). Raises the ServingErrors a client can cause.
+
+        Of the request's whole time, `timeout_s`, receiving and decoding it took `spent_s`.
+        """
+        arranged, key, rows = self._arrangements.of(info, tensors)
+        info.check_outputs(outputs)
+        if self._batcher is None:
+            self._batcher = Batcher(self._send, info.max_batch_rows)
+        self._batcher.max_rows = info.max_batch_rows
+        self.check_queue()
+        left_s = timeout_s - spent_s
+        if left_s <= 0:
+            raise DeadlineExceeded(self.name, timeout_s)
+        now = time.monotonic()
+        request_id = next(iter(request_ids()), "")
+        traced = begun(now, self.name, info.version, rows, key)
+        item = Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
+        route = self._replicas.route(info.revision, key)
+        self._replicas.sent(route, info.revision, key)
+        in_flight = STACKED_IN_FLIGHT if info.stacks(key) else SIDE_BY_SIDE_IN_FLIGHT
+        result = self._batcher.submit((info.revision, key, route), rows, item, in_flight)
+        late = partial(DeadlineExceeded, self.name, timeout_s)
+        self._deadlines.add(result, item.deadline, late)
+        try:
+            return await result
+        finally:
+            self._deadlines.remove(result)
+            self._replicas.answered(route)
+
+    async def close(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.close()
+        self._deadlines.close()
+
+    async def _send(self, key: _Key, items: Sequence[Item]) -> Sequence[list[Tensor] | Exception]:
+        """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
+
+        A replica that hangs is given up when nobody can wait for it any more, so that the
+        shape's next batch can leave.
+        """
+        now = time.monotonic()
+        working_for(*(item.request_id for item in items))
+        self._telemetry.observe(BATCH_ROWS, sum(item.rows for item in items), self.name)
+        for item in items:
+            self._telemetry.observe(QUEUE_SECONDS, now - item.arrived, self.name)
+        traces = [item.trace for item in items if item.trace is not None]
+        for traced in traces:
+            traced.left(now)
+        last = max(item.deadline for item in items) - now + _GRACE_S
+        try:
+            return await within(last, self._answered(*key, items))
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(self.name, "its replica does not answer") from None
+        finally:
+            for traced in traces:
+                traced.back(time.monotonic())
+
+    async def _answered(
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+    ) -> Sequence[list[Tensor] | Exception]:
+        if not self._replicas.usable(route):  # it was lost while these were in the queue
+            route = self._replicas.route(revision, key, avoid=route)
+        try:
+            answers = await self._ask(revision, key, route, items)
+            if not all(isinstance(answer, ModelUnavailable) for answer in answers):
+                return answers
+            log(logging.WARNING, "model '%s': a replica is still loading, trying again", self.name)
+        except ReplicaDied as first:
+            log(logging.WARNING, "model '%s': %s, trying again", self.name, first)
+        another = self._replicas.route(revision, key, avoid=route)
+        try:
+            return await self._ask(revision, key, another, items)
+        except ReplicaDied:
+            raise ModelUnavailable(
+                self.name, "its replicas failed over this request, twice"
+            ) from None
+
+    async def _ask(
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+    ) -> Sequence[list[Tensor] | Exception]:
+        arena, fallback = self._usable_arena(route), "unreachable"
+        if arena is not None:
+            reply = await self._shared(arena, revision, key, route, items)
+            if isinstance(reply, BatchReply):
+                try:
+                    return self._answers(reply, reply.arena)
+                except ArenaUnreachable as error:
+                    self._note_unreachable(route, str(error))
+            elif not reply.lasting:
+                fallback = "full"
+        if self._arena is not None and route.near:
+            self._telemetry.count(SHARED_MEMORY_FALLBACKS, fallback)
+        call = BatchCall(revision, key, members(items, None), None)
+        reply = await self._round_trip(call, route, by_reference=True)
+        if isinstance(reply, Unreachable):
+            return [InferenceFailed(self.name, reply.reason)] * len(items)
+        return self._answers(reply, None)
+
+    def _usable_arena(self, route: Route) -> Arena | None:
+        """None for a replica of another node, and for a while after one of this node turned out
+        not to reach this process's memory."""
+        left = self._by_reference.pop(route, 0)
+        if left > 1:
+            self._by_reference[route] = left - 1
+        return None if left or not route.near else self._arena
+
+    async def _shared(
+        self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+    ) -> BatchReply | Unreachable:
+        elsewhere = not_in_arena(items, arena)
+        if elsewhere > INLINE_BYTES:  # else each of them is small
+            if elsewhere > _OFF_LOOP_BYTES:
+                items = await asyncio.to_thread(placed, items, arena)
+            else:
+                items = placed(items, arena)
+            if not_in_arena(items, arena) > MESSAGE_BYTES:
+                return Unreachable("the arena is full", lasting=False)
+        call = BatchCall(revision, key, members(items, arena), arena.address)
+        reply = await self._round_trip(call, route, by_reference=False)
+        if isinstance(reply, Unreachable) and reply.lasting:
+            self._note_unreachable(route, reply.reason)
+        return reply
+
+    async def _round_trip(
+        self, call: BatchCall, route: Route, *, by_reference: bool
+    ) -> BatchReply | Unreachable:
+        left = time.monotonic()
+        reply = await self._replicas.infer(call, route, by_reference=by_reference)
+        if isinstance(reply, BatchReply):
+            handoff_s = max(0.0, time.monotonic() - left - reply.took_s)
+            self._telemetry.observe(HANDOFF_SECONDS, handoff_s, self.name)
+        return reply
+
+    def _note_unreachable(self, route: Route, reason: str) -> None:
+        logger.warning("model '%s', no shared memory: %s", self.name, reason)
+        self._by_reference[route] = _BY_REFERENCE_AFTER_FAILURE
+
+    def _answers(
+        self, reply: BatchReply, arena: ArenaAddress | None
+    ) -> Sequence[list[Tensor] | Exception]:
+        """Raises ArenaUnreachable."""
+        answers: list[list[Tensor] | Exception] = []
+        for member in reply.members:
+            if isinstance(member, ServingError):
+                self._notice(member)
+                answers.append(member)
+            else:
+                answers.append([unpack(t, arena, self._peers, leased=True) for t in member])
+        return answers
+
+    def _notice(self, error: ServingError) -> None:
+        """A replica that is loading, or has another version: what is known may be out of date."""
+        if isinstance(error, ModelUnavailable | VersionChanged):
+            self._known.refresh()

@@ -1,0 +1,73 @@
+"""What the ingress knows of a model's status: what its replicas last said."""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from deployments.inference import ModelStatus
+from deployments.ingress.dataplane.replicas import ReplicaDied
+
+_STATUS_S: Final = 1.0
+_STALE_S: Final = 4.0
+_SILENCES: Final = 4
+_REFUSALS: Final = 4
+_START_S: Final = 120.0
+
+
+class KnownStatus:
+    """Asked again after a second, if anybody wants to know, by one task for all."""
+
+    def __init__(self, ask: Callable[[], Awaitable[ModelStatus]]) -> None:
+        self._ask = ask
+        self._status = ModelStatus("LOADING", "its replicas have not answered yet")
+        self._until = 0.0
+        self._silences = 0
+        self._refusals = 0
+        self._starting_until = time.monotonic() + _START_S
+        self._refreshing: asyncio.Task[ModelStatus] | None = None
+
+    async def get(self) -> ModelStatus:
+        """Of a model that has answered lately nobody waits for the next answer: it may be busy.
+
+        What is known from before a pause may be wrong by now, and is asked anew.
+        """
+        now = time.monotonic()
+        if now >= self._until:
+            self.refresh()
+        unknown = self._status.info is None or now >= self._until + _STALE_S
+        if unknown and self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
+        return self._status
+
+    async def after_asking(self, *, believed: bool = False) -> ModelStatus:
+        """The status after a replica was asked. One that cannot answer is `believed` at once."""
+        if self._refreshing is not None:  # it may have been asked too early
+            await asyncio.shield(self._refreshing)
+        if believed:
+            self._refusals = _REFUSALS
+        return await asyncio.shield(self.refresh())
+
+    def refresh(self) -> "asyncio.Task[ModelStatus]":
+        if self._refreshing is None:
+            # A fresh context: it must not end with the request that happens to be first.
+            self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
+        return self._refreshing
+
+    async def _refresh(self) -> ModelStatus:
+        try:
+            status = await self._ask()
+            self._silences, self._starting_until = 0, 0.0
+            # One of several replicas may still be loading while the others serve.
+            self._refusals = self._refusals + 1 if status.info is None else 0
+            if status.info is not None or self._status.info is None or self._refusals >= _REFUSALS:
+                self._status = status
+        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+            self._silences += 1
+            if self._silences >= _SILENCES and time.monotonic() >= self._starting_until:
+                self._status = ModelStatus("UNAVAILABLE", "none of its replicas answers")
+        finally:
+            self._until = time.monotonic() + _STATUS_S
+            self._refreshing = None
+        return self._status

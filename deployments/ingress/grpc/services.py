@@ -1,0 +1,37 @@
+"""The gRPC services, as `grpc_options.grpc_servicer_functions` of serve_config.yaml wants them.
+
+Messages stay bytes until the ingress reads them: so they can be told their size first, and Ray's
+own proxy can hand them on without knowing their classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from deployments.ingress.protos import kserve_v2_pb2, tensorflow_serving_pb2
+
+SERVICES: Final = {
+    service.full_name: service
+    for file in (kserve_v2_pb2, tensorflow_serving_pb2, health_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+}
+"""The services' descriptors by name, from the .proto files."""
+
+
+def add_services(servicer: Any, server: Any) -> None:
+    """Adds the methods of all services; Serve calls the ingress's method of the same name."""
+    for name, service in SERVICES.items():
+        handlers = {
+            method.name: _kind(method)(getattr(servicer, method.name)) for method in service.methods
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+
+
+def _kind(method: Any) -> Callable[[Any], Any]:
+    if method.client_streaming:
+        return grpc.stream_stream_rpc_method_handler
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler
+    return grpc.unary_unary_rpc_method_handler

@@ -1,0 +1,57 @@
+"""What a version is asked to do: the requests of a batch, and what becomes of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from deployments.errors import ServingError
+from deployments.model.openvino.compiled_model import Space, nowhere
+from deployments.tensors import Tensor
+
+Answer: TypeAlias = list[Tensor] | ServingError
+
+
+@dataclass(slots=True)
+class Times:
+    """When a request's inference began and ended, on the monotonic clock; None before it did."""
+
+    began: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One request of a batch; `deadline` is a time of the monotonic clock.
+
+    Its outputs go to `space`, if it has any. `trace` is the span that its inference belongs to.
+    """
+
+    tensors: Sequence[Tensor]
+    rows: int
+    outputs: tuple[str, ...]
+    deadline: float
+    timeout_s: float
+    space: Space = nowhere
+    request_id: str = ""
+    trace: str = ""
+    times: Times = field(default_factory=Times)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tensor.shape for tensor in self.tensors)
+
+
+def wanted(outputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
+    """The outputs of these names, in their order; all outputs if there are no names."""
+    by_name = {output.name: output for output in outputs}
+    return [by_name[name] for name in names] if names else list(outputs)
+
+
+def rows_of(members: Sequence[Work]) -> int:
+    return sum(work.rows for work in members)
+
+
+def note_inference(members: Sequence[Work], ended: float, ns: int) -> None:
+    """All of them were in the inference that took so many nanoseconds."""
+    for work in members:
+        work.times.began, work.times.ended = ended - 1e-9 * ns, ended

@@ -1,0 +1,30 @@
+"""Where the rows of a request lie in the outputs of a model."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAlong:
+    """An output whose rows lie along `axis`, `each` elements for every row of the input."""
+
+    axis: int
+    each: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The output [1,1,each*N,7] of a DetectionOutput: rows tagged with an image id.
+
+    The rows of all images stand together at the front; the first unused row starts with -1
+    and the rest is zero (OpenVINO opset 8, DetectionOutput).
+    """
+
+    each: int
+
+
+OutputRule: TypeAlias = RowsAlong | Detections
+
+
+class NotProven(Exception):
+    """Raised when a model may answer otherwise where rows are stacked; the text says why."""

@@ -1,0 +1,69 @@
+"""Reshaped copies of a model, and what they tell of an inference before it begins."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from math import prod
+from typing import Any
+
+import openvino as ov
+
+from deployments.dimensions import Dim
+from deployments.model.openvino.recent_shapes import Shapes
+
+
+class Foresight:
+    """Tells whether a model runs at some shapes, by reshaping a copy. For several threads at once.
+
+    Copies are used again, which halves what each new shape takes. What one of them refuses is
+    tried with a fresh one: reshaping may have folded away what another shape needs.
+    """
+
+    def __init__(self, model: ov.Model) -> None:
+        self._model = model
+        self._copies: list[ov.Model] = []
+
+    def says_it_runs(self, shapes: Shapes) -> bool:
+        """Whether all shapes in the model are known then, and fit. It does not tell where a tensor
+        has no elements: there the plugin has failed where the model did not. Raises what OpenVINO
+        says if they do not fit."""
+        if not all(map(prod, shapes)):
+            reshaped(self._model, shapes)
+            return False
+        copy = self._used_again(shapes) or reshaped(self._model, shapes)
+        self._copies.append(copy)
+        return not copy.is_dynamic()
+
+    def _used_again(self, shapes: Shapes) -> ov.Model | None:
+        """A copy that others have been reshaped in; None where there is none, or it refuses."""
+        with suppress(IndexError):
+            copy = self._copies.pop()
+            with suppress(Exception):  # the fresh copy will tell
+                _reshape(copy, shapes)
+                return copy
+        return None
+
+
+def reshaped(model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
+    """A copy of the model at these shapes, in the order of its inputs; shares the weights.
+
+    Raises what OpenVINO says.
+    """
+    copy = model.clone()
+    _reshape(copy, shapes)
+    return copy
+
+
+def _reshape(model: Any, shapes: Sequence[Sequence[Dim | int]]) -> None:
+    model.reshape(
+        {
+            port: ov.PartialShape([dimension(dim) for dim in shape])
+            for port, shape in zip(model.inputs, shapes, strict=True)
+        }
+    )
+
+
+def dimension(dim: Dim | int) -> ov.Dimension:
+    """As OpenVINO spells it."""
+    if isinstance(dim, int):
+        return ov.Dimension(dim)
+    return ov.Dimension(dim.minimum, -1 if dim.maximum is None else dim.maximum)

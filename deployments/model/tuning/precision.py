@@ -1,0 +1,40 @@
+"""In which precision a model computes, where that is left to the processor.
+
+OpenVINO takes bfloat16 on processors that have AVX512-BF16. Without AMX that was the slower one, a
+detector took 1.6 times as long; and it is less exact.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from deployments.inference import InputSpec
+from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
+from deployments.model.openvino.recent_shapes import Shapes
+from deployments.model.openvino.runtime import CannotReshape
+from deployments.model.tuning.comparisons import clearly_quicker
+from deployments.model.tuning.random_inputs import random_rows
+
+FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
+MOST_COMPARED_BYTES: Final = 512 << 20
+"""A model with more weights keeps what was chosen: it would be compiled several times."""
+
+
+def float32_is_quicker(
+    specs: Sequence[InputSpec],
+    sizes: Iterable[Shapes],
+    compile_for: Callable[[Shapes, Mapping[str, Any]], CompiledShape],
+) -> bool:
+    """Whether it clearly is at all these sizes: at a small one what surrounds the arithmetic may
+    decide.
+
+    `compile_for` compiles for shapes with more properties than the settings have.
+    """
+    try:
+        return all(
+            clearly_quicker(
+                compile_for(shapes, FLOAT32), compile_for(shapes, {}), random_rows(specs, shapes, 0)
+            )
+            for shapes in sizes
+        )
+    except (CannotReshape, CannotInfer):
+        return False

@@ -1,0 +1,323 @@
+"""One loaded version of a model: everything about it that does not change with traffic.
+
+Loading is blocking and belongs into a worker thread.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import openvino as ov
+
+from deployments.dimensions import Dim, ShapeRule
+from deployments.inference import (
+    ModelInfo,
+    OutputSpec,
+    ShapeKey,
+    elements_per_row,
+    rows_of_inputs,
+)
+from deployments.model.graph.numbers.check import numbers_of
+from deployments.model.graph.preprocessing import prepare
+from deployments.model.graph.rows.outputs import NotProven
+from deployments.model.graph.rows.proof import rows_kept_apart
+from deployments.model.openvino.compile_cache import Blobs
+from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
+from deployments.model.openvino.kernel_cache import KernelCache, sized
+from deployments.model.openvino.recent_shapes import Shapes
+from deployments.model.openvino.runtime import (
+    KERNEL_CACHE,
+    CannotLoad,
+    CannotReshape,
+    ModelInput,
+    Runtime,
+)
+from deployments.model.policy.shapes import (
+    accepted_dims,
+    never_empty,
+    one_row,
+    scaled,
+    to_compile,
+    trial_key,
+    trial_shapes,
+    with_batch_axis,
+)
+from deployments.model.tuning.comparisons import stacking_wins
+from deployments.model.tuning.precision import FLOAT32, MOST_COMPARED_BYTES, float32_is_quicker
+from deployments.model.tuning.random_inputs import random_rows
+from deployments.model.tuning.stacking import Stacking
+from deployments.model.tuning.trial_runs import prove
+from deployments.settings.preprocessing import Preprocessing
+
+_REQUESTS_PER_STREAM: Final = 2
+_SIZES_TRIED: Final = 3
+_MEASURING_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSettings:
+    """What of a model's settings matters when it is loaded."""
+
+    device: str
+    plugin_config: Mapping[str, Any]
+    shape: ShapeRule | Mapping[str, ShapeRule]
+    batch_size: int | Literal["auto"]
+    background: bool
+    max_batch_rows: int
+    stacking: Literal["auto", "always", "never"]
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    blobs: Blobs | None = None
+    kernel_cache_bytes: int = 384 << 20
+
+
+class Version:
+    """A model that has been read, understood and, where it can be, compiled for any shape."""
+
+    def __init__(
+        self, name: str, number: str, source: str | Path, settings: VersionSettings
+    ) -> None:
+        """Raises CannotLoad, PolicyError."""
+        self._runtime = Runtime(settings.device, settings.plugin_config, settings.blobs)
+        prepared = prepare(self._runtime.read(source), settings.preprocessing)
+        self._model = prepared.model
+        inputs = prepared.described(self._runtime.inputs(self._model))
+        accepted = accepted_dims(inputs, settings.shape, settings.batch_size, self._reshapes)
+        if self._runtime.mixes_up_empty(self._model):
+            accepted = never_empty(accepted)
+        self._specs = with_batch_axis(inputs, accepted, self._reshapes)
+        self._precision: Mapping[str, Any] = {}
+        trial = self._trial_with_or_without_batch(inputs)
+        if trial is not None and (precision := self._precision_for(trial)):
+            self._precision = precision
+            trial = replace(trial, compiled=self.reshape(trial.key)())
+        self.kernel_cache: KernelCache | None = None
+        self.dynamic = self._compile_dynamic(trial, settings) if settings.background else None
+        if trial is None and self.dynamic is None:
+            self._check_compiles(settings)
+        compiled = trial.compiled if trial else self.dynamic
+        self.streams = compiled.streams if compiled else 1
+        self.computes_in = compiled.computes_in if compiled and settings.device == "CPU" else None
+        self.slots = _REQUESTS_PER_STREAM * self.streams
+        self.stacking: Stacking | None = None
+        self.stacking_reason: str | None = None
+        try:
+            self.stacking = self._stacking(trial, settings)
+        except NotProven as error:
+            self.stacking_reason = str(error)
+        self.info = ModelInfo(
+            name,
+            number,
+            (number,),
+            self._specs,
+            self._output_specs(),
+            settings.max_batch_rows,
+            stacked_elements=self.stacking.elements if self.stacking else -1.0,
+        )
+        self.detections = self._runtime.detections(self._model)
+        self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
+
+    def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
+        """Reshapes, and returns what compiles that: static but for a batch left open by the key.
+
+        Both raise CannotReshape.
+        """
+        return self._reshaped(key, self._precision)
+
+    def _reshaped(self, key: ShapeKey, precision: Mapping[str, Any]) -> Callable[[], CompiledShape]:
+        model = self._model_at(key)
+        return lambda: self._runtime.compile(model, **precision)
+
+    def _model_at(self, key: ShapeKey) -> ov.Model:
+        """Raises CannotReshape."""
+        model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
+        if any(0 in shape for shape in key):
+            # Compiling a Gather of nothing, where that is fixed, ends the process.
+            opened = [tuple(size or -1 for size in shape) for shape in key]
+            model = self._runtime.reshaped(self._model, to_compile(self._specs, tuple(opened)))
+        return model
+
+    def _precision_for(self, trial: "_Trial") -> Mapping[str, Any]:
+        """What is quicker, where the settings leave it to the processor."""
+        if not self._runtime.chooses_precision or trial.compiled.computes_in == "f32":
+            return {}
+        if self._runtime.weight_bytes(self._model) > MOST_COMPARED_BYTES:
+            return {}
+
+        def compiled(shapes: Shapes, more: Mapping[str, Any]) -> CompiledShape:
+            if not more and shapes == trial.shapes:
+                return trial.compiled
+            return self._reshaped(trial_key(self._specs, shapes), more)()
+
+        sizes = dict.fromkeys((trial.shapes, scaled(self._specs, trial.shapes, 2)))
+        return FLOAT32 if float32_is_quicker(self._specs, sizes, compiled) else {}
+
+    def _reshapes(self, shapes: Sequence[Sequence[Dim | int]]) -> bool:
+        try:
+            self._runtime.reshaped(self._model, shapes)
+        except CannotReshape:
+            return False
+        return True
+
+    def _compile_dynamic(
+        self, trial: "_Trial | None", settings: VersionSettings
+    ) -> CompiledShape | None:
+        """A compilation for all accepted shapes; None for models that refuse that."""
+        try:
+            compiled = self._compiled_for_all()
+            if trial is None:
+                return compiled
+            compiled.infer(random_rows(self._specs, trial.shapes, 0))
+            if self._runtime.keeps_kernels and not compiled.is_static:
+                new = [random_rows(self._specs, row, 0) for row in self._smaller(trial.shapes)]
+                self.kernel_cache = sized(compiled, new, settings.kernel_cache_bytes)
+                compiled = self._compiled_for_all(**{KERNEL_CACHE: self.kernel_cache.kernels})
+                compiled.remember_kernels_of(self.kernel_cache.shapes)
+        except (CannotReshape, CannotInfer):
+            return None
+        return compiled
+
+    def _compiled_for_all(self, **more: Any) -> CompiledShape:
+        """Raises CannotReshape."""
+        model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
+        return self._runtime.compile(model, **{**self._precision, **more})
+
+    def _smaller(self, shapes: Shapes) -> list[Shapes]:
+        """Some more shapes, a little smaller from one to the next; none where no other is taken."""
+        smaller = (scaled(self._specs, shapes, 1 - step / 32) for step in range(1, 8))
+        return [other for other in dict.fromkeys(smaller) if other != shapes]
+
+    def _check_compiles(self, settings: VersionSettings) -> None:
+        """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
+        try:
+            self._runtime.compile(self._model)
+        except CannotReshape as error:
+            config = f" with plugin_config {settings.plugin_config}" * bool(settings.plugin_config)
+            raise CannotLoad(
+                f"{error}, for device '{settings.device}'{config}"
+            ) from error.__cause__
+
+    def _output_specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs with the dimensions that follow from the accepted inputs."""
+        try:
+            model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
+        except CannotReshape:
+            model = self._model
+        return self._runtime.outputs(model)
+
+    def _trial_with_or_without_batch(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
+        """Gives the batch axis up where nothing can be compiled while that dimension is open."""
+        opened = self._specs
+        closed = tuple(replace(spec, batch_axis=None) for spec in opened)
+        for specs in dict.fromkeys((opened, closed)):
+            self._specs = specs
+            if (trial := self._trial(inputs)) is not None:
+                return trial
+        self._specs = opened
+        return None
+
+    def _trial(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
+        """A compilation that ran once, at the first of the trial shapes at which one does."""
+        for shapes in trial_shapes(inputs, [spec.dims for spec in self._specs]):
+            try:
+                key = trial_key(self._specs, shapes)
+                compiled = self.reshape(key)()
+                compiled.infer(random_rows(self._specs, shapes, 0))
+            except (CannotReshape, CannotInfer):
+                continue
+            return _Trial(compiled, key, shapes)
+        return None
+
+    def stacks(self, key: ShapeKey) -> bool:
+        """Whether requests of this key run faster together."""
+        return self.info.stacks(key)
+
+    def single_key(self, key: ShapeKey) -> ShapeKey:
+        """The key of the compilation for requests of one row.
+
+        Where those are not stacked they have one of their own: with a batch that is fixed it is
+        quicker than one for any number of rows, a detector by 2 to 17 %.
+        """
+        return key if self.stacks(key) else one_row(key)
+
+    def key_of(self, shapes: Sequence[Sequence[int]]) -> ShapeKey:
+        """The key of the compilation for requests with these shapes."""
+        key = trial_key(self._specs, shapes)
+        return self.single_key(key) if rows_of_inputs(self._specs, shapes) == {1} else key
+
+    def shapes_of(self, key: ShapeKey) -> list[tuple[int, ...]]:
+        """Shapes whose compilation is that of this key, of the fewest rows that are some."""
+        fewest = 1 if self.stacks(key) else 2
+        return [
+            tuple(
+                spec.dims[axis].nearest(fewest) if size == -1 else size
+                for axis, size in enumerate(shape)
+            )
+            for spec, shape in zip(self._specs, key, strict=True)
+        ]
+
+    def reference(self, key: ShapeKey) -> CompiledShape:
+        """A static compilation without what is suspected of compiling shapes wrongly: without the
+        snippets of the CPU plugin (wrong in 2026.4.1 at least, see docs/upstream); for another
+        device the CPU's, in float32. Raises CannotReshape.
+        """
+        return self._runtime.reference().compile(self._model_at(key), **self._precision)
+
+    def _stacking(self, trial: "_Trial | None", settings: VersionSettings) -> Stacking:
+        """Raises NotProven, also where it is not wanted or does not pay."""
+        if settings.stacking == "never":
+            raise NotProven("batching.stacking is never")
+        if settings.max_batch_rows == 1:
+            raise NotProven("batching.max_rows is 1")
+        if trial is None:
+            raise NotProven("the model could not be tried at any shape")
+        row = tuple((1, *shape[1:]) for shape in trial.shapes)
+        rules = rows_kept_apart(self._model, self._specs, row)
+        try:
+            prove((self.dynamic or trial.compiled).infer, self._specs, row, rules)
+        except CannotInfer as error:
+            raise NotProven(f"a trial run failed: {error}") from error
+        if settings.stacking == "always":
+            return Stacking(rules, float("inf"))
+        elements = self._largest_that_stacks(row)
+        if not elements:
+            raise NotProven("rows run slower stacked than side by side")
+        return Stacking(rules, elements)
+
+    def _largest_that_stacks(self, row: Shapes) -> int:
+        """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
+
+        What stacking saves does not grow with the shape, so it wins below some size. From the
+        trial shape on, open dimensions are doubled for as long as it wins, else halved until it
+        does. No further size is begun after five seconds: large and blocking models load sooner.
+        """
+        deadline = time.monotonic() + _MEASURING_S
+        best = self._stacks_at(row)
+        factor, growing = (2.0, True) if best else (0.5, False)
+        for _ in range(_SIZES_TRIED):
+            larger_or_smaller = scaled(self._specs, row, factor)
+            if larger_or_smaller == row or time.monotonic() > deadline:
+                break
+            row, stacks = larger_or_smaller, self._stacks_at(larger_or_smaller)
+            if stacks:
+                best = stacks
+            if bool(stacks) != growing:
+                break
+        return best
+
+    def _stacks_at(self, row: Shapes) -> int:
+        key = trial_key(self._specs, row)
+        try:
+            compiled = self.dynamic or self.reshape(key)()
+            wins = stacking_wins(compiled, random_rows(self._specs, row, 0), self.slots)
+        except (CannotInfer, CannotReshape):
+            return 0
+        return elements_per_row(key) if wins else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    compiled: CompiledShape
+    key: ShapeKey
+    shapes: Shapes

@@ -1,0 +1,388 @@
+"""A loaded version at work: batches in, answers out."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from deployments.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelUnavailable,
+    ServingError,
+    ShapeNotSupported,
+)
+from deployments.inference import ModelInfo, ShapeKey, computed_in, shape_number
+from deployments.model.cache.compiled_shapes import CompiledShapes
+from deployments.model.cache.reshape_events import ReshapeReport
+from deployments.model.cache.shape_statistics import ShapeStatistics
+from deployments.model.execution.compilers import Compilers
+from deployments.model.execution.executor import Kind, SharedExecutions
+from deployments.model.execution.inference_times import InferenceTimes
+from deployments.model.execution.requests import Answer, Work, note_inference, rows_of, wanted
+from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
+from deployments.model.openvino.runtime import CannotReshape
+from deployments.model.policy.shapes import any_rows
+from deployments.model.tuning.random_inputs import random_rows
+from deployments.model.tuning.stacking import RowsLost, scatter, stack
+from deployments.model.versions.hot_shapes import Shapes
+from deployments.model.versions.loaded import Version
+from deployments.model.versions.promotion import Trials, copied
+from deployments.observability.logs import log
+from deployments.observability.metrics import DYNAMIC_REQUESTS, SILENT, Telemetry
+from deployments.observability.shape_records import ShapesReport
+from deployments.settings import ModelSettings
+from deployments.tensors import Tensor
+from deployments.transport.routing_stats import RoutingFacts
+
+_REMEMBERED_KEYS: Final = 4096
+_MOST_KERNELS_TOLD: Final = 256
+"""Of the shapes that find their kernels, so many are told to the request routers."""
+
+_Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    bound: int
+    blocking: bool
+    promote_after: int
+    compiles_per_minute: int
+
+
+class ServingVersion:
+    """Runs batches of one version. Reshapes under the deployment's lock, in a worker thread."""
+
+    def __init__(
+        self,
+        version: Version,
+        settings: CacheSettings,
+        lock: asyncio.Lock,
+        executions: SharedExecutions | None = None,
+        telemetry: Telemetry = SILENT,
+    ) -> None:
+        self.version = version
+        self._telemetry = telemetry
+        report = ReshapeReport(version.info, telemetry)
+        self._executions = executions or SharedExecutions()
+        self._execution = self._executions.take(version.slots, version.streams)
+        self._compilers = Compilers()
+        self.batches = 0
+        self.stacked_batches = 0
+        self.requests = 0
+        self.rows = 0
+        self._seen = ShapeStatistics()
+        self._failing: set[ShapeKey] = set()
+        self._unstackable: set[ShapeKey] = set()
+        self._times = InferenceTimes()
+        self._running = 0
+        self._quiet = asyncio.Event()
+        self._closing = False
+        self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
+            lambda key: version.reshape(key),
+            version.dynamic,
+            lock=lock,
+            executor=self._compilers.waited_for,
+            background=self._compilers.background,
+            bound=settings.bound,
+            blocking=settings.blocking,
+            promote_after=settings.promote_after,
+            compiles_per_minute=settings.compiles_per_minute,
+            seen=self._seen,
+            reshaped=report.reshaped,
+            evicted=report.evicted,
+        )
+        self._trials = Trials(version, self._shapes, self._execution, telemetry)
+
+    @property
+    def remark(self) -> str:
+        """What a status says of it though it answers."""
+        return self._trials.remark
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.version.info
+
+    def configure(self, settings: ModelSettings) -> None:
+        """Takes over the bounds of the cache and of its compilations."""
+        self._shapes.set_bounds(
+            settings.max_compiled_shapes, settings.promote_after, settings.compiles_per_minute
+        )
+
+    async def warm_up(self, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
+        """Compiles these shapes and runs each once, which is slow too. Raises CannotReshape."""
+        specs = self.version.info.inputs
+        for shape in shapes:
+            key = self.version.key_of(shape)
+            rows = random_rows(specs, shape, 0)
+            async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
+                with suppress(CannotInfer):  # what random data leads to is no verdict
+                    await self._execution.run(0.0, partial(compiled.infer, rows))
+                    await self._trials.check_at_load(key, shape)
+
+    async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+        """The answers in the order of the members; what fails for one fails for it alone."""
+        if self._closing:
+            closed = ModelUnavailable(self.version.info.name, "its version is being unloaded")
+            return [closed for _ in members]
+        self.batches += 1
+        self.requests += len(members)
+        rows = rows_of(members)
+        self.rows += rows
+        self._running += 1
+        self._quiet.clear()
+        try:
+            return await self._by_rows(key, members)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
+
+    async def _by_rows(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+        """Each with those that have its compilation."""
+        single = self.version.single_key(key)
+        keys = [single if work.rows == 1 else key for work in members]
+        groups: dict[ShapeKey, list[Work]] = {}
+        for own, work in zip(keys, members, strict=True):
+            groups.setdefault(own, []).append(work)
+        for own, group in groups.items():
+            self._seen.arrived(own, len(group), rows_of(group))
+        if len(groups) == 1:
+            return await self._run(keys[0], members, static=False)
+        runs = (self._run(own, group, static=False) for own, group in groups.items())
+        answers = dict(zip(groups, map(iter, await asyncio.gather(*runs)), strict=True))
+        return [next(answers[own]) for own in keys]
+
+    async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
+        known = key in self._shapes
+        try:
+            use = self._shapes.use(
+                key, len(members), static=static, reason="fallback" if static else "new_shape"
+            )
+            async with use as compiled:
+                answers = await self._answers(compiled, key, members)
+        except CannotReshape as error:
+            return [self._not_supported(key, str(error)) for _ in members]
+        pairs = list(zip(members, answers, strict=True))
+        failed = [work for work, answer in pairs if isinstance(answer, CannotInfer)]
+        dynamic = compiled is self.version.dynamic
+        answered = [work for work, answer in pairs if isinstance(answer, list)]
+        if dynamic:
+            self._telemetry.count(DYNAMIC_REQUESTS, self.info.name, by=len(members))
+            self._seen.answered_dynamic(key, len(answered))
+        else:
+            self._seen.answered_static(key, len(answered), rows_of(answered), waited=not known)
+        if not (failed and dynamic and key not in self._failing and self._shapes.demand.afford()):
+            return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
+        # A shape may be beyond a dynamic compilation and still be fine for one of its own.
+        again = await self._run(key, failed, static=True)
+        if all(isinstance(answer, ShapeNotSupported) for answer in again):
+            self._shapes.demand.refund()  # reshaping failed, which is quick
+        elif all(isinstance(answer, InferenceFailed) for answer in again):
+            _remember(self._failing, key)
+        rest = iter(again)
+        return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
+
+    async def _answers(
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+    ) -> Sequence[Answer | CannotInfer]:
+        if self._stacks(key, members):
+            try:
+                return await self._together(compiled, key, members)
+            except RowsLost as error:
+                text = "%s: requests of this shape are not stacked any more"
+                log(logging.WARNING, text, error, model=self.info.name)
+                _remember(self._unstackable, key)
+            except CannotInfer as error:
+                text = "a stacked batch failed, its members run alone: %s"
+                log(logging.WARNING, text, error, model=self.info.name)
+        if len(members) == 1:
+            return [await self._alone(compiled, key, members[0])]
+        return await asyncio.gather(*(self._alone(compiled, key, work) for work in members))
+
+    def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
+        rows = rows_of(members)
+        return (
+            len(members) > 1
+            and self.version.stacks(key)
+            and key not in self._unstackable
+            and all(work.rows > 0 for work in members)
+            and any(-1 in shape for shape in key)
+            and all(spec.dims[0].accepts(rows) for spec in self.version.info.inputs)
+        )
+
+    async def _together(
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+    ) -> list[Answer]:
+        assert self.version.stacking is not None
+        rules = self.version.stacking.rules
+        compares = self._trials.wants(key)
+        inputs: list[Tensor] = []
+
+        def work() -> tuple[list[Answer], _Took | None]:
+            now = time.monotonic()
+            early = [self._instead(member, now) for member in members]
+            in_time = [m for m, answer in zip(members, early, strict=True) if answer is None]
+            if compares and in_time:
+                inputs.extend(copied(in_time[0].tensors))
+            parts: Iterator[list[Tensor]] = iter(())
+            took = None
+            if in_time:
+                stacked = stack([member.tensors for member in in_time])
+                outputs, ns = compiled.timed(stacked)
+                took = ns, rows_of(in_time), len(in_time)
+                note_inference(in_time, time.monotonic(), ns)
+                parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
+            answers = [
+                self._checked(member, wanted(next(parts), member.outputs))
+                if answer is None
+                else answer
+                for member, answer in zip(members, early, strict=True)
+            ]
+            return answers, took
+
+        self.stacked_batches += 1
+        deadline = min(work.deadline for work in members)
+        shapes = [(rows_of(members), *shape[1:]) for shape in members[0].shapes]
+        kind = _kind(compiled, shapes)
+        answers, took = await self._execution.run(deadline, work, kind)
+        self._note_time(compiled, key, took, kind)
+        if inputs:
+            self._trials.compare(key, inputs, members[0].timeout_s)
+        return answers
+
+    async def _alone(
+        self, compiled: CompiledShape, key: ShapeKey, member: Work
+    ) -> Answer | CannotInfer:
+        compares = self._trials.wants(key)
+        inputs: list[Tensor] = []
+
+        def work() -> tuple[Answer, _Took | None]:
+            if (answer := self._instead(member, time.monotonic())) is not None:
+                return answer, None
+            outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
+            note_inference([member], time.monotonic(), ns)
+            if compares:
+                inputs.extend(copied(member.tensors))
+            return self._checked(member, outputs), (ns, member.rows, 1)
+
+        kind = _kind(compiled, member.shapes)
+        try:
+            answer, took = await self._execution.run(member.deadline, work, kind)
+        except CannotInfer as error:
+            return error
+        self._note_time(compiled, key, took, kind)
+        if inputs:
+            self._trials.compare(key, inputs, member.timeout_s)
+        return answer
+
+    def _note_time(
+        self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None", kind: Kind
+    ) -> None:
+        if took is not None:
+            ns, rows, requests = took
+            self._times.note(1e-9 * ns / requests, built=kind is Kind.BUILDS)
+            self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
+
+    def statistics(self) -> dict[str, Any]:
+        cache = self.version.kernel_cache
+        return {
+            **self._shapes.statistics(),
+            "batches": self.batches,
+            "stacked_batches": self.stacked_batches,
+            "requests": self.requests,
+            "rows": self.rows,
+            "slots": self._execution.count,
+            "waiting": self._execution.waiting,
+            "dynamic": self.version.dynamic is not None,
+            "kernel_cache": cache and asdict(cache),
+            "shapes_differing": len(self._trials.differing),
+            "stacking": self.version.stacking is not None,
+            "stacking_reason": self.version.stacking_reason,
+            "inference_precision": self.version.computes_in,
+            "computed_in": computed_in(self.info),
+        }
+
+    def routing(self) -> RoutingFacts:
+        version, streams = self.version, self.version.streams
+        keys = set(self._shapes)
+        if version.dynamic is not None and version.kernel_cache is not None:
+            built = version.dynamic.built(_MOST_KERNELS_TOLD)
+            keys.update(version.key_of(shapes) for shapes in built)
+            cost = self._times.building_cost(streams)
+        else:
+            cost = self._times.compile_cost(self._shapes.compile_s, streams)
+        numbers = (shape_number(self.info.revision, any_rows(self.info.inputs, k)) for k in keys)
+        return RoutingFacts(frozenset(numbers), version.slots, cost, ready=True)
+
+    @property
+    def compiled_shapes(self) -> int:
+        return len(self._shapes)
+
+    @property
+    def compiling_s(self) -> float:
+        """For how long a compilation has been under way; 0 if none is."""
+        return self._shapes.compiling_s
+
+    def hot(self, count: int) -> list[Shapes]:
+        """The compiled shapes that are asked for most, hottest first."""
+        return [self.version.shapes_of(key) for key in self._shapes.hot(count)]
+
+    async def shapes(self) -> ShapesReport:
+        """What is known of each shape that was asked for. Never waits for the reshape lock."""
+        state, differing = self._shapes.state, self._trials.differing
+        return await self._seen.report(self._shapes.bounds, state, differing)
+
+    async def close(self) -> None:
+        """Takes no more batches and ends after those that are under way."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._running:
+            await self._quiet.wait()
+        await self._trials.close()
+        await self._shapes.close()
+        await asyncio.to_thread(self._executions.give_back, self._execution)
+        await asyncio.to_thread(self._compilers.close)
+        self._shapes.let_go()
+
+    def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
+        return ShapeNotSupported(self.version.info.name, self.info.spelled(key), why)
+
+    def _instead(self, member: Work, now: float) -> Answer | None:
+        """What is answered without the device."""
+        if now >= member.deadline:
+            return self._late(member)
+        numbers = self.version.numbers
+        answer = numbers.instead(member.tensors) if numbers else None
+        return wanted(answer, member.outputs) if isinstance(answer, list) else answer
+
+    def _checked(self, member: Work, outputs: list[Tensor]) -> Answer:
+        numbers = self.version.numbers
+        return numbers.checked(member.tensors, outputs) if numbers else outputs
+
+    def _late(self, member: Work) -> ServingError:
+        return DeadlineExceeded(self.version.info.name, member.timeout_s)
+
+    def _failed(self, error: CannotInfer, member: Work) -> ServingError:
+        why, about = error.__cause__ or error, [member.request_id]
+        log(logging.ERROR, "inference failed: %s", why, about=about, model=self.info.name)
+        shapes = tuple(tensor.shape for tensor in member.tensors)
+        if any(0 in shape for shape in shapes):
+            return self._not_supported(shapes, str(error))
+        return InferenceFailed(self.version.info.name, str(error))
+
+
+def _kind(compiled: CompiledShape, shapes: Sequence[tuple[int, ...]]) -> Kind:
+    return Kind.USUAL if compiled.knows(tuple(shapes)) else Kind.BUILDS
+
+
+def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
+    """Adds the key; so that a flood of keys cannot fill memory, a full set starts anew."""
+    if len(keys) >= _REMEMBERED_KEYS:
+        keys.clear()
+    keys.add(key)

@@ -1,0 +1,288 @@
+"""Every metric, declared once, and how it gets to Ray, which exports it.
+
+A label has as many values as there are models, versions, protocols, codes, reasons or limits:
+never a shape, and never a name that a client made up.
+"""
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+from deployments.transport.arena import Arena
+
+logger: Final = logging.getLogger("ray.serve")
+
+_HAND_OVER_S: Final = 1.0
+_AT_ONCE: Final = 50
+_TURNS: Final = 100
+_SECONDS: Final = tuple(
+    digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5) if digit * 10**power <= 60
+)
+# Ray takes the middle of a bucket for all that fell into it: so a row is one, not a half.
+_ROWS: Final = (0.5, 1.5, *(2.0**power + 0.5 for power in range(1, 13)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Metric:
+    """`boundaries` are a histogram's. Ray puts `ray_` before the name, `_total` behind counters."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    labels: tuple[str, ...]
+    meaning: str
+    boundaries: tuple[float, ...] = ()
+
+    @property
+    def exported_name(self) -> str:
+        return f"ray_{self.name}" + "_total" * (self.kind == "counter")
+
+
+REQUESTS: Final = Metric(
+    "counter",
+    "anyshape_requests",
+    ("model", "version", "protocol", "code"),
+    "Inference requests. The protocol is `kserve_http`, `kserve_grpc`, `tfs_http` or `tfs_grpc`, "
+    "the code HTTP's status (499: the client left) or the name of gRPC's code. The model is empty "
+    "for one that is not served, the version where none was found.",
+)
+REQUEST_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_request_seconds",
+    ("model", "protocol"),
+    "From the arrival of an inference request to its answer, before that is sent.",
+    _SECONDS,
+)
+QUEUE_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_queue_seconds",
+    ("model",),
+    "What a request waited in the ingress until its batch left.",
+    _SECONDS,
+)
+HANDOFF_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_handoff_seconds",
+    ("model",),
+    "A batch's way to the model and back: what the ingress waited, without what the model took.",
+    _SECONDS,
+)
+INFERENCE_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_inference_seconds",
+    ("model",),
+    "A request's inference in OpenVINO; that of a stacked batch counts for each of its requests.",
+    _SECONDS,
+)
+OUTPUT_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_output_seconds",
+    ("model",),
+    "From the end of a request's inference until its batch's answer was ready to be sent back.",
+    _SECONDS,
+)
+BATCH_ROWS: Final = Metric(
+    "histogram", "anyshape_batch_rows", ("model",), "Rows of the batches that left.", _ROWS
+)
+RESHAPES: Final = Metric(
+    "counter",
+    "anyshape_reshapes",
+    ("model", "reason", "outcome"),
+    "Reshapes with their compilation. Because of a `new_shape` that a request waits for, the "
+    "`promotion` of one that keeps coming, `warm_up`, or as the `fallback` where the dynamic "
+    "compilation failed. They were `compiled`, `failed`, or `discarded` for not being faster than "
+    "the dynamic compilation.",
+)
+COMPILE_SECONDS: Final = Metric(
+    "histogram",
+    "anyshape_compile_seconds",
+    ("model",),
+    "What a reshape with its compilation took, whatever its outcome.",
+    _SECONDS,
+)
+COMPILED_SHAPES: Final = Metric(
+    "gauge", "anyshape_compiled_shapes", ("model",), "Static compilations that a replica holds."
+)
+EVICTIONS: Final = Metric(
+    "counter",
+    "anyshape_evictions",
+    ("model",),
+    "Static compilations that were pushed out by others or by a lower `max_compiled_shapes`.",
+)
+SHAPES_DIFFERING: Final = Metric(
+    "counter",
+    "anyshape_shapes_differing",
+    ("model",),
+    "Shapes for which two compilations of a model gave different answers to the same inputs: "
+    "OpenVINO compiled one of them wrongly. The log and `/v2/models/{m}/shapes` say which.",
+)
+DYNAMIC_REQUESTS: Final = Metric(
+    "counter",
+    "anyshape_dynamic_requests",
+    ("model",),
+    "Requests that the compilation for all shapes was used for.",
+)
+SHARED_MEMORY_USED: Final = Metric(
+    "gauge",
+    "anyshape_shared_memory_used_bytes",
+    (),
+    "Shared memory of a replica that is in use.",
+)
+SHARED_MEMORY: Final = Metric(
+    "gauge",
+    "anyshape_shared_memory_bytes",
+    (),
+    "Shared memory that a replica may use, `limits.shared_memory_bytes`.",
+)
+SHARED_MEMORY_FALLBACKS: Final = Metric(
+    "counter",
+    "anyshape_shared_memory_fallbacks",
+    ("reason",),
+    "Batches that crossed by Ray's object store instead: the shared memory was `full`, or "
+    "`unreachable` for the model's replica, as from another node.",
+)
+REJECTED: Final = Metric(
+    "counter",
+    "anyshape_rejected_requests",
+    ("model", "limit"),
+    "Inference requests that a limit ended, by its name under `limits` in the settings.",
+)
+
+METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+class Telemetry:
+    """Where all parts report what happens, with the labels in the declared order.
+
+    This one drops it, and is what they have where nobody watches.
+    """
+
+    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
+        """Raises a counter."""
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Adds a value to a histogram."""
+
+
+SILENT: Final = Telemetry()
+
+
+class RayTelemetry(Telemetry):
+    """Reports to Ray, which tags everything with the application, deployment and replica.
+
+    A call to Ray costs some microseconds, several times as many between two inferences, and no
+    request waits for it: counts are added up here and passed on every second, together with what
+    was observed, a little at a time. Gauges are read then too: Ray forgets those that are not set
+    again and again. Used on the event loop of a replica, from when it has its context on.
+    """
+
+    def __init__(self) -> None:
+        self._metrics = {metric: _ray_metric(metric) for metric in METRICS}
+        self._counts: dict[tuple[Metric, tuple[str, ...]], float] = {}
+        self._observed: deque[tuple[Metric, float, tuple[str, ...]]] = deque()
+        self._tags: dict[tuple[Metric, tuple[str, ...]], dict[str, str]] = {}
+        self._gauges: list[tuple[Metric, tuple[str, ...], Callable[[], float]]] = []
+        self._handing_over: asyncio.Task[None] | None = None
+
+    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
+        self._counts[metric, labels] = self._counts.get((metric, labels), 0) + by
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        self._observed.append((metric, value, labels))
+
+    def watch(self, metric: Metric, read: Callable[[], float], *labels: str) -> None:
+        """Has the gauge follow what `read` returns."""
+        self._gauges.append((metric, labels, read))
+
+    def watch_memory(self, arena: Arena | None) -> None:
+        if arena is not None:
+            self.watch(SHARED_MEMORY, lambda: arena.size)
+            self.watch(SHARED_MEMORY_USED, lambda: arena.used_bytes)
+
+    def start(self) -> None:
+        """Hands over from now on, until `close`."""
+        if self._handing_over is None:
+            self._handing_over = asyncio.get_running_loop().create_task(self._hand_over_on())
+
+    async def close(self) -> None:
+        """Hands over what is left."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._handing_over
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        _logged(self._hand_over_sums)
+        while self._observed:
+            _logged(self._hand_over_some)
+
+    def _hand_over_sums(self) -> None:
+        counts, self._counts = self._counts, {}
+        for (metric, labels), value in counts.items():
+            self._metrics[metric].inc(value, self._tagged(metric, labels))
+        for metric, labels, read in self._gauges:
+            self._metrics[metric].set(read(), self._tagged(metric, labels))
+
+    def _hand_over_some(self, most: int = _AT_ONCE) -> None:
+        """One that fails takes the others along that are handed over with it."""
+        some = [self._observed.popleft() for _ in range(min(most, len(self._observed)))]
+        for metric, value, labels in some:
+            self._metrics[metric].observe(value, self._tagged(metric, labels))
+
+    async def _hand_over_on(self) -> None:
+        while True:
+            await asyncio.sleep(_HAND_OVER_S)
+            _logged(self._hand_over_sums)
+            # What comes meanwhile is for the next time, so that counts and gauges have theirs.
+            at_once = max(_AT_ONCE, len(self._observed) // _TURNS)
+            for _ in range(0, len(self._observed), at_once):
+                _logged(partial(self._hand_over_some, at_once))
+                await asyncio.sleep(0)
+
+    def _tagged(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+        tags = self._tags.get((metric, labels))
+        if tags is None:
+            tags = dict(zip(metric.labels, labels, strict=True))
+            self._tags[metric, labels] = tags
+        return tags
+
+
+def _logged(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        logger.exception("metrics are lost")
+
+
+def _ray_metric(metric: Metric) -> Any:
+    # Here, because whatever only reports should not need Ray.
+    from ray.serve.metrics import Counter, Gauge, Histogram
+
+    labels: Any = metric.labels  # of any length, whatever Ray's annotation says
+    if metric.kind == "histogram":
+        return Histogram(metric.name, metric.meaning, list(metric.boundaries), labels)
+    kind = Counter if metric.kind == "counter" else Gauge
+    return kind(metric.name, metric.meaning, labels)
+
+
+def metrics_table() -> str:
+    """The declarations as a Markdown table."""
+    return "\n".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    yield "| metric | kind | labels | meaning |"
+    yield "|---|---|---|---|"
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.exported_name}` | {metric.kind} | {labels} | {metric.meaning} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(metrics_table() + "\n")

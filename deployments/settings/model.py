@@ -1,0 +1,372 @@
+"""The settings of one served model, an entry of `models` in serve_config.yaml."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from deployments import dimensions
+from deployments.dimensions import Dim, ShapeRule
+from deployments.settings import preprocessing as preprocessing_settings
+from deployments.settings.preprocessing import Preprocessing
+from deployments.settings.source import (
+    AtLeastOne,
+    Group,
+    RemoteFile,
+    StorageOption,
+    check_source,
+)
+from deployments.settings.version_policy import VersionPolicy, parse_version_policy
+
+INGRESS_NAME = "Ingress"
+"""The deployment in front of the models; every model's deployment has the model's name."""
+
+_REMOTE_S = 30.0
+_OFTEN_S = 0.01
+_CHANGED_IN_PLACE = (
+    "name",
+    "source",  # the files that it leads to are compared instead
+    "max_compiled_shapes",
+    "promote_after",
+    "compiles_per_minute",
+    "compile_timeout_s",
+    "model_version_policy",
+    "poll_s",
+    "storage_options",
+    "remember_shapes",
+    "version_labels",
+    "batching",
+)
+
+Shape = tuple[int, ...]
+
+
+class Batching(Group):
+    """How requests of one shape are run together."""
+
+    max_rows: AtLeastOne = Field(
+        default=32,
+        description="Rows (along the first dimension) that are put together at most. More rows "
+        "raise throughput under load and the memory and time of a batch; 1 runs every request "
+        "by itself.",
+    )
+    stacking: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="What a batch becomes. `always`: one tensor; `never`: infer requests side by "
+        "side; `auto`: whichever was faster when the model was loaded. Models whose results "
+        "change when rows are stacked are never stacked.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Batching":
+        if self.max_rows == 1 and self.stacking == "always":
+            raise ValueError("stacking 'always' needs max_rows above 1, with 1 nothing is stacked")
+        return self
+
+
+class ModelSettings(Group):
+    """One served model."""
+
+    name: str = Field(
+        description="What clients call the model, in URLs and requests. It also names the model's "
+        "deployment in Ray and its directory in the model repository.",
+    )
+    source: str | list[RemoteFile] = Field(
+        description="Where the model comes from: a directory `<dir>/<version>/<files>`, a single "
+        "model file (either one absolute or relative to the model repository), `builtin:spots`, "
+        "the URL of such a directory in a store (`s3://bucket/dir`, `gs://bucket/dir`, or another "
+        "that fsspec knows), or a list of files to download. Files that are already in the "
+        "repository are not downloaded; copies from a store are renewed when its files change.",
+    )
+    storage_options: dict[str, StorageOption] = Field(
+        default_factory=dict,
+        description="What fsspec's filesystem for the URL in `source` is opened with, such as "
+        "`endpoint_url` or `anon: true`. Do not put secrets here, where everyone sees them who "
+        "may read this file or Ray's dashboard: the stores' clients find them in the environment.",
+    )
+    shape: str | dict[str, str] = Field(
+        default="auto",
+        description="Shapes that requests may have. `auto`: any that the model can be reshaped to; "
+        "`(1,3,300,300)`: this one; `-1` and `200:500` leave a dimension open. A mapping gives "
+        "each input its own; inputs that it does not list keep the model's shape. Other requests "
+        "are answered with 400 and nothing is compiled for them.",
+    )
+    batch_size: Literal["auto"] | AtLeastOne = Field(
+        default="auto",
+        description="Size of the batch dimension of every input: the first one, or N of its "
+        "`layout`. `auto` takes what `shape` allows; a number refuses requests with any other.",
+    )
+    layout: preprocessing_settings.LayoutSetting = Field(default_factory=dict)
+    precision: preprocessing_settings.PrecisionSetting = Field(default_factory=dict)
+    color_format: preprocessing_settings.ColorFormatSetting = Field(default_factory=dict)
+    resize: preprocessing_settings.ResizeSetting = "none"
+    mean: preprocessing_settings.MeanSetting = Field(default_factory=dict)
+    scale: preprocessing_settings.ScaleSetting = Field(default_factory=dict)
+    reshape: Literal["background", "blocking"] = Field(
+        default="background",
+        description="What a new shape does. `background`: it is answered at once, a little slower, "
+        "by a compilation for all shapes, until its own is ready; `blocking`: its first requests "
+        "wait for its own compilation. Models that cannot be compiled for all shapes always block.",
+    )
+    max_compiled_shapes: AtLeastOne = Field(
+        default=16,
+        description="Compiled shapes that are kept, per replica. Each one costs memory; a shape "
+        "beyond them pushes out the one that was not used for longest, which is compiled again "
+        "when it comes back.",
+    )
+    promote_after: AtLeastOne = Field(
+        default=8,
+        description="Requests that a shape has to bring within a minute before it gets its own "
+        "compilation in `background` mode. Lower gets frequent shapes to full speed sooner, higher "
+        "saves compilations for shapes that do not come back.",
+    )
+    compiles_per_minute: AtLeastOne = Field(
+        default=60,
+        description="Compilations that may start in the background within a minute. It bounds the "
+        "processor time that a flood of new shapes takes from the known ones.",
+    )
+    kernel_cache_mb: AtLeastOne = Field(
+        default=384,
+        description="Megabytes for the kernels that OpenVINO builds for each shape and keeps for "
+        "when it comes back, per replica; how many shapes that holds is measured at load and told "
+        "by the statistics (`kernel_cache`). A shape beyond them pushes out the one that was not "
+        "used for longest, which takes longer when it comes back. For the CPU, in `background` "
+        "mode; `CPU_RUNTIME_CACHE_CAPACITY` in `plugin_config` goes before it.",
+    )
+    compile_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds after which a compilation for a shape is taken for hung. It cannot be "
+        "stopped and no other can begin, so the replica is replaced.",
+    )
+    plugin_config: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="OpenVINO properties for compiling, such as `INFERENCE_PRECISION_HINT: f32` "
+        "for results that do not depend on the processor's bf16 support. A property that the "
+        "device does not know makes the model unavailable.",
+    )
+    device: str = Field(
+        default="CPU",
+        description="OpenVINO device that runs the model. One that is missing on the machine makes "
+        "the model unavailable.",
+    )
+    warm_up: list[str | dict[str, str]] = Field(
+        default_factory=list,
+        description="Shapes that are compiled before the model reports ready, so that not even "
+        "their first request is slow: `(1,3,300,300)`, or a mapping for several inputs. Each one "
+        "makes the start longer.",
+    )
+    model_version_policy: str | dict[str, Any] = Field(
+        default={"latest": 1},
+        description="Versions that are served: `latest: 2`, `all` or `specific: [1, 3]`; OpenVINO "
+        "Model Server's `latest: {num_versions: 2}` and the like are understood too. Requests that "
+        "name no version get the highest. In the place of one of the latest that cannot be loaded "
+        "the next lower one is served, and goes on being served until it can. Each takes memory.",
+    )
+    poll_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds between looks at the source for new, changed and removed versions; "
+        "at least 30 for one that is not on the machine. "
+        "0: only when it is asked for with `POST /v1/config/reload`.",
+    )
+    remember_shapes: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many of the shapes that are asked for most are remembered in `cache_dir`, "
+        "and compiled like those of `warm_up` when the model is loaded the next time.",
+    )
+    unload_after_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds without a request after which the model's memory is given back; the "
+        "next request waits until it is loaded again. 0: never.",
+    )
+    version_labels: dict[str, AtLeastOne] = Field(
+        default_factory=dict,
+        description="Names for versions, such as `stable: 1`, by which clients of TensorFlow "
+        "Serving's API may ask for them.",
+    )
+    batching: Batching = Field(
+        default_factory=Batching, description="How requests of one shape are run together."
+    )
+
+    @property
+    def version_policy(self) -> VersionPolicy:
+        """`model_version_policy`, read."""
+        return parse_version_policy(self.model_version_policy)
+
+    @property
+    def remote(self) -> bool:
+        """Whether `source` is a URL: a directory of versions in a store."""
+        return isinstance(self.source, str) and "://" in self.source
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is on this machine, where looking at it costs little."""
+        return isinstance(self.source, str) and not self.remote
+
+    @property
+    def look_every_s(self) -> float:
+        """Seconds from one look at the source to the next; 0 for never."""
+        return self.poll_s if self.is_local or not self.poll_s else max(self.poll_s, _REMOTE_S)
+
+    def loaded_by(self) -> str:
+        """What of the settings a loaded version rests on; the others can change while it serves."""
+        alone = self.batching.max_rows == 1
+        rest = self.model_dump_json(exclude=set(_CHANGED_IN_PLACE))
+        return f"{self.batching.stacking} {alone} {rest}"
+
+    @property
+    def shape_rules(self) -> ShapeRule | dict[str, ShapeRule]:
+        """`shape`, read."""
+        if isinstance(self.shape, str):
+            return dimensions.parse_shape_rule(self.shape)
+        return {name: dimensions.parse_shape_rule(text) for name, text in self.shape.items()}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """`layout`, `precision`, `color_format`, `resize`, `mean` and `scale`, read."""
+        return preprocessing_settings.read(
+            self.layout, self.precision, self.color_format, self.resize, self.mean, self.scale
+        )
+
+    @property
+    def warm_up_shapes(self) -> list[Shape | dict[str, Shape]]:
+        """`warm_up`, read."""
+        return [
+            dimensions.parse_fixed(entry)
+            if isinstance(entry, str)
+            else {name: dimensions.parse_fixed(text) for name, text in entry.items()}
+            for entry in self.warm_up
+        ]
+
+    @field_validator("name")
+    @classmethod
+    def _usable_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            raise ValueError(
+                f"{name[:80]!r} has to be 1 to 64 letters, digits, '_', '.' or '-', "
+                "the first one a letter or digit"
+            )
+        if name == INGRESS_NAME:
+            raise ValueError(f"'{INGRESS_NAME}' is the name of the deployment in front of models")
+        return name
+
+    @field_validator("source")
+    @classmethod
+    def _usable_source(cls, source: str | list[RemoteFile]) -> str | list[RemoteFile]:
+        check_source(source)
+        return source
+
+    @field_validator("shape")
+    @classmethod
+    def _readable_shape(cls, shape: str | dict[str, str]) -> str | dict[str, str]:
+        dimensions.check(shape, dimensions.parse_shape_rule)
+        return shape
+
+    @field_validator("poll_s", "unload_after_s")
+    @classmethod
+    def _seldom(cls, seconds: float) -> float:
+        if 0 < seconds < _OFTEN_S:
+            raise ValueError(f"has to be 0 or at least {_OFTEN_S}, not {seconds:g}")
+        return seconds
+
+    @field_validator("model_version_policy")
+    @classmethod
+    def _readable_policy(cls, written: str | dict[str, Any]) -> str | dict[str, Any]:
+        parse_version_policy(written)
+        return written
+
+    @field_validator("version_labels")
+    @classmethod
+    def _usable_labels(cls, labels: dict[str, int]) -> dict[str, int]:
+        for label in labels:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", label):
+                raise ValueError(
+                    f"{label[:80]!r} has to be 1 to 64 letters, digits, '_', '.' or '-'"
+                )
+        return labels
+
+    @field_validator("warm_up")
+    @classmethod
+    def _readable_warm_up(cls, entries: list[str | dict[str, str]]) -> list[str | dict[str, str]]:
+        for entry in entries:
+            dimensions.check(entry, dimensions.parse_fixed)
+        return entries
+
+    @field_validator("device")
+    @classmethod
+    def _named_device(cls, device: str) -> str:
+        if not device.strip():
+            raise ValueError("is empty, OpenVINO's devices are 'CPU', 'GPU' and the like")
+        return device
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSettings":
+        contradictions = "; ".join(self._contradictions())
+        if contradictions:
+            raise ValueError(contradictions)
+        return self
+
+    def rules(self) -> list[tuple[str | None, ShapeRule]]:
+        """The inputs that `shape` speaks of with their rules; no name is for every input."""
+        rules = self.shape_rules
+        return list(rules.items()) if isinstance(rules, dict) else [(None, rules)]
+
+    def _contradictions(self) -> Iterator[str]:
+        batch_size = self.batch_size
+        if isinstance(batch_size, int) and not any(
+            isinstance(rule, str) or (rule and self._batch_is(batch_size, name, rule))
+            for name, rule in self.rules()
+        ):
+            yield f"shape {self.shape!r} does not allow batch_size {batch_size}, give only one"
+        yield from self._contradicting_layouts()
+        if self.storage_options and not self.remote:
+            yield "storage_options are for a source that is a URL such as 's3://bucket/dir'"
+        if len(self.warm_up) > self.max_compiled_shapes:
+            yield (
+                f"warm_up has {len(self.warm_up)} shapes, "
+                f"max_compiled_shapes keeps {self.max_compiled_shapes} of them"
+            )
+        for index, shapes in enumerate(self.warm_up_shapes):
+            for complaint in self._never_asked_for(shapes):
+                yield f"warm_up[{index}] {self.warm_up[index]!r} {complaint}"
+
+    def _contradicting_layouts(self) -> Iterator[str]:
+        only = self.preprocessing.layout_of(None)
+        if only and "N" not in only.target.names and self.batch_size != "auto":
+            yield f"layout '{self.layout}' has no batch N for batch_size {self.batch_size}"
+        for name, rule in self.rules():
+            layout = self.preprocessing.layout_of(name)
+            if layout and not isinstance(rule, str) and not layout.target.fits(len(rule)):
+                spelt = dimensions.spell(rule)
+                yield f"shape '{spelt}' does not have the dimensions of layout {layout.target}"
+
+    def _batch_is(self, size: int, name: str | None, dims: Sequence[Dim | int]) -> bool:
+        """Whether the batch may be that, as far as settings tell."""
+        axis = self.preprocessing.batch_axis(name, len(dims))
+        if axis is None:
+            return True
+        dim = dims[axis]
+        return dim == size if isinstance(dim, int) else dim.accepts(size)
+
+    def _never_asked_for(self, warm_up: Shape | dict[str, Shape]) -> Iterator[str]:
+        """Why no request can have these shapes."""
+        rules = self.shape_rules
+        shapes = list(warm_up.values()) if isinstance(warm_up, dict) else [warm_up]
+        if not isinstance(rules, dict):
+            if not all(dimensions.accepts(rules, shape) for shape in shapes):
+                yield f"is outside shape '{dimensions.spell(rules)}'"
+        elif isinstance(warm_up, tuple) and len(rules) > 1:
+            yield f"names no input, shape has several ({', '.join(rules)})"
+        else:
+            by_name = dict.fromkeys(rules, warm_up) if isinstance(warm_up, tuple) else warm_up
+            yield from dimensions.outside(rules, by_name)
+        named = warm_up.items() if isinstance(warm_up, dict) else [(None, warm_up)]
+        size = self.batch_size
+        if size != "auto" and not any(s and self._batch_is(size, name, s) for name, s in named):
+            yield f"is outside batch_size {size}"

@@ -1,0 +1,165 @@
+"""Stands for a Serve handle and the replica behind it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+from ray.serve._private.common import DeploymentID, ReplicaID
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.errors import InferenceFailed, ModelUnavailable
+from deployments.inference import ModelStatus
+from deployments.ingress.routing.affinity import ShapeAffinity
+from deployments.ingress.routing.connections import MeetingPoint
+from deployments.ingress.routing.ray_replicas import RayReplicas
+from deployments.transport.arena import ArenaAddress
+from deployments.transport.batches import (
+    ANY_ROUTE,
+    BatchCall,
+    BatchReply,
+    Member,
+    Route,
+)
+from deployments.transport.connections import attend
+from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.wire_format import FORMAT, call_of, plain_reply
+from tests.loops import until
+
+MEMBER = Member((("x", "FP32", (1,), [b"data"]),), 1, ("y",), 1.0)
+CALL = BatchCall("1", ((1, 3, 300, 300),), (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
+REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
+LOADING = ModelUnavailable("model", "it is being loaded")
+FAILED = InferenceFailed("model", "no")
+DEPLOYMENT = DeploymentID("model", "app")
+NOBODY = DeploymentUnavailableError(DEPLOYMENT)
+
+
+class Serve:
+    """Stands for a Serve handle and the replica behind it."""
+
+    router: Any = None
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bool]] = []
+        self.outcomes: dict[str, Any] = {"infer": REPLY, "status": ModelStatus("LOADING", "")}
+        self.over_lane: Any = REPLY
+        self.taken: list[Any] = []
+        self.attending = 0
+        self.told_all: list[tuple[Any, ...]] = []
+        self.given: dict[str, list[Any]] = {}
+
+    def options(self, method_name: str, _by_reference: bool = True) -> "Method":
+        return Method(self, method_name, _by_reference)
+
+    def broadcast(self, method_name: str, *arguments: Any) -> "Replies":
+        self.told_all.append((method_name, *arguments))
+        return Replies(self.call(method_name, True, *arguments))
+
+    async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
+        self.calls.append((name, by_reference))
+        self.given.setdefault(name, []).append(arguments[0] if arguments else None)
+        outcome = self.outcomes.get(name)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, asyncio.Future):
+            return await outcome
+        if name == "attend":
+            meeting, token, _, lane_format = arguments
+            assert FORMAT == lane_format
+            return await self.attend(meeting, token)
+        return outcome
+
+    async def attend(self, meeting: str, token: bytes) -> None:
+        self.attending += 1
+        try:
+            await attend(meeting, token, self.answer)
+        finally:
+            self.attending -= 1
+
+    async def answer(self, call: Any) -> Any:
+        self.taken.append(call_of(call))
+        if isinstance(self.over_lane, Exception):
+            raise self.over_lane
+        return plain_reply(self.over_lane)
+
+    @property
+    def infers(self) -> int:
+        return sum(name == "infer" for name, _ in self.calls)
+
+
+class CountingServe(Serve):
+    """Counts the calls under way at its only replica, as Serve does for its autoscaling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[ReplicaID] = Counter()
+        self.counted_in_calls: list[int] = []
+        self.affinity = ShapeAffinity()
+        self.affinity.set_replicas({"first": RoutingFacts()}, near={"first"})
+        metrics = SimpleNamespace(
+            num_queued_requests=0,
+            num_requests_sent_to_replicas=self.counts,
+            _deployment_id=DEPLOYMENT,
+        )
+        router = SimpleNamespace(
+            _metrics_manager=metrics, _request_router=SimpleNamespace(affinity=self.affinity)
+        )
+        self.router = SimpleNamespace(
+            _asyncio_loop=asyncio.get_running_loop(), _asyncio_router=router
+        )
+
+    async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
+        self.counts[ReplicaID("first", DEPLOYMENT)] += 1
+        try:
+            return await super().call(name, by_reference, *arguments)
+        finally:
+            self.counts[ReplicaID("first", DEPLOYMENT)] -= 1
+
+    async def answer(self, call: Any) -> Any:
+        self.counted_in_calls.append(self.counted)
+        return await super().answer(call)
+
+    @property
+    def counted(self) -> int:
+        assert set(self.counts) <= {ReplicaID("first", DEPLOYMENT)}
+        return self.counts.total()
+
+
+class Method:
+    def __init__(self, serve: Serve, name: str, by_reference: bool) -> None:
+        self.remote: Callable[..., Awaitable[Any]] = lambda *arguments: serve.call(
+            name, by_reference, *arguments
+        )
+        self._router = serve.router
+
+
+class Replies:
+    def __init__(self, reply: Awaitable[Any]) -> None:
+        self._reply = reply
+
+    async def results_async(self) -> Any:
+        return await self._reply
+
+
+def ray_replicas(serve: Serve, meeting: MeetingPoint | None = None) -> RayReplicas:
+    return RayReplicas(cast("DeploymentHandle[Any]", serve), meeting)
+
+
+@asynccontextmanager
+async def with_a_lane(serve: Serve, route: Route = ANY_ROUTE) -> AsyncIterator[RayReplicas]:
+    """Replicas that have a lane for the key, after two calls through the handle."""
+    meeting = MeetingPoint()
+    replicas = ray_replicas(serve, meeting)
+    for _ in range(2):
+        assert REPLY == await replicas.infer(CALL, route, by_reference=False)
+    lanes = replicas._lanes[route]
+    await until(lambda: 1 == len(lanes))
+    assert [] == serve.taken
+    yield replicas
+    replicas.close()
+    await meeting.close()
+    await until(lambda: 0 == serve.attending)

@@ -1,0 +1,102 @@
+"""Both ends of a lane in the hands of a test."""
+
+import asyncio
+import pickle
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, ClassVar, TypeAlias
+
+from deployments.transport.connections import TOKEN_BYTES, Wire, listening
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Bomb:
+    """Whoever unpickles it gets to know of it."""
+
+    exploded: ClassVar[int] = 0
+
+    def __reduce__(self) -> Any:
+        return explode, ()
+
+
+def explode() -> None:
+    Bomb.exploded += 1
+
+
+def framed(message: Any) -> bytes:
+    content = pickle.dumps(message)
+    return len(content).to_bytes(4, "little") + content
+
+
+async def connected(name: str) -> Streams:
+    """A peer that speaks bytes."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(f"\0{name}")
+    return await asyncio.open_unix_connection(sock=connection)
+
+
+async def closed_by_peer(reader: asyncio.StreamReader) -> bool:
+    try:
+        return b"" == await reader.read()
+    except ConnectionError:  # it closed before it had read everything
+        return True
+
+
+async def hung_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):  # the other side was quicker
+        await writer.wait_closed()
+
+
+class Host:
+    """The side of an ingress: it accepts whoever has the token, and notes what comes."""
+
+    def __init__(self) -> None:
+        self.name = f"anyshape-test-{secrets.token_hex(8)}"
+        self.token = secrets.token_bytes(TOKEN_BYTES)
+        self.wires: asyncio.Queue[Wire] = asyncio.Queue()
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.lost = asyncio.Event()
+        self.refused = 0
+
+    def greeted(self, token: bytes, wire: Wire) -> bool:
+        if token != self.token:
+            self.refused += 1
+            return False
+        wire.received, wire.lost = self.messages.put_nowait, self.lost.set
+        self.wires.put_nowait(wire)
+        return True
+
+
+@asynccontextmanager
+async def hosting() -> AsyncIterator[Host]:
+    host = Host()
+    server = await asyncio.get_running_loop().create_unix_server(
+        lambda: Wire(host.greeted), sock=listening(host.name)
+    )
+    yield host
+    while not host.wires.empty():
+        host.wires.get_nowait().close()
+    server.close()
+
+
+class Answers:
+    """The side of a replica: what is asked waits until the test answers it."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[Any] = asyncio.Queue()
+        self.replies: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def __call__(self, call: Any) -> Any:
+        self.asked.put_nowait(call)
+        reply = await self.replies.get()
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+
+async def echo(call: Any) -> Any:
+    return call
