@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 
 from benchmarks.models import default_detector
-from deployments.model.execution.requests import Work
-from deployments.model.versions.loader import Loader, Places
-from deployments.model.versions.serving import ServingVersion
+from deployments.model.execution.requests import BatchMember
+from deployments.model.versions.loader import Loader, LocalDirectories
+from deployments.model.versions.serving import VersionServer
 from deployments.settings import ModelSettings
 from deployments.tensors import Tensor
 
@@ -48,12 +48,12 @@ class Bench:
         self._stack = stack
         self._rounds = rounds
 
-    async def version(self, cache: Path | None = None, **settings: Any) -> ServingVersion:
-        places = Places(self._detector.parent, cache, 10**10)
+    async def version(self, cache: Path | None = None, **settings: Any) -> VersionServer:
+        places = LocalDirectories(self._detector.parent, cache, 10**10)
         loader = Loader(places, asyncio.Lock(), lambda line: None)
         wanted = ModelSettings(name="detector", source=self._detector.name, **settings)
         version = await loader.load(1, loader.find(wanted)[1], wanted)
-        assert isinstance(version, ServingVersion)
+        assert isinstance(version, VersionServer)
         self._stack.push_async_callback(version.close)
         return version
 
@@ -74,18 +74,20 @@ async def _ms(work: Way) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-async def ask(version: ServingVersion, *shape: int, dtype: Any = np.float32) -> None:
+async def ask(version: VersionServer, *shape: int, dtype: Any = np.float32) -> None:
     data = np.zeros(shape, dtype)
     datatype = {np.float32: "FP32", np.uint8: "UINT8"}[dtype]
     (spec,) = version.info.inputs
     tensors = version.info.arrange([Tensor(spec.name, datatype, shape, data)])
     key, rows = version.info.key_and_rows(tensors, 100)
-    (answer,) = await version.run(key, [Work(tensors, rows, (), time.monotonic() + 60, 60.0)])
+    (answer,) = await version.run(
+        key, [BatchMember(tensors, rows, (), time.monotonic() + 60, 60.0)]
+    )
     if isinstance(answer, Exception):
         raise answer
 
 
-async def again(version: ServingVersion, *shape: int, dtype: Any = np.float32) -> None:
+async def again(version: VersionServer, *shape: int, dtype: Any = np.float32) -> None:
     for _ in range(CALLS):
         await ask(version, *shape, dtype=dtype)
 
@@ -125,7 +127,7 @@ async def first_request(bench: Bench) -> list[Line]:
     blocking, background = await bench.version(reshape="blocking"), await bench.version()
     widths = iter(range(310, 2000, 10))
 
-    async def new(version: ServingVersion) -> None:
+    async def new(version: VersionServer) -> None:
         await ask(version, 1, 3, 300, next(widths))
 
     return [
@@ -144,7 +146,7 @@ async def taking_turns(bench: Bench) -> list[Line]:
     one = await bench.version(reshape="blocking", max_compiled_shapes=1)
     two = await bench.version(reshape="blocking", max_compiled_shapes=2)
 
-    async def alternate(version: ServingVersion) -> None:
+    async def alternate(version: VersionServer) -> None:
         for _ in range(4):
             for height, width in SIZES[:2]:
                 await ask(version, 1, 3, height, width)

@@ -72,7 +72,7 @@ class Cluster:
         return {r["replica_id"] for name in _DEPLOYMENTS for r in self.nodes.replicas(name)}
 
     def is_spread(self) -> bool:
-        """Whether each deployment has replicas on every worker, and nowhere else."""
+        """Whether each deployment has replicas on every worker, and no_allocation else."""
         workers = {node.address for node in self.nodes.workers}
         places = (self.nodes.replicas(name) for name in _DEPLOYMENTS)
         return all(workers == {replica["node_ip"] for replica in there} for there in places)

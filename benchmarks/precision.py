@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.compiling import PRECISION
 from deployments.dimensions import parse_shape_rule
-from deployments.model.versions.loaded import Version, VersionSettings
+from deployments.model.versions.loaded import LoadedModel, LoadSettings
 
 
 def settle_precision(model: Path) -> None:
@@ -14,7 +14,7 @@ def settle_precision(model: Path) -> None:
     The other arms would not find that, and what it gains is no matter of serving. Where the
     processor's choice is another and the quicker one, nothing is asked for.
     """
-    settings = VersionSettings(
+    settings = LoadSettings(
         device="CPU",
         plugin_config={},
         shape=parse_shape_rule("auto"),
@@ -23,5 +23,5 @@ def settle_precision(model: Path) -> None:
         max_batch_rows=1,
         stacking="never",
     )
-    if Version("detector", "1", model, settings).computes_in == "f32":
+    if LoadedModel("detector", "1", model, settings).computes_in == "f32":
         os.environ[PRECISION] = "f32"

@@ -32,7 +32,7 @@ from deployments.inference import ShapeKey, shape_number
 from deployments.ingress.routing.affinity import ShapeAffinity
 from deployments.ingress.routing.router import ShapeRouter
 from deployments.transport.batches import BatchCall
-from deployments.transport.routing_stats import RoutingFacts, in_requests
+from deployments.transport.routing_stats import RoutingStats, in_requests
 
 CORES = 2
 SLOTS = 2 * CORES
@@ -99,7 +99,7 @@ class SimulatedReplica:
     def routing_stats(self) -> dict[str, Any]:
         load = self.cluster.load
         cost = in_requests(load.compile_s, load.inference_s, CORES)
-        return RoutingFacts(frozenset(self.compiled), SLOTS, cost).as_stats()
+        return RoutingStats(frozenset(self.compiled), SLOTS, cost).as_stats()
 
     async def get_queue_len(self, *, deadline_s: float) -> int:
         return self.ongoing

@@ -6,11 +6,12 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from deployments import timing
 from deployments.code_version import with_own_version
 from deployments.ingress.deployment import Ingress
 from deployments.ingress.routing.router import ShapeRouter
 from deployments.model.deployment import OpenVINOModel
-from deployments.model.versions.loader import Places
+from deployments.model.versions.loader import LocalDirectories
 from deployments.settings import INGRESS_NAME, settings_from
 
 _MAX_ONGOING_REQUESTS = 16_384
@@ -22,7 +23,6 @@ _RESERVED_CPUS = 0
 with fewer cores than models could not start them all. OpenVINO then uses all of the cores, and
 else as many threads as are reserved."""
 
-_HEALTH_CHECK_PERIOD_S = 5
 
 _BY_SHAPE = RequestRouterConfig.model_validate(
     {
@@ -41,7 +41,9 @@ def build(args: dict[str, Any]) -> Application:
     """
     settings = settings_from(args)
     limits = settings.limits.model_dump_json()
-    places = Places(settings.repository_path(), settings.cache_path(), settings.cache_bytes)
+    places = LocalDirectories(
+        settings.repository_path(), settings.cache_path(), settings.cache_bytes
+    )
     models = {
         model.name: with_own_version(
             # With a user_config, if an empty one, Serve calls `reconfigure`: where loading begins.
@@ -59,7 +61,7 @@ def build(args: dict[str, Any]) -> Application:
             user_config={"models": list(models)},
             # Sooner than the models' replicas: Ray lets those that it has called over the network
             # wait until it takes their answers, with everything else that they have to do.
-            health_check_timeout_s=_HEALTH_CHECK_PERIOD_S,
+            health_check_timeout_s=timing.HEALTH_CHECK_PERIOD_S,
         ),
         f"{limits} {settings.model_control}",
     )
@@ -72,6 +74,6 @@ _deployment = serve.deployment(
     max_surge_percent=100,  # a replica that is replaced serves until the new one is ready
     # One that hangs is replaced after three quarters of a minute (Serve's defaults: two minutes).
     # Nothing that a replica does holds up its event loop for long; compilations do not.
-    health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-    health_check_timeout_s=2 * _HEALTH_CHECK_PERIOD_S,
+    health_check_period_s=timing.HEALTH_CHECK_PERIOD_S,
+    health_check_timeout_s=2 * timing.HEALTH_CHECK_PERIOD_S,
 )

@@ -28,6 +28,9 @@ from deployments.tensors import COMPUTED_IN, Tensor
 
 ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 
+InputShapes: TypeAlias = tuple[tuple[int, ...], ...]
+"""The shape of each input of a request, in the model's order."""
+
 
 def shape_number(revision: str, key: ShapeKey) -> int:
     """64 bits that name a shape of a version, equal in all processes, unlike `hash`."""
@@ -58,7 +61,7 @@ class InputSpec:
     @property
     def sizes(self) -> list[int]:
         """The dimensions as clients are told them: -1 for open ones."""
-        return told_sizes(self.dims)
+        return spelled_sizes(self.dims)
 
     def check(self, tensor: Tensor) -> None:
         """Raises the InvalidRequest that says why the model does not take this tensor."""
@@ -82,10 +85,10 @@ class OutputSpec:
     @property
     def sizes(self) -> list[int]:
         """The dimensions as clients are told them: -1 for open ones."""
-        return told_sizes(self.dims)
+        return spelled_sizes(self.dims)
 
 
-def told_sizes(dims: Sequence[Dim]) -> list[int]:
+def spelled_sizes(dims: Sequence[Dim]) -> list[int]:
     return [-1 if dim.fixed is None else dim.fixed for dim in dims]
 
 

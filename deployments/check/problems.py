@@ -5,7 +5,7 @@ from typing import Any
 
 from deployments.check.ray_schema import at, entries, ray_problems
 from deployments.settings import INGRESS_NAME, Settings, SettingsError, changed, settings_from
-from deployments.settings.problems import KeyPath, Problem, meant
+from deployments.settings.problems import KeyPath, Problem, suggestion
 
 BUILDERS = ("deployments.app:build", "deployments.app.build")
 
@@ -40,7 +40,7 @@ def _application_problems(application: Mapping[str, Any]) -> Iterator[Problem]:
     for index, deployment in enumerate(entries(application, "deployments")):
         place, name = ("deployments", index), at(deployment, "name")
         if isinstance(name, str) and name not in names:
-            text = f"there is no deployment '{name}', {meant(name, names)}"
+            text = f"there is no deployment '{name}', {suggestion(name, names)}"
             yield Problem((*place, "name"), text)
         elif isinstance(deployment, Mapping) and "user_config" in deployment:
             problems = _user_config_problems(name, deployment["user_config"], settings)

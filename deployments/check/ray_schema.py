@@ -184,7 +184,7 @@ def serve_variables() -> frozenset[str]:
 
 
 def at(document: object, *keys: str | int) -> Any:
-    """The value at the end of the keys, None where one of them leads nowhere."""
+    """The value at the end of the keys, None where one of them leads no_allocation."""
     for key in keys:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document

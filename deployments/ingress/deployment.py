@@ -11,11 +11,11 @@ from ray.serve.handle import DeploymentHandle
 from deployments.ingress.dataplane.served_model import ServedModel
 from deployments.ingress.dataplane.served_models import ServedModels
 from deployments.ingress.grpc.methods import GrpcMethods
-from deployments.ingress.http.access_log import spare_dropped_records
+from deployments.ingress.http.access_log import skip_dropped_records
 from deployments.ingress.http.application import Application
-from deployments.ingress.http.metrics_endpoint import ExportedMetrics
-from deployments.ingress.http.routes import Http
-from deployments.ingress.routing.connections import MeetingPoint
+from deployments.ingress.http.metrics_endpoint import MetricsEndpoint
+from deployments.ingress.http.routes import HttpRoutes
+from deployments.ingress.routing.connections import ConnectionListener
 from deployments.ingress.routing.ray_replicas import RayReplicas
 from deployments.observability.logs import logger
 from deployments.observability.metrics import RayTelemetry
@@ -35,9 +35,9 @@ class Ingress(GrpcMethods):
         limits: Limits,
         model_control: bool,
     ) -> None:
-        spare_dropped_records(logger)
+        skip_dropped_records(logger)
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
-        self._meeting = MeetingPoint() if self._arena is not None else None
+        self._meeting = ConnectionListener() if self._arena is not None else None
         self._replicas: dict[str, RayReplicas] = {}
         self._telemetry = RayTelemetry()
         self._telemetry.watch_memory(self._arena)
@@ -45,7 +45,7 @@ class Ingress(GrpcMethods):
             ServedModels({}, limits, self._arena, control=model_control, telemetry=self._telemetry)
         )
         self._set_models(models)
-        self._http = Http(self.models, self._arena, ExportedMetrics(_agents).text)
+        self._http = HttpRoutes(self.models, self._arena, MetricsEndpoint(_agents).text)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serves the models that `user_config` names, which `build` sets; Serve calls it."""

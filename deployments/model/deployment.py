@@ -11,16 +11,17 @@ from typing import Any, Final
 import ray
 from ray import serve
 
+from deployments import timing
 from deployments.errors import ModelUnavailable, ServingError, VersionChanged
 from deployments.inference import ModelStatus
 from deployments.model.execution.replies import Replies
-from deployments.model.execution.requests import Work
-from deployments.model.openvino.compiled_model import nowhere
+from deployments.model.execution.requests import BatchMember
+from deployments.model.openvino.compiled_model import no_allocation
 from deployments.model.versions.idle import IdleVersion
-from deployments.model.versions.loader import Loader, Places
-from deployments.model.versions.serving import ServingVersion
+from deployments.model.versions.loader import Loader, LocalDirectories
+from deployments.model.versions.serving import VersionServer
 from deployments.model.versions.versions import Versions
-from deployments.observability.logs import working_for
+from deployments.observability.logs import set_request_ids
 from deployments.observability.metrics import (
     COMPILED_SHAPES,
     INFERENCE_SECONDS,
@@ -34,21 +35,18 @@ from deployments.transport.arena import Arena, ArenaUnreachable, PeerArenas
 from deployments.transport.batches import (
     ANY_ROUTE,
     BatchCall,
+    BatchItem,
     BatchReply,
-    Member,
     Referenced,
     Route,
     Unreachable,
     unpack,
 )
-from deployments.transport.connections import CannotConnect, attend
+from deployments.transport.connections import CannotConnect, serve_connection
 from deployments.transport.routing_stats import together
 from deployments.transport.wire_format import FORMAT, Plain, call_of, plain_reply
 
 logger: Final = logging.getLogger("ray.serve")
-
-_START_WAITS_S: Final = 600
-_REMEMBER_S: Final = 60.0
 
 
 class CompilationHangs(Exception):
@@ -68,7 +66,7 @@ class OpenVINOModel:
     loading is tried again. The reshape lock is never taken by status or statistics.
     """
 
-    def __init__(self, settings: ModelSettings, limits: Limits, places: Places) -> None:
+    def __init__(self, settings: ModelSettings, limits: Limits, places: LocalDirectories) -> None:
         self._settings = settings
         self._limits = limits
         self._peers = PeerArenas()
@@ -78,7 +76,7 @@ class OpenVINOModel:
         cpus = _reserved_cpus()
         self._telemetry = RayTelemetry()
         loader = Loader(places, self._reshape_lock, self._report_progress, cpus, self._telemetry)
-        self._versions: Versions[ServingVersion | IdleVersion] = Versions(
+        self._versions: Versions[VersionServer | IdleVersion] = Versions(
             settings, loader.find, loader.load
         )
         self._telemetry.watch_memory(self._arena)
@@ -115,7 +113,7 @@ class OpenVINOModel:
     async def _started(self) -> None:
         """Until the model is loaded, if it can be: Serve then lets go of a replica that this one
         replaces. What is being downloaded is waited for in the status instead."""
-        for _ in range(_START_WAITS_S):
+        for _ in range(timing.START_S):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._versions.first_look.wait(), 1.0)
             if self._versions.first_look.is_set() or self._downloading:
@@ -178,7 +176,7 @@ class OpenVINOModel:
 
     async def _inferred(self, call: BatchCall) -> BatchReply | Unreachable:
         arrived = time.monotonic()
-        working_for(*(member.request_id for member in call.members))
+        set_request_ids(*(member.request_id for member in call.members))
         serving = self._versions.revision(call.revision)
         if serving is None:
             return BatchReply((self._not_here(call),) * len(call.members))
@@ -197,7 +195,7 @@ class OpenVINOModel:
     ) -> str | None:
         """Answers the batches of an ingress over a lane, until it closes it.
 
-        Returns why there can be no lane between the two, nothing if the call was meant for
+        Returns why there can be no lane between the two, nothing if the call was suggestion for
         another replica, which may be gone.
         """
         if lane_format != FORMAT:
@@ -205,7 +203,7 @@ class OpenVINOModel:
         if not _meant_here(route):
             return None
         try:
-            await attend(name, token, self._attended)
+            await serve_connection(name, token, self._attended)
         except CannotConnect as error:
             return f"a replica cannot reach its ingress: {error.strerror}"
         return None
@@ -227,7 +225,7 @@ class OpenVINOModel:
 
     async def _remember_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(_REMEMBER_S)
+            await asyncio.sleep(timing.REMEMBER_SHAPES_S)
             await self._remember()
 
     async def _remember(self) -> None:
@@ -239,7 +237,7 @@ class OpenVINOModel:
     def _noted(
         self,
         reply: BatchReply | Unreachable,
-        works: Sequence[Work],
+        works: Sequence[BatchMember],
         arrived: float,
         call: BatchCall,
     ) -> BatchReply | Unreachable:
@@ -269,11 +267,11 @@ class OpenVINOModel:
         self._versions.progress = line
         self._downloading = True
 
-    def _work(self, member: Member, call: BatchCall) -> Work:
+    def _work(self, member: BatchItem, call: BatchCall) -> BatchMember:
         tensors = tuple(unpack(packed, call.arena, self._peers) for packed in member.tensors)
         deadline = time.monotonic() + member.time_left_s
-        space = nowhere if call.arena is None else self._replies.space
-        return Work(
+        space = no_allocation if call.arena is None else self._replies.space
+        return BatchMember(
             tensors,
             member.rows,
             member.outputs,

@@ -25,7 +25,7 @@ def printable(request_id: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in request_id)
 
 
-def working_for(*request_ids: str) -> None:
+def set_request_ids(*request_ids: str) -> None:
     """From here on, this task and those that it starts work for these requests."""
     _about.set(request_ids)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
+from deployments import timing
 from deployments.transport.arena import Arena
 
 logger: Final = logging.getLogger("ray.serve")
 
-_HAND_OVER_S: Final = 1.0
 _AT_ONCE: Final = 50
 _TURNS: Final = 100
 _SECONDS: Final = tuple(
@@ -237,7 +237,7 @@ class RayTelemetry(Telemetry):
 
     async def _hand_over_on(self) -> None:
         while True:
-            await asyncio.sleep(_HAND_OVER_S)
+            await asyncio.sleep(timing.METRICS_HANDED_OVER_S)
             _logged(self._hand_over_sums)
             # What comes meanwhile is for the next time, so that counts and gauges have theirs.
             at_once = max(_AT_ONCE, len(self._observed) // _TURNS)

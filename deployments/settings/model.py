@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from deployments import dimensions
+from deployments import dimensions, timing
 from deployments.dimensions import Dim, ShapeRule
 from deployments.settings import preprocessing as preprocessing_settings
 from deployments.settings.preprocessing import Preprocessing
@@ -22,8 +22,6 @@ from deployments.settings.version_policy import VersionPolicy, parse_version_pol
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
-_REMOTE_S = 30.0
-_OFTEN_S = 0.01
 _CHANGED_IN_PLACE = (
     "name",
     "source",  # the files that it leads to are compared instead
@@ -212,7 +210,9 @@ class ModelSettings(Group):
     @property
     def look_every_s(self) -> float:
         """Seconds from one look at the source to the next; 0 for never."""
-        return self.poll_s if self.is_local or not self.poll_s else max(self.poll_s, _REMOTE_S)
+        if self.is_local or not self.poll_s:
+            return self.poll_s
+        return max(self.poll_s, timing.REMOTE_POLL_S)
 
     def loaded_by(self) -> str:
         """What of the settings a loaded version rests on; the others can change while it serves."""
@@ -271,8 +271,8 @@ class ModelSettings(Group):
     @field_validator("poll_s", "unload_after_s")
     @classmethod
     def _seldom(cls, seconds: float) -> float:
-        if 0 < seconds < _OFTEN_S:
-            raise ValueError(f"has to be 0 or at least {_OFTEN_S}, not {seconds:g}")
+        if 0 < seconds < timing.SHORTEST_POLL_S:
+            raise ValueError(f"has to be 0 or at least {timing.SHORTEST_POLL_S}, not {seconds:g}")
         return seconds
 
     @field_validator("model_version_policy")

@@ -67,10 +67,10 @@ def spell(path: KeyPath) -> str:
 
 def unknown_key(key: object, known: Iterable[str]) -> str:
     """What to say about a key that nothing reads, with the one that was probably meant."""
-    return f"unknown setting, {meant(str(key), known)}"
+    return f"unknown setting, {suggestion(str(key), known)}"
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the one that looks like it, or all there are."""
     names = sorted(known)
     close = closest(name, names)

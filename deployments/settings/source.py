@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from fsspec import available_protocols
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from deployments.settings.problems import meant
+from deployments.settings.problems import suggestion
 
 BUILTIN_MODELS = ("spots",)
 STORES = frozenset(available_protocols()) - {"http", "https"}
@@ -96,7 +96,7 @@ def _check_url(source: str) -> None:
             f"'{_without_secrets(source)}' has to be a list of files, each with its url and sha384"
         )
     if scheme not in STORES:
-        raise ValueError(f"'{scheme}://' cannot be read, {meant(scheme, STORES)}")
+        raise ValueError(f"'{scheme}://' cannot be read, {suggestion(scheme, STORES)}")
     try:
         password = urlsplit(source).password
     except ValueError:

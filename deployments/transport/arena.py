@@ -25,13 +25,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from deployments import timing
 from deployments.tensors import Array
 
 ALIGNMENT: Final = 64
 _PAGE: Final = 4096
 _TOKEN_BYTES: Final = 16
 _SENT, _HELD, _DONE = 1, 2, 3
-_LOST_LEASE_S: Final = 120.0
 
 
 class ArenaUnreachable(Exception):
@@ -134,7 +134,7 @@ class _Lease:
         state = int(self.state[0])
         if state == _DONE:
             return True
-        if state == _SENT and time.monotonic() - self.since > _LOST_LEASE_S:
+        if state == _SENT and time.monotonic() - self.since > timing.LOST_LEASE_S:
             self.state[0] = _DONE  # the reply never arrived, and is refused if it still does
             return True
         return self.holder_birth is None or births[self.holder_pid] != self.holder_birth

@@ -23,7 +23,7 @@ MESSAGE_BYTES: Final = 2 * 1024 * 1024
 PackedTensor: TypeAlias = tuple[str, str, tuple[int, ...], Array | list[bytes] | int]
 
 
-class Member(NamedTuple):
+class BatchItem(NamedTuple):
     """One request of a batch. `time_left_s` is what remains of its time when it is sent.
 
     `trace` is the `traceparent` of the span that waits for it, empty where nothing is traced.
@@ -46,7 +46,7 @@ class BatchCall(NamedTuple):
 
     revision: str
     key: ShapeKey
-    members: tuple[Member, ...]
+    members: tuple[BatchItem, ...]
     arena: ArenaAddress | None
 
 
@@ -58,7 +58,7 @@ class Referenced(NamedTuple):
     """
 
     call: BatchCall
-    members: Awaitable[tuple[Member, ...]]
+    members: Awaitable[tuple[BatchItem, ...]]
 
     async def fetched(self) -> BatchCall:
         return self.call._replace(members=await self.members)
@@ -111,7 +111,7 @@ def inline_bytes(tensor: Tensor, arena: Arena | None) -> int:
     return tensor.nbytes
 
 
-def carried_bytes(members: Iterable[Member]) -> int:
+def carried_bytes(members: Iterable[BatchItem]) -> int:
     """The bytes of the tensors that travel inside a call with these members."""
     return sum(
         sum(map(len, data)) if isinstance(data, list) else data.nbytes

@@ -93,7 +93,9 @@ def listening(name: str) -> socket.socket:
     return listener
 
 
-async def attend(name: str, token: bytes, answer: Callable[[Any], Awaitable[Any]]) -> None:
+async def serve_connection(
+    name: str, token: bytes, answer: Callable[[Any], Awaitable[Any]]
+) -> None:
     """Connects to an ingress and answers its calls, until it closes the lane.
 
     Raises CannotConnect. What `answer` raises ends the lane and is raised.

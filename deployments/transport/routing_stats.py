@@ -9,7 +9,7 @@ MOST_COST: Final = 64.0
 
 
 @dataclass(frozen=True, slots=True)
-class RoutingFacts:
+class RoutingStats:
     """`shapes` are the numbers of those that it has compiled or keeps kernels of, see
     `shape_number`.
 
@@ -32,7 +32,7 @@ class RoutingFacts:
         }
 
     @classmethod
-    def of_stats(cls, stats: Mapping[str, Any]) -> "RoutingFacts":
+    def of_stats(cls, stats: Mapping[str, Any]) -> "RoutingStats":
         """Of what `as_stats` gave; of a replica that has not told anything yet, little is known."""
         default = cls()
         return cls(
@@ -52,12 +52,12 @@ def in_requests(compile_s: float, request_s: float, streams: int) -> float:
     return float(2 ** round(math.log2(requests)))
 
 
-def together(parts: Iterable[RoutingFacts]) -> RoutingFacts:
+def together(parts: Iterable[RoutingStats]) -> RoutingStats:
     """Of a replica that serves several versions."""
     facts = list(parts)
     if not facts:
-        return RoutingFacts()
-    return RoutingFacts(
+        return RoutingStats()
+    return RoutingStats(
         frozenset().union(*(part.shapes for part in facts)),
         max(part.slots for part in facts),
         max(part.compile_cost for part in facts),

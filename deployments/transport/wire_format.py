@@ -12,7 +12,13 @@ import numpy as np
 from deployments.errors import ServingError
 from deployments.tensors import NUMPY_DTYPES, Array
 from deployments.transport.arena import ArenaAddress
-from deployments.transport.batches import BatchCall, BatchReply, Member, PackedTensor, Unreachable
+from deployments.transport.batches import (
+    BatchCall,
+    BatchItem,
+    BatchReply,
+    PackedTensor,
+    Unreachable,
+)
 
 FORMAT: Final = 2
 """While new code comes, the two ends of a lane may not have the same: then there is no lane."""
@@ -30,7 +36,7 @@ def call_of(plain: Plain) -> BatchCall:
     return BatchCall(
         revision,
         key,
-        tuple(Member(_tensors(tensors), *rest) for tensors, *rest in members),
+        tuple(BatchItem(_tensors(tensors), *rest) for tensors, *rest in members),
         arena and ArenaAddress(*arena),
     )
 

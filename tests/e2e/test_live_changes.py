@@ -159,7 +159,7 @@ async def test_what_is_broken_is_told_with_its_reason_and_mended_without_a_resta
         file.unlink()
     weights = folder / "5" / "m.bin"
     kept = weights.rename(folder / "5" / ".kept")
-    os.symlink("nowhere", weights)  # like a file that may not be read, which root always may
+    os.symlink("no_allocation", weights)  # like a file that may not be read, which root always may
     live.deploy(lambda app: _settings(app, "broken", model_version_policy="all"))
     broken = dict.fromkeys(("2", "3", "4", "5"), "END")
     async with load(live.url, "/v2/models/counting"):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -45,7 +45,7 @@ def test_requests_are_counted_exactly_by_shape_and_by_what_answered_them(server:
     """In a blocking model and in a background one that does not get to its own compilation."""
     for model, answered in (("spots-blocking", (5, 1, 0)), ("spots", (0, 0, 5))):
         before = knowledge(server, model)["totals"]
-        started = datetime.now(timezone.utc) - timedelta(milliseconds=1)
+        started = datetime.now(UTC) - timedelta(milliseconds=1)
         for rows in (2, 2, 3, 2, 2):
             infer(server.url, model, picture(rows, 121, 75))
         for _ in range(2):
@@ -64,7 +64,7 @@ def test_requests_are_counted_exactly_by_shape_and_by_what_answered_them(server:
         assert {kind: 1} == entry["now"]
         assert (1 if kind == "static" else 0) == entry["compile"]["count"]
         first, last = (datetime.fromisoformat(_utc(entry[f"{n}_seen"])) for n in ("first", "last"))
-        assert started <= first <= last <= datetime.now(timezone.utc)
+        assert started <= first <= last <= datetime.now(UTC)
         assert before["requests"] + 7 == answer["totals"]["requests"]
         assert before["rows"] + 15 == answer["totals"]["rows"]
         assert before["shapes"] + 2 == answer["totals"]["shapes"]

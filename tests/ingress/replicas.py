@@ -26,8 +26,8 @@ from deployments.transport.arena import Arena, PeerArenas
 from deployments.transport.batches import (
     ANY_ROUTE,
     BatchCall,
+    BatchItem,
     BatchReply,
-    Member,
     PackedTensor,
     Route,
     Unreachable,
@@ -131,11 +131,11 @@ class Replicas:
         ]
         return BatchReply(tuple(answers))
 
-    def doubled(self, call: BatchCall, member: Member) -> tuple[PackedTensor, ...]:
+    def doubled(self, call: BatchCall, member: BatchItem) -> tuple[PackedTensor, ...]:
         data = self.received(call, member)
         return (("twice", "FP32", data.shape, data * 2),)
 
-    def received(self, call: BatchCall, member: Member) -> Array:
+    def received(self, call: BatchCall, member: BatchItem) -> Array:
         data = unpack(member.tensors[0], call.arena, self._peers).data
         assert isinstance(data, np.ndarray)
         return data

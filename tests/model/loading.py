@@ -9,9 +9,9 @@ import openvino as ov
 
 from deployments.dimensions import parse_shape_rule
 from deployments.model.openvino.compiled_model import CompiledShape
-from deployments.model.openvino.renewal import Renewed
+from deployments.model.openvino.renewal import SelfHealingModel
 from deployments.model.openvino.runtime import BUILT_IN
-from deployments.model.versions.loaded import Version, VersionSettings
+from deployments.model.versions.loaded import LoadedModel, LoadSettings
 from deployments.settings.preprocessing import Preprocessing
 from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
 
@@ -29,13 +29,13 @@ def loaded(
     device: str = "CPU",
     plugin_config: dict[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
-) -> Version:
+) -> LoadedModel:
     rules = (
         parse_shape_rule(shape)
         if isinstance(shape, str)
         else {name: parse_shape_rule(text) for name, text in shape.items()}
     )
-    settings = VersionSettings(
+    settings = LoadSettings(
         device=device,
         plugin_config=FLOAT32 if plugin_config is None else plugin_config,
         shape=rules,
@@ -46,10 +46,10 @@ def loaded(
         preprocessing=preprocessing or Preprocessing(),
     )
     with patch.dict(BUILT_IN, {"builtin:tested": lambda: model}):
-        return Version("m", "1", "builtin:tested", settings)
+        return LoadedModel("m", "1", "builtin:tested", settings)
 
 
-def dynamic(version: Version) -> CompiledShape:
+def dynamic(version: LoadedModel) -> CompiledShape:
     """Its compilation for all shapes, where that is one."""
     assert isinstance(version.dynamic, CompiledShape)
     return version.dynamic
@@ -62,7 +62,7 @@ def input_shapes(compiled: CompiledShape) -> list[str]:
 def idle(compiled: CompiledShape) -> list[Any]:
     """Infer requests of it that nobody uses."""
     requests = compiled._requests
-    return (requests._current if isinstance(requests, Renewed) else requests).idle
+    return (requests._current if isinstance(requests, SelfHealingModel) else requests).idle
 
 
 def tensor(values: Any, datatype: str = "FP32", name: str = "x") -> Tensor:

@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 
 from deployments.inference import ShapeKey
-from deployments.model.execution.requests import Answer, Work
-from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape, Space, nowhere
-from deployments.model.versions.loaded import Version
-from deployments.model.versions.serving import CacheSettings, ServingVersion
+from deployments.model.execution.requests import Answer, BatchMember
+from deployments.model.openvino.compiled_model import (
+    CannotInfer,
+    CompiledShape,
+    Space,
+    no_allocation,
+)
+from deployments.model.versions.loaded import LoadedModel
+from deployments.model.versions.serving import CacheSettings, VersionServer
 from deployments.observability.metrics import SILENT, Telemetry
 from deployments.tensors import Tensor
 from tests.model.loading import assert_same, dynamic, tensor
@@ -25,7 +30,7 @@ PATIENCE_S = 10
 
 @asynccontextmanager
 async def serving(
-    version: Version,
+    version: LoadedModel,
     *,
     blocking: bool = False,
     bound: int = 8,
@@ -49,17 +54,17 @@ class Request:
     late_s: float = -PATIENCE_S
 
 
-class Served(ServingVersion):
+class Served(VersionServer):
     async def ask(self, *requests: Request | Sequence[Tensor]) -> list[Answer]:
         """The answers to requests of one shape, as one batch."""
         asked = [r if isinstance(r, Request) else Request(r) for r in requests]
-        keys, works = set[ShapeKey](), list[Work]()
+        keys, works = set[ShapeKey](), list[BatchMember]()
         for request in asked:
             tensors = self.version.info.arrange(request.tensors)
             key, rows = self.version.info.key_and_rows(tensors, 1000)
             keys.add(key)
             deadline = time.monotonic() - request.late_s
-            works.append(Work(tensors, rows, request.outputs, deadline, 7.5))
+            works.append(BatchMember(tensors, rows, request.outputs, deadline, 7.5))
         (key,) = keys
         return await self.run(key, works)
 
@@ -87,7 +92,7 @@ class Tampered(CompiledShape):
         self,
         tensors: Sequence[Tensor],
         wanted: Sequence[str] = (),
-        space: Space = nowhere,
+        space: Space = no_allocation,
     ) -> list[Tensor]:
         self.rows.append(tensors[0].shape[0])
         self.began.set()
@@ -99,7 +104,7 @@ class Tampered(CompiledShape):
         return super().infer(tensors, wanted, space)
 
 
-def tampered(version: Version) -> Tampered:
+def tampered(version: LoadedModel) -> Tampered:
     """Its compilation for all shapes, from now on."""
     version.dynamic = tampered = Tampered(dynamic(version))
     return tampered
@@ -124,7 +129,7 @@ def values(*shape: int) -> Tensor:
     return tensor(np.linspace(-3, 3, int(np.prod(shape)), dtype=np.float32).reshape(shape))
 
 
-def counted(version: Version) -> Counter[ShapeKey]:
+def counted(version: LoadedModel) -> Counter[ShapeKey]:
     """How often the version is asked to reshape, by key."""
     calls: Counter[ShapeKey] = Counter()
     reshape = version.reshape

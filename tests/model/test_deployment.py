@@ -15,11 +15,11 @@ from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ShapeKey
 from deployments.model.deployment import CompilationHangs, OpenVINOModel
 from deployments.model.openvino.compiled_model import CompiledShape
-from deployments.model.versions.loaded import Version
-from deployments.model.versions.loader import Places
+from deployments.model.versions.loaded import LoadedModel
+from deployments.model.versions.loader import LocalDirectories
 from deployments.settings import Limits, ModelSettings
 from deployments.transport.arena import PeerArenas
-from deployments.transport.batches import ANY_ROUTE, BatchCall, BatchReply, Member, pack, unpack
+from deployments.transport.batches import ANY_ROUTE, BatchCall, BatchItem, BatchReply, pack, unpack
 from deployments.transport.wire_format import FORMAT
 from tests.e2e.live import put_version
 from tests.model.loading import tensor
@@ -32,7 +32,7 @@ class Model(OpenVINOModel):
 
 @asynccontextmanager
 async def running(root: Path, **settings: Any) -> AsyncIterator[OpenVINOModel]:
-    places = Places(root / "models", root / "cache", 10**9)
+    places = LocalDirectories(root / "models", root / "cache", 10**9)
     model = Model(
         ModelSettings(**{"name": "m", "source": "m", "poll_s": 0.05, **settings}),
         Limits(),
@@ -50,7 +50,7 @@ async def ask(model: OpenVINOModel, *shape: int, revision: str | None = None) ->
     assert info is not None
     tensors = info.arrange([tensor(np.zeros(shape), name="data")])
     key, rows = info.key_and_rows(tensors, 100)
-    member = Member(tuple(pack(t, None) for t in tensors), rows, (), 30.0)
+    member = BatchItem(tuple(pack(t, None) for t in tensors), rows, (), 30.0)
     reply = await model.infer(BatchCall(revision or info.revision, key, (member,), None))
     assert isinstance(reply, BatchReply)
     (answer,) = reply.members
@@ -112,7 +112,7 @@ async def test_a_call_for_what_is_not_there_any_more_says_so(tmp_path: Path) -> 
         error = await ask(model, 1, 4, revision="7-0123456789abcdef")
         assert isinstance(error, VersionChanged)
         assert "version '7' of model 'm' changed" in error.message
-        call = BatchCall("1-0", ((-1, 4),), (Member((), 1, (), 1.0),), None)
+        call = BatchCall("1-0", ((-1, 4),), (BatchItem((), 1, (), 1.0),), None)
         await model.set_unloaded(True)
         reply = await model.infer(call)
         assert isinstance(reply, BatchReply)
@@ -162,13 +162,13 @@ async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
         await model.reconfigure({})
         assert 1.0 == await ask(model, 1, 3)
         await model.check_health()
-        hanging, reshape = threading.Event(), Version.reshape
+        hanging, reshape = threading.Event(), LoadedModel.reshape
 
-        def hang(version: Version, key: ShapeKey) -> Callable[[], CompiledShape]:
+        def hang(version: LoadedModel, key: ShapeKey) -> Callable[[], CompiledShape]:
             hanging.wait()
             return reshape(version, key)
 
-        monkeypatch.setattr(Version, "reshape", hang)
+        monkeypatch.setattr(LoadedModel, "reshape", hang)
         asking = asyncio.ensure_future(ask(model, 1, 4))
         await asyncio.sleep(0.3)
         with pytest.raises(CompilationHangs, match=r"^model 'm': .* compile_timeout_s \(0\.2\)"):

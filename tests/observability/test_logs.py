@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.observability.logs import log, logger, printable, request_ids, working_for
+from deployments.observability.logs import log, logger, printable, request_ids, set_request_ids
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_a_task_and_what_it_starts_work_for_the_same_requests() -> None:
         return request_ids()
 
     async def work(request_id: str) -> tuple[str, ...]:
-        working_for(request_id)
+        set_request_ids(request_id)
         await asyncio.sleep(0)
         return await asyncio.create_task(told())
 
@@ -58,9 +58,9 @@ async def test_a_task_and_what_it_starts_work_for_the_same_requests() -> None:
 async def test_a_line_carries_the_ids_that_it_is_about(
     lines: list[logging.LogRecord], ids: tuple[str, ...], expected: dict[str, object]
 ) -> None:
-    working_for(*ids)
+    set_request_ids(*ids)
     log(logging.ERROR, "%s %d", "text", 1, model="m")
-    working_for("other")
+    set_request_ids("other")
     log(logging.ERROR, "text 1", about=ids, model="m")
 
     for line in lines:

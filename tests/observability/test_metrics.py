@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deployments import timing
 from deployments.observability import metrics as telemetry
 from deployments.observability.metrics import (
     COMPILED_SHAPES,
@@ -98,7 +99,7 @@ def test_what_is_observed_is_handed_over_in_its_order_and_once(handed: Handed) -
 async def test_many_observations_leave_turns_of_the_loop_to_others(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)
     for _ in range(10 * telemetry._AT_ONCE):
         handed.observe(QUEUE_SECONDS, 0.25, "m")
     handed.start()
@@ -141,7 +142,7 @@ def test_the_memory_in_use_is_that_of_the_arena(handed: Handed) -> None:
 async def test_what_is_pending_is_handed_over_now_and_then_and_at_the_end(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)
     handed.start()
     handed.start()
     handed.count(REJECTED, "m", "body_bytes")
@@ -158,7 +159,7 @@ async def test_what_is_pending_is_handed_over_now_and_then_and_at_the_end(
 async def test_a_gauge_that_cannot_be_read_does_not_end_the_handing_over(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)
     reads = iter([None, 1.0])
 
     def read() -> float:
@@ -176,7 +177,7 @@ async def test_a_gauge_that_cannot_be_read_does_not_end_the_handing_over(
 async def test_what_cannot_be_handed_over_holds_nothing_else_back(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)
     handed.watch(COMPILED_SHAPES, lambda: 1 / 0, "m")
     for _ in range(3 * telemetry._AT_ONCE):
         handed.observe(QUEUE_SECONDS, 0.25, "m")
@@ -193,7 +194,7 @@ async def test_what_cannot_be_handed_over_holds_nothing_else_back(
 async def test_under_a_flood_counts_are_handed_over_and_no_more_gathers_than_in_a_round(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_HAND_OVER_S", 0.001)
+    monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)
     handed.start()
     gathered = []
     for _ in range(20 * telemetry._TURNS):

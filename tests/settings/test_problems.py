@@ -8,10 +8,10 @@ from deployments.settings.problems import (
     Problem,
     closest,
     from_validation,
-    meant,
     must_be,
     nested_model,
     spell,
+    suggestion,
     unknown_key,
 )
 
@@ -141,7 +141,7 @@ def test_long_values_are_cut() -> None:
 def test_unknown_names_come_with_the_likely_one_or_all_there_are() -> None:
     known = ["shape", "source"]
     assert unknown_key("shpae", known) == "unknown setting, did you mean 'shape'?"
-    assert meant("x", known) == "known here: shape, source"
+    assert suggestion("x", known) == "known here: shape, source"
     assert closest("sorce", known) == "source"
     assert closest("x", known) is None
 

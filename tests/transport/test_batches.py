@@ -13,9 +13,9 @@ from deployments.transport.batches import (
     INLINE_BYTES,
     MESSAGE_BYTES,
     BatchCall,
+    BatchItem,
     BatchReply,
     DoesNotFit,
-    Member,
     PackedTensor,
     Unreachable,
     carried_bytes,
@@ -89,7 +89,7 @@ def test_a_large_list_of_strings_crosses_inside_the_message(arena: Arena) -> Non
 
 @on_linux
 def test_messages_survive_being_sent(arena: Arena) -> None:
-    member = Member((("x", BYTES, (1,), [b"a"]), ("y", "FP32", (2,), 4096)), 1, ("out",), 0.5)
+    member = BatchItem((("x", BYTES, (1,), [b"a"]), ("y", "FP32", (2,), 4096)), 1, ("out",), 0.5)
     call = BatchCall("1", ((-1, 3), ()), (member,), arena.address)
     reply = BatchReply((member.tensors,), arena.address)
     assert call == sent(call)
@@ -281,5 +281,5 @@ def test_a_call_carries_its_arrays_and_its_strings_but_not_what_lies_in_shared_m
     array = np.zeros((2, 3), np.float32)
     tensors = (("a", "FP32", (2, 3), array), ("b", "BYTES", (2,), [b"12", b"345"]))
     placed = ("c", "FP32", (1000,), 4096)
-    members = [Member(tensors, 1, (), 1.0), Member((*tensors, placed), 1, (), 1.0)]
+    members = [BatchItem(tensors, 1, (), 1.0), BatchItem((*tensors, placed), 1, (), 1.0)]
     assert 2 * (24 + 5) == carried_bytes(members)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.transport.connections import TOKEN_BYTES, Wire, attend
+from deployments.transport.connections import TOKEN_BYTES, Wire, serve_connection
 from tests.loops import on_both_loops, settled
 from tests.transport.connection_peers import (
     Bomb,
@@ -31,7 +31,7 @@ TOKEN = b"t" * TOKEN_BYTES
 async def test_calls_and_replies_of_all_sizes_arrive_as_they_were(size: int) -> None:
     message = os.urandom(size)
     async with hosting() as host:
-        attending = asyncio.create_task(attend(host.name, host.token, echo))
+        attending = asyncio.create_task(serve_connection(host.name, host.token, echo))
         wire = await host.wires.get()
         for _ in range(3):
             wire.send(message)
@@ -204,7 +204,7 @@ async def test_peers_that_leave_before_their_token_disturb_nobody(first: bytes) 
             _, writer = await connected(host.name)
             writer.write(first)
             await hung_up(writer)
-        attending = asyncio.create_task(attend(host.name, host.token, echo))
+        attending = asyncio.create_task(serve_connection(host.name, host.token, echo))
         wire = await host.wires.get()
         wire.send("call")
         assert "call" == await host.messages.get()

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from deployments.transport.connections import CannotConnect, attend
+from deployments.transport.connections import CannotConnect, serve_connection
 from tests.loops import on_both_loops, settled
 from tests.transport.connection_peers import Answers, Host, echo, hosting
 
@@ -15,13 +15,13 @@ NAME = f"anyshape-test-{os.getpid()}"
 
 
 def attending(host: Host, answers: Answers) -> "asyncio.Task[None]":
-    return asyncio.create_task(attend(host.name, host.token, answers))
+    return asyncio.create_task(serve_connection(host.name, host.token, answers))
 
 
 @on_both_loops
 async def test_attending_ends_when_the_ingress_closes_the_lane() -> None:
     async with hosting() as host:
-        task = asyncio.create_task(attend(host.name, host.token, echo))
+        task = asyncio.create_task(serve_connection(host.name, host.token, echo))
         wire = await host.wires.get()
         await settled()
         assert not task.done()
@@ -32,7 +32,7 @@ async def test_attending_ends_when_the_ingress_closes_the_lane() -> None:
 @on_both_loops
 async def test_attending_ends_when_the_ingress_does_not_take_the_token() -> None:
     async with hosting() as host:
-        await attend(host.name, bytes(len(host.token)), echo)
+        await serve_connection(host.name, bytes(len(host.token)), echo)
         assert 1 == host.refused
 
 
@@ -56,7 +56,7 @@ async def test_calls_are_answered_as_their_answers_come() -> None:
 @on_both_loops
 async def test_an_ingress_that_is_not_there_is_an_os_error() -> None:
     with pytest.raises(CannotConnect, match="Connection refused"):
-        await attend(NAME, bytes(16), echo)
+        await serve_connection(NAME, bytes(16), echo)
 
 
 def fill_backlog(name: str, sockets: contextlib.ExitStack) -> None:
@@ -75,7 +75,7 @@ async def test_an_ingress_that_accepts_nobody_is_an_os_error_and_does_not_block_
         with pytest.raises(BlockingIOError):
             fill_backlog(NAME, sockets)
         with pytest.raises(CannotConnect, match="temporarily unavailable"):
-            await attend(NAME, bytes(16), echo)
+            await serve_connection(NAME, bytes(16), echo)
 
 
 @on_both_loops
@@ -83,7 +83,7 @@ async def test_an_ingress_that_hangs_up_before_the_token_ends_attending() -> Non
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(f"\0{NAME}")
         listener.listen()
-        task = asyncio.create_task(attend(NAME, bytes(16), echo))
+        task = asyncio.create_task(serve_connection(NAME, bytes(16), echo))
         connection, _ = await asyncio.to_thread(listener.accept)
         connection.close()
         await task
@@ -188,7 +188,7 @@ async def test_an_ingress_that_dies_while_a_reply_is_on_its_way_ends_attending()
         listener.bind(f"\0{NAME}")
         listener.listen()
         answers = Answers()
-        task = asyncio.create_task(attend(NAME, bytes(16), answers))
+        task = asyncio.create_task(serve_connection(NAME, bytes(16), answers))
         connection, _ = await asyncio.to_thread(listener.accept)
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         assert bytes(16) == await reader.readexactly(16)

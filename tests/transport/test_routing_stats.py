@@ -1,15 +1,15 @@
 import pytest
 
-from deployments.transport.routing_stats import RoutingFacts, in_requests, together
+from deployments.transport.routing_stats import RoutingStats, in_requests, together
 
 
 def test_facts_come_back_from_what_serve_passes_on() -> None:
-    facts = RoutingFacts(frozenset({3, 2**64 - 1}), 8, 16.0, ready=True)
-    assert facts == RoutingFacts.of_stats(facts.as_stats())
+    facts = RoutingStats(frozenset({3, 2**64 - 1}), 8, 16.0, ready=True)
+    assert facts == RoutingStats.of_stats(facts.as_stats())
 
 
 def test_of_a_replica_that_has_not_told_anything_little_is_known() -> None:
-    assert RoutingFacts() == RoutingFacts.of_stats({})
+    assert RoutingStats() == RoutingStats.of_stats({})
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_compilation_in_requests_is_a_power_of_two(
 
 
 def test_of_several_versions_shapes_the_dearest_compilation_and_one_ready_count() -> None:
-    one = RoutingFacts(frozenset({1, 2}), 4, 8.0)
-    other = RoutingFacts(frozenset({2, 3}), 2, 16.0, ready=True)
-    assert RoutingFacts(frozenset({1, 2, 3}), 4, 16.0, ready=True) == together([one, other])
-    assert RoutingFacts() == together([])
+    one = RoutingStats(frozenset({1, 2}), 4, 8.0)
+    other = RoutingStats(frozenset({2, 3}), 2, 16.0, ready=True)
+    assert RoutingStats(frozenset({1, 2, 3}), 4, 16.0, ready=True) == together([one, other])
+    assert RoutingStats() == together([])

@@ -11,8 +11,8 @@ from deployments.tensors import Tensor
 from deployments.transport.arena import ArenaAddress, PeerArenas
 from deployments.transport.batches import (
     BatchCall,
+    BatchItem,
     BatchReply,
-    Member,
     PackedTensor,
     Unreachable,
     pack,
@@ -40,7 +40,7 @@ def test_calls_come_as_they_were_sent(
     sending: list[Tensor], arena: ArenaAddress | None, trace: str
 ) -> None:
     members = tuple(
-        Member((pack(tensor, None), IN_ARENA), 2, ("y", "z"), 1.5, "id", trace)
+        BatchItem((pack(tensor, None), IN_ARENA), 2, ("y", "z"), 1.5, "id", trace)
         for tensor in sending
     )
     call = BatchCall("1-a", ((1, 2), (-1, 3)), members, arena)
@@ -51,7 +51,7 @@ def test_calls_come_as_they_were_sent(
     assert came._replace(members=()) == call._replace(members=())
     assert type(came.arena) is type(arena)
     for mine, its in zip(members, came.members, strict=True):
-        assert isinstance(its, Member)
+        assert isinstance(its, BatchItem)
         assert mine[1:] == its[1:]
         assert told(mine.tensors) == told(its.tensors)
 
@@ -85,7 +85,7 @@ def test_that_there_is_no_shared_memory_comes_as_it_was_sent() -> None:
 
 def test_numbers_that_came_can_be_written_to() -> None:
     tensor = Tensor("x", "INT64", (2, 2), np.arange(4).reshape(2, 2))
-    member = Member((pack(tensor, None),), 1, (), 1.0)
+    member = BatchItem((pack(tensor, None),), 1, (), 1.0)
     came = call_of(sent(plain_call(BatchCall("1-a", ((2, 2),), (member,), None))))
     data = came.members[0].tensors[0][3]
     assert isinstance(data, np.ndarray)
@@ -94,7 +94,9 @@ def test_numbers_that_came_can_be_written_to() -> None:
 
 def test_no_class_is_looked_up_where_nothing_failed() -> None:
     tensor = Tensor("x", "FP32", (1,), np.zeros(1, np.float32))
-    call = BatchCall("1-a", ((1,),), (Member((pack(tensor, None), IN_ARENA), 1, (), 1.0),), ARENA)
+    call = BatchCall(
+        "1-a", ((1,),), (BatchItem((pack(tensor, None), IN_ARENA), 1, (), 1.0),), ARENA
+    )
     reply = BatchReply(((pack(tensor, None), IN_ARENA),), ARENA)
 
     class Finds(pickle.Unpickler):

@@ -133,20 +133,20 @@ class _Binary:
         self._position = 0
 
     @property
-    def rest(self) -> int:
+    def remaining(self) -> int:
         return int(self._raw.size) - self._position
 
     def take(self, name: str, nbytes: int) -> Array:
-        if nbytes > self.rest:
+        if nbytes > self.remaining:
             raise MalformedBody(
-                f"input '{name}' needs {nbytes} bytes of binary data, {self.rest} are left"
+                f"input '{name}' needs {nbytes} bytes of binary data, {self.remaining} are left"
             )
         self._position += nbytes
         return self._raw[self._position - nbytes : self._position]
 
     def expect_end(self) -> None:
-        if self.rest:
-            raise MalformedBody(f"{self.rest} bytes of binary data belong to no input")
+        if self.remaining:
+            raise MalformedBody(f"{self.remaining} bytes of binary data belong to no input")
 
 
 def _check_depth(message: dict[str, Any], limit: int) -> None:
@@ -224,12 +224,12 @@ def _implied_size(
     """The size of binary data that a request leaves out where it follows from the rest."""
     if datatype != BYTES:
         needed = prod(shape) * NUMPY_DTYPES[datatype].itemsize
-        if needed and not binary.rest:
+        if needed and not binary.remaining:
             raise MalformedBody(f"input '{name}' has neither 'data' nor binary data")
         return needed
     if not last:
         raise MalformedBody(f"input '{name}' is BYTES and lacks binary_data_size")
-    return binary.rest
+    return binary.remaining
 
 
 def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:

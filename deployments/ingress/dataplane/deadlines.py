@@ -8,10 +8,9 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-_RESOLUTION_S: Final = 1e-3
-"""That of uvloop's timers, which may be early by as much."""
+from deployments import timing
 
 
 class Deadlines:
@@ -42,12 +41,12 @@ class Deadlines:
     def _set(self, deadline: float) -> None:
         self.close()
         self._next = deadline
-        wait_s = max(_RESOLUTION_S, deadline - time.monotonic())
+        wait_s = max(timing.TIMER_RESOLUTION_S, deadline - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._end)
 
     def _end(self) -> None:
         """Ends all that are late, and waits for the next."""
-        now = time.monotonic() + _RESOLUTION_S
+        now = time.monotonic() + timing.TIMER_RESOLUTION_S
         self._timer, self._next = None, math.inf
         for result, (deadline, late) in self._pending.items():
             if not result.done() and deadline <= now:

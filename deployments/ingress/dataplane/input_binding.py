@@ -10,7 +10,7 @@ _REMEMBERED: Final = 4096
 _Signature: TypeAlias = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...]]
 
 
-class _Arrangement(NamedTuple):
+class _Binding(NamedTuple):
     """Where in the request each of the model's inputs is, the shape key, and the rows."""
 
     positions: tuple[int, ...]
@@ -18,12 +18,12 @@ class _Arrangement(NamedTuple):
     rows: int
 
 
-class Arrangements:
+class InputBindings:
     """Checks what `ModelInfo` does, once for requests that say the same of their tensors."""
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._known: dict[_Signature, _Arrangement] = {}
+        self._known: dict[_Signature, _Binding] = {}
 
     def of(
         self, info: ModelInfo, tensors: Sequence[Tensor]
@@ -41,8 +41,8 @@ class Arrangements:
             self._known[signature] = known
         return tuple(tensors[position] for position in known.positions), known.key, known.rows
 
-    def _arranged(self, info: ModelInfo, tensors: Sequence[Tensor]) -> _Arrangement:
+    def _arranged(self, info: ModelInfo, tensors: Sequence[Tensor]) -> _Binding:
         arranged = info.arrange(tensors)
         key, rows = info.key_and_rows(arranged, self._max_rows)
         names = [tensor.name for tensor in tensors]
-        return _Arrangement(tuple(names.index(tensor.name) for tensor in arranged), key, rows)
+        return _Binding(tuple(names.index(tensor.name) for tensor in arranged), key, rows)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from deployments.observability.tracing import Traced
 from deployments.tensors import Tensor
 from deployments.transport.arena import Arena
-from deployments.transport.batches import INLINE_BYTES, Member, inline_bytes, into_arena, pack
+from deployments.transport.batches import INLINE_BYTES, BatchItem, inline_bytes, into_arena, pack
 
 
-class Item(NamedTuple):
+class QueuedRequest(NamedTuple):
     """One request; its times are those of the monotonic clock."""
 
     tensors: tuple[Tensor, ...]
@@ -22,7 +22,7 @@ class Item(NamedTuple):
     trace: Traced | None = None
 
 
-def not_in_arena(items: Sequence[Item], arena: Arena) -> int:
+def bytes_outside_arena(items: Sequence[QueuedRequest], arena: Arena) -> int:
     """The bytes of those tensors that do not lie in the arena.
 
     Of all tensors, where they are so few that it makes no difference where they lie.
@@ -33,18 +33,18 @@ def not_in_arena(items: Sequence[Item], arena: Arena) -> int:
     return sum(inline_bytes(tensor, arena) for item in items for tensor in item.tensors)
 
 
-def placed(items: Sequence[Item], arena: Arena) -> list[Item]:
+def placed(items: Sequence[QueuedRequest], arena: Arena) -> list[QueuedRequest]:
     return [
         item._replace(tensors=tuple(into_arena(tensor, arena) for tensor in item.tensors))
         for item in items
     ]
 
 
-def members(items: Sequence[Item], arena: Arena | None) -> tuple[Member, ...]:
+def members(items: Sequence[QueuedRequest], arena: Arena | None) -> tuple[BatchItem, ...]:
     now = time.monotonic()
     return tuple(
         [
-            Member(
+            BatchItem(
                 tuple([pack(tensor, arena) for tensor in item.tensors]),
                 item.rows,
                 item.outputs,

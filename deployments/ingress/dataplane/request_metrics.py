@@ -11,13 +11,13 @@ from starlette.requests import ClientDisconnect
 from deployments.errors import CLIENT_LEFT, ServingError
 from deployments.inference import InferRequest, InferResponse
 from deployments.ingress.dataplane.served_models import ServedModels, Target
-from deployments.observability.logs import printable, working_for
+from deployments.observability.logs import printable, set_request_ids
 from deployments.observability.metrics import REJECTED, REQUEST_SECONDS, REQUESTS
 
 Protocol: TypeAlias = Literal["kserve_http", "kserve_grpc", "tfs_http", "tfs_grpc"]
 
 
-class Watched:
+class RequestObserver:
     """Used as a context: with its end the request is counted, with what became of it.
 
     The labels are the names of what is served, never those that the client sent.
@@ -26,7 +26,7 @@ class Watched:
     __slots__ = ("_model", "_models", "_protocol", "_version", "started")
 
     def __init__(self, models: ServedModels, protocol: Protocol, request_id: str) -> None:
-        working_for(printable(request_id))
+        set_request_ids(printable(request_id))
         self.started = time.monotonic()
         self._models = models
         self._protocol = protocol
@@ -49,7 +49,7 @@ class Watched:
         self._version = response.version
         return response
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "RequestObserver":
         return self
 
     def __exit__(

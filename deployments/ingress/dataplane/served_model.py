@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
+from deployments import timing
 from deployments.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -23,11 +24,16 @@ from deployments.ingress.dataplane.batching import (
     Batcher,
 )
 from deployments.ingress.dataplane.deadlines import Deadlines
-from deployments.ingress.dataplane.input_binding import Arrangements
-from deployments.ingress.dataplane.queued_requests import Item, members, not_in_arena, placed
+from deployments.ingress.dataplane.input_binding import InputBindings
+from deployments.ingress.dataplane.queued_requests import (
+    QueuedRequest,
+    bytes_outside_arena,
+    members,
+    placed,
+)
 from deployments.ingress.dataplane.replicas import ModelReplicas, ReplicaDied
-from deployments.ingress.dataplane.status_cache import KnownStatus
-from deployments.observability.logs import log, request_ids, working_for
+from deployments.ingress.dataplane.status_cache import StatusCache
+from deployments.observability.logs import log, request_ids, set_request_ids
 from deployments.observability.metrics import (
     BATCH_ROWS,
     HANDOFF_SECONDS,
@@ -40,7 +46,6 @@ from deployments.observability.shape_records import ShapesReport
 from deployments.observability.tracing import begun
 from deployments.settings import Limits
 from deployments.tensors import Tensor
-from deployments.timeouts import within
 from deployments.transport.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from deployments.transport.batches import (
     INLINE_BYTES,
@@ -58,7 +63,6 @@ _Key: TypeAlias = tuple[str, ShapeKey, Route]
 """The revision and the shape of a batch, and the replica that it is for."""
 
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
-_GRACE_S: Final = 5.0
 _OFF_LOOP_BYTES: Final = 4 << 20
 
 
@@ -78,12 +82,12 @@ class ServedModel:
         self._limits = limits
         self._arena = arena
         self._telemetry = telemetry
-        self._arrangements = Arrangements(limits.batch_rows)
+        self._arrangements = InputBindings(limits.batch_rows)
         self._peers = PeerArenas()
-        self._known = KnownStatus(replicas.status)
+        self._known = StatusCache(replicas.status)
         self._by_reference: dict[Route, int] = {}
         self._deadlines = Deadlines()
-        self._batcher: Batcher[_Key, Item, list[Tensor]] | None = None
+        self._batcher: Batcher[_Key, QueuedRequest, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
         """What the model's replicas said, not long ago."""
@@ -137,7 +141,7 @@ class ServedModel:
     async def _told(self, told: Coroutine[Any, Any, T]) -> T:
         try:
             return await told
-        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+        except (ReplicaDied, TimeoutError):
             raise ModelUnavailable(self.name, "not all of its replicas answer") from None
 
     async def shapes(self, version: str) -> list[ShapesReport]:
@@ -160,11 +164,11 @@ class ServedModel:
         tensors: Sequence[Tensor],
         outputs: Sequence[str],
         timeout_s: float,
-        spent_s: float = 0.0,
+        elapsed_s: float = 0.0,
     ) -> list[Tensor]:
         """The wanted outputs (all when empty). Raises the ServingErrors a client can cause.
 
-        Of the request's whole time, `timeout_s`, receiving and decoding it took `spent_s`.
+        Of the request's whole time, `timeout_s`, receiving and decoding it took `elapsed_s`.
         """
         arranged, key, rows = self._arrangements.of(info, tensors)
         info.check_outputs(outputs)
@@ -172,13 +176,13 @@ class ServedModel:
             self._batcher = Batcher(self._send, info.max_batch_rows)
         self._batcher.max_rows = info.max_batch_rows
         self.check_queue()
-        left_s = timeout_s - spent_s
+        left_s = timeout_s - elapsed_s
         if left_s <= 0:
             raise DeadlineExceeded(self.name, timeout_s)
         now = time.monotonic()
         request_id = next(iter(request_ids()), "")
         traced = begun(now, self.name, info.version, rows, key)
-        item = Item(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
+        item = QueuedRequest(arranged, rows, tuple(outputs), now, now + left_s, request_id, traced)
         route = self._replicas.route(info.revision, key)
         self._replicas.sent(route, info.revision, key)
         in_flight = STACKED_IN_FLIGHT if info.stacks(key) else SIDE_BY_SIDE_IN_FLIGHT
@@ -196,31 +200,34 @@ class ServedModel:
             await self._batcher.close()
         self._deadlines.close()
 
-    async def _send(self, key: _Key, items: Sequence[Item]) -> Sequence[list[Tensor] | Exception]:
+    async def _send(
+        self, key: _Key, items: Sequence[QueuedRequest]
+    ) -> Sequence[list[Tensor] | Exception]:
         """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
 
         A replica that hangs is given up when nobody can wait for it any more, so that the
         shape's next batch can leave.
         """
         now = time.monotonic()
-        working_for(*(item.request_id for item in items))
+        set_request_ids(*(item.request_id for item in items))
         self._telemetry.observe(BATCH_ROWS, sum(item.rows for item in items), self.name)
         for item in items:
             self._telemetry.observe(QUEUE_SECONDS, now - item.arrived, self.name)
         traces = [item.trace for item in items if item.trace is not None]
         for traced in traces:
             traced.left(now)
-        last = max(item.deadline for item in items) - now + _GRACE_S
+        last = max(item.deadline for item in items) - now + timing.REPLY_GRACE_S
         try:
-            return await within(last, self._answered(*key, items))
-        except asyncio.TimeoutError:
+            async with asyncio.timeout(last):
+                return await self._answered(*key, items)
+        except TimeoutError:
             raise ModelUnavailable(self.name, "its replica does not answer") from None
         finally:
             for traced in traces:
                 traced.back(time.monotonic())
 
     async def _answered(
-        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[QueuedRequest]
     ) -> Sequence[list[Tensor] | Exception]:
         if not self._replicas.usable(route):  # it was lost while these were in the queue
             route = self._replicas.route(revision, key, avoid=route)
@@ -240,7 +247,7 @@ class ServedModel:
             ) from None
 
     async def _ask(
-        self, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+        self, revision: str, key: ShapeKey, route: Route, items: Sequence[QueuedRequest]
     ) -> Sequence[list[Tensor] | Exception]:
         arena, fallback = self._usable_arena(route), "unreachable"
         if arena is not None:
@@ -269,15 +276,20 @@ class ServedModel:
         return None if left or not route.near else self._arena
 
     async def _shared(
-        self, arena: Arena, revision: str, key: ShapeKey, route: Route, items: Sequence[Item]
+        self,
+        arena: Arena,
+        revision: str,
+        key: ShapeKey,
+        route: Route,
+        items: Sequence[QueuedRequest],
     ) -> BatchReply | Unreachable:
-        elsewhere = not_in_arena(items, arena)
+        elsewhere = bytes_outside_arena(items, arena)
         if elsewhere > INLINE_BYTES:  # else each of them is small
             if elsewhere > _OFF_LOOP_BYTES:
                 items = await asyncio.to_thread(placed, items, arena)
             else:
                 items = placed(items, arena)
-            if not_in_arena(items, arena) > MESSAGE_BYTES:
+            if bytes_outside_arena(items, arena) > MESSAGE_BYTES:
                 return Unreachable("the arena is full", lasting=False)
         call = BatchCall(revision, key, members(items, arena), arena.address)
         reply = await self._round_trip(call, route, by_reference=False)

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from deployments import timing
 from deployments.errors import (
     ControlDisabled,
     LabelNotFound,
@@ -43,7 +44,6 @@ _INDEX_STATES: Final = {
     "UNLOADING": "UNLOADING",
 }
 _CHANGES: Final = 8
-_CHANGE_WAIT_S: Final = 0.02
 
 
 class IndexEntry(NamedTuple):
@@ -181,7 +181,7 @@ class ServedModels:
             if changes == _CHANGES:
                 raise
         # Replicas change one after the other, so this may happen more than once.
-        await asyncio.sleep(changes * _CHANGE_WAIT_S)
+        await asyncio.sleep(changes * timing.VERSION_CHANGE_S)
         now = Target(model, await model.changed_info(version), version)
         return await self.infer(now, request, started, timeout_s, changes + 1)
 
@@ -196,8 +196,8 @@ class ServedModels:
         tensors: Sequence[Tensor] = request.tensors
         if any(tensor.datatype == BYTES for tensor in tensors):
             tensors = [await self._decoded(info, request, tensor) for tensor in tensors]
-        spent_s = time.monotonic() - started
-        outputs = await model.infer(info, tensors, tuple(request.outputs), timeout_s, spent_s)
+        elapsed_s = time.monotonic() - started
+        outputs = await model.infer(info, tensors, tuple(request.outputs), timeout_s, elapsed_s)
         return InferResponse(info.name, info.version, tuple(outputs), request.id)
 
     async def close(self) -> None:

@@ -6,17 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from deployments import timing
 from deployments.inference import ModelStatus
 from deployments.ingress.dataplane.replicas import ReplicaDied
 
-_STATUS_S: Final = 1.0
-_STALE_S: Final = 4.0
 _SILENCES: Final = 4
 _REFUSALS: Final = 4
-_START_S: Final = 120.0
 
 
-class KnownStatus:
+class StatusCache:
     """Asked again after a second, if anybody wants to know, by one task for all."""
 
     def __init__(self, ask: Callable[[], Awaitable[ModelStatus]]) -> None:
@@ -25,7 +23,7 @@ class KnownStatus:
         self._until = 0.0
         self._silences = 0
         self._refusals = 0
-        self._starting_until = time.monotonic() + _START_S
+        self._starting_until = time.monotonic() + timing.STARTING_S
         self._refreshing: asyncio.Task[ModelStatus] | None = None
 
     async def get(self) -> ModelStatus:
@@ -36,7 +34,7 @@ class KnownStatus:
         now = time.monotonic()
         if now >= self._until:
             self.refresh()
-        unknown = self._status.info is None or now >= self._until + _STALE_S
+        unknown = self._status.info is None or now >= self._until + timing.STATUS_STALE_S
         if unknown and self._refreshing is not None:
             await asyncio.shield(self._refreshing)
         return self._status
@@ -63,11 +61,11 @@ class KnownStatus:
             self._refusals = self._refusals + 1 if status.info is None else 0
             if status.info is not None or self._status.info is None or self._refusals >= _REFUSALS:
                 self._status = status
-        except (ReplicaDied, TimeoutError, asyncio.TimeoutError):
+        except (ReplicaDied, TimeoutError):
             self._silences += 1
             if self._silences >= _SILENCES and time.monotonic() >= self._starting_until:
                 self._status = ModelStatus("UNAVAILABLE", "none of its replicas answers")
         finally:
-            self._until = time.monotonic() + _STATUS_S
+            self._until = time.monotonic() + timing.STATUS_FRESH_S
             self._refreshing = None
         return self._status

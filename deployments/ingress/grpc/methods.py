@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
+from deployments import timing
 from deployments.errors import (
     LimitExceeded,
     MalformedBody,
@@ -24,7 +25,7 @@ from deployments.errors import (
     ServingError,
 )
 from deployments.ingress.codecs import kserve_grpc, tfs_grpc
-from deployments.ingress.dataplane.request_metrics import Watched
+from deployments.ingress.dataplane.request_metrics import RequestObserver
 from deployments.ingress.dataplane.served_models import ServedModels, off_loop, total_bytes
 from deployments.ingress.grpc.services import SERVICES
 from deployments.ingress.grpc.streams import in_order
@@ -38,7 +39,6 @@ M = TypeVar("M", bound=Message)
 
 _INTERNAL: Final = "internal error, the server's log has the reason"
 _ASCII_DETAILS, _OTHER_DETAILS = 2000, 400
-_WATCH_S: Final = 1.0
 _WATCHES: Final = 10
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = "triton_final_response"
@@ -161,7 +161,7 @@ class GrpcMethods:
 
     @_guarded
     async def ModelInfer(self, message: bytes, request_id: str) -> Message:
-        with Watched(self.models, "kserve_grpc", request_id) as watched:
+        with RequestObserver(self.models, "kserve_grpc", request_id) as watched:
             return await self._inferred(watched, *self._read(kserve_grpc.read_request, message))
 
     async def ModelStreamInfer(
@@ -177,7 +177,7 @@ class GrpcMethods:
         """What fails is told in the stream, which goes on."""
         request = kserve.ModelInferRequest()
         try:
-            with Watched(self.models, "kserve_grpc", request_id) as watched:
+            with RequestObserver(self.models, "kserve_grpc", request_id) as watched:
                 request, contents = self._read(kserve_grpc.read_request, message)
                 response = await self._inferred(watched, request, contents)
             asked = request.parameters.get(_FINAL_ASKED)
@@ -196,7 +196,7 @@ class GrpcMethods:
 
     async def _inferred(
         self,
-        watched: Watched,
+        watched: RequestObserver,
         request: kserve.ModelInferRequest,
         contents: list[bytes | memoryview],
     ) -> kserve.ModelInferResponse:
@@ -216,10 +216,12 @@ class GrpcMethods:
 
     @_guarded
     async def Predict(self, message: bytes, request_id: str) -> Message:
-        with Watched(self.models, "tfs_grpc", request_id) as watched:
+        with RequestObserver(self.models, "tfs_grpc", request_id) as watched:
             return await self._predicted(watched, self._read(tfs_grpc.read_request, message))
 
-    async def _predicted(self, watched: Watched, request: serving.PredictRequest) -> Message:
+    async def _predicted(
+        self, watched: RequestObserver, request: serving.PredictRequest
+    ) -> Message:
         spec = request.model_spec
         target = await watched.addressed(spec.name, *tfs_grpc.version_and_label(spec))
         parsed = await off_loop(
@@ -277,7 +279,7 @@ class GrpcMethods:
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
             last = status
-            await asyncio.sleep(_WATCH_S)
+            await asyncio.sleep(timing.HEALTH_WATCH_S)
 
     async def _health(self, service: str) -> Any:
         """Raises ModelNotFound."""

@@ -9,7 +9,7 @@ _MARK: Final = "serve_access_log"
 """What Serve says of a record of its access log, which its handlers look for."""
 
 
-def spare_dropped_records(logger: logging.Logger) -> None:
+def skip_dropped_records(logger: logging.Logger) -> None:
     """Makes no record for the access log while all handlers would drop it.
 
     Serve makes one of each request and leaves it to its handlers to drop it. Whether they do may

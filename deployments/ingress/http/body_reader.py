@@ -20,7 +20,7 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.ingress.http.coalesced_writes import OneWrite
-from deployments.ingress.http.disconnects import Client, watched_here
+from deployments.ingress.http.disconnects import Client, ends_with_connection
 from deployments.tensors import Array
 
 BODY: Final = "anyshape.body"
@@ -88,7 +88,7 @@ class _Http(HttpToolsProtocol):
         scope[DIRECT] = True
         if not self._placement.takes(scope):
             return
-        watched_here(scope, self._client)
+        ends_with_connection(scope, self._client)
         space = None if in_line else self._placement.space(dict(self.headers))
         if space is not None:
             scope[BODY] = PlacedBody(space)
@@ -131,7 +131,7 @@ class _Http(HttpToolsProtocol):
             self.on_message_complete()
 
 
-class SocketReader(asyncio.BufferedProtocol):
+class BodyReader(asyncio.BufferedProtocol):
     """Reads into a scratch buffer for the parser, or into the body that is being received.
 
     Stands in front of uvicorn's protocol instead of extending it: event loops take an object
@@ -171,7 +171,7 @@ def install(placement: Placement) -> None:
     Serve leaves the choice of the protocol to uvicorn's `auto`, which this replaces.
     """
 
-    class Configured(SocketReader):
+    class Configured(BodyReader):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(placement, **arguments)
 

@@ -52,7 +52,7 @@ class Client:
                 self._serving = None
 
 
-def watched_here(scope: MutableMapping[str, Any], client: Client) -> None:
+def ends_with_connection(scope: MutableMapping[str, Any], client: Client) -> None:
     """Has Serve leave it to `client` to end this request, whose headers are a list."""
     scope["headers"].append(NOT_SERVES_TASK)
     scope[CLIENT] = client

@@ -8,15 +8,14 @@ from typing import Final
 
 import httpx
 
+from deployments import timing
 from deployments.errors import MetricsUnavailable
 
 _OURS: Final = re.compile(r"(?:# (?:HELP|TYPE) )?ray_anyshape_")
 _HEADER: Final = re.compile(r"# (?:HELP|TYPE) (\S+)")
-_FRESH_S: Final = 1.0
-_TIMEOUT_S: Final = 3.0
 
 
-class ExportedMetrics:
+class MetricsEndpoint:
     """Asks all agents, at most once a second however many ask here."""
 
     def __init__(self, agents: Callable[[], Sequence[str]]) -> None:
@@ -29,14 +28,15 @@ class ExportedMetrics:
     async def text(self) -> str:
         """In Prometheus's text format. Raises MetricsUnavailable."""
         async with self._turn:
-            if time.monotonic() - self._at > _FRESH_S:
+            if time.monotonic() - self._at > timing.METRICS_FRESH_S:
                 self._text = merged(await self._exported())
                 self._at = time.monotonic()
             return self._text
 
     async def _exported(self) -> list[str]:
         urls = await asyncio.to_thread(self._agents)
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=False) as client:
+        timeout_s = timing.METRICS_CALL_S
+        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=False) as client:
             replies = await asyncio.gather(*(client.get(u) for u in urls), return_exceptions=True)
         answered = [r.text for r in replies if isinstance(r, httpx.Response) and r.is_success]
         if not answered:

@@ -23,7 +23,7 @@ from deployments.errors import (
 )
 from deployments.ingress.codecs import kserve_rest, tfs_rest
 from deployments.ingress.codecs.kserve_rest import HEADER_LENGTH
-from deployments.ingress.dataplane.request_metrics import Watched
+from deployments.ingress.dataplane.request_metrics import RequestObserver
 from deployments.ingress.dataplane.served_models import ServedModels, Target, off_loop, total_bytes
 from deployments.ingress.http.application import Application, Handler
 from deployments.ingress.http.bodies import read_body
@@ -37,10 +37,9 @@ from deployments.ingress.http.headers import (
 )
 from deployments.ingress.http.repository_routes import RepositoryRoutes, as_json
 from deployments.ingress.http.responses import InPlace, Parts
-from deployments.ingress.http.shape_report import asked_limit, encode_shapes
+from deployments.ingress.http.shape_report import encode_shapes, limit_parameter
 from deployments.observability.shape_records import merged
 from deployments.tensors import Array
-from deployments.timeouts import within
 from deployments.transport.arena import Arena
 from deployments.transport.batches import INLINE_BYTES
 
@@ -53,7 +52,7 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4"
 _DEFAULT_VERSION: Final = "0"  # in TensorFlow Serving's clients
 
 
-class Http:
+class HttpRoutes:
     """Answers HTTP requests with what the served models say."""
 
     def __init__(
@@ -172,17 +171,19 @@ class Http:
 
     async def _shapes(self, request: Request) -> Response:
         model, info, _ = await self._addressed(request)
-        limit = asked_limit(request.query_params.get("limit"))
+        limit = limit_parameter(request.query_params.get("limit"))
         reports = await model.shapes(info.version)
         # Thousands of shapes take a while to merge.
         return as_json(await asyncio.to_thread(encode_shapes, merged(reports), info, limit))
 
     async def _infer(self, request: Request) -> Response:
         headers = headers_of(request)
-        with Watched(self._models, "kserve_http", request_id(headers)) as watched:
+        with RequestObserver(self._models, "kserve_http", request_id(headers)) as watched:
             return await self._inferred(request, headers, watched)
 
-    async def _inferred(self, request: Request, sent: Headers, watched: Watched) -> Response:
+    async def _inferred(
+        self, request: Request, sent: Headers, watched: RequestObserver
+    ) -> Response:
         parameters = request.path_params
         target = await watched.addressed(parameters["model"], parameters.get("version"))
         json_length = header_length(sent)
@@ -211,10 +212,12 @@ class Http:
 
     async def _predict(self, request: Request) -> Response:
         headers = headers_of(request)
-        with Watched(self._models, "tfs_http", request_id(headers)) as watched:
+        with RequestObserver(self._models, "tfs_http", request_id(headers)) as watched:
             return await self._predicted(request, headers, watched)
 
-    async def _predicted(self, request: Request, sent: Headers, watched: Watched) -> Response:
+    async def _predicted(
+        self, request: Request, sent: Headers, watched: RequestObserver
+    ) -> Response:
         target = await watched.addressed(*_tfs_path(request))
         body = await self._body(request, target.model.name, 0)
         parsed, by_row = await off_loop(
@@ -247,8 +250,9 @@ class Http:
             return placed.memory
         timeout_s = self._limits.timeout_s
         try:
-            return await within(timeout_s, self._received(request, json_length))
-        except asyncio.TimeoutError:
+            async with asyncio.timeout(timeout_s):
+                return await self._received(request, json_length)
+        except TimeoutError:
             raise DeadlineExceeded(model, timeout_s) from None
 
     async def _received(self, request: Request, json_length: int) -> Array:

@@ -1,7 +1,7 @@
 """The answer to `GET /v2/models/{m}/shapes`."""
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from math import isinf
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ DEFAULT_LIMIT: Final = 100
 LARGEST_LIMIT: Final = 10_000
 
 
-def asked_limit(text: str | None) -> int:
+def limit_parameter(text: str | None) -> int:
     """The query's `limit`. Raises InvalidParameter."""
     if text is None:
         return DEFAULT_LIMIT
@@ -148,5 +148,5 @@ def _written_time(seconds: float) -> str | None:
     """ISO 8601 in UTC; None for what has not been."""
     if isinf(seconds):
         return None
-    written = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    written = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return written.replace("+00:00", "Z")

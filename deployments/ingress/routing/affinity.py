@@ -27,15 +27,14 @@ from typing import Final
 
 import numpy as np
 
+from deployments import timing
 from deployments.transport.batches import ANY_ROUTE, Route
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 
 WAY_TO_ANOTHER_NODE: Final = 1.0
 FRESH: Final = 2
 """How many replicas without the shape are looked at."""
 
-_BELIEVED_S: Final = 10.0
-_LOAD_HOLDS_S: Final = 2.0
 _REMEMBERED_SHAPES: Final = 1024
 _SMOOTHING: Final = 0.02
 _FIRST_SHARE: Final = 1 / 16
@@ -46,7 +45,7 @@ _LEAST_SHARE: Final = 1 / 64
 class _Replica:
     name: str
     place: int
-    facts: RoutingFacts
+    facts: RoutingStats
     near: bool
     own: int = 0
     others: int = 0
@@ -97,7 +96,7 @@ class ShapeAffinity:
         replica = self.choose(shape, avoid)
         return ANY_ROUTE if replica is None else Route(replica, self._replicas[replica].near)
 
-    def set_replicas(self, facts: Mapping[str, RoutingFacts], near: Collection[str]) -> None:
+    def set_replicas(self, facts: Mapping[str, RoutingStats], near: Collection[str]) -> None:
         """The replicas that there are now, and which of them are on this node.
 
         Of those that stay, the counts go on.
@@ -161,7 +160,7 @@ class ShapeAffinity:
         if (there := self._replicas.get(replica)) is not None:
             there.own += 1
             if len(self._listed) > 1:
-                self._seen(shape).believed[replica] = self._clock() + _BELIEVED_S
+                self._seen(shape).believed[replica] = self._clock() + timing.BELIEVED_S
 
     def answered(self, replica: str) -> None:
         there = self._replicas.get(replica)
@@ -175,7 +174,7 @@ class ShapeAffinity:
         """
         if (there := self._replicas.get(replica)) is not None:
             there.others = max(0, load - there.own)
-            there.others_until = self._clock() + _LOAD_HOLDS_S
+            there.others_until = self._clock() + timing.OTHER_LOAD_S
             if there.own:
                 self._heard += 1
                 share = max(_LEAST_SHARE, min(1.0, there.own / max(1, load)))

@@ -21,11 +21,11 @@ _PAUSE_S: Final = 60.0
 _MOST_LANES: Final = 64
 
 
-class LaneLost(Exception):
+class ConnectionLost(Exception):
     """Raised when a lane ends over a call: the replica died, or has left."""
 
 
-class Lane:
+class Connection:
     """A connected replica. Takes one call at a time."""
 
     def __init__(self, wire: Wire) -> None:
@@ -44,10 +44,10 @@ class Lane:
         return self._wire.open
 
     async def call(self, message: Any) -> Any:
-        """The reply. Raises LaneLost. A caller that leaves ends the lane: its reply may come."""
+        """The reply. Raises ConnectionLost. The lane ends with a caller that leaves."""
         assert not self.busy
         if not self.open:
-            raise LaneLost
+            raise ConnectionLost
         self._reply = asyncio.get_running_loop().create_future()
         try:
             self._wire.send(message)
@@ -76,18 +76,18 @@ class Lane:
 
     def _lost(self) -> None:
         if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(LaneLost())
+            self._reply.set_exception(ConnectionLost())
 
 
-class MeetingPoint:
+class ConnectionListener:
     """Where the replicas of all models connect to this process. Used on one event loop."""
 
     def __init__(self) -> None:
         self.name = f"anyshape-{secrets.token_hex(16)}"
-        self._expected: dict[bytes, asyncio.Future[Lane]] = {}
+        self._expected: dict[bytes, asyncio.Future[Connection]] = {}
         self._server: asyncio.Task[asyncio.AbstractServer] | None = None
 
-    async def expect(self, token: bytes) -> "asyncio.Future[Lane]":
+    async def expect(self, token: bytes) -> "asyncio.Future[Connection]":
         """The lane of whoever will connect with this token; cancel it to expect nobody."""
         loop = asyncio.get_running_loop()
         if self._server is None:
@@ -107,11 +107,11 @@ class MeetingPoint:
         lane = self._expected.get(token)
         if lane is None or lane.done():
             return False
-        lane.set_result(Lane(wire))
+        lane.set_result(Connection(wire))
         return True
 
 
-class Lanes:
+class ConnectionPool:
     """The lanes to one replica of a model.
 
     `attend` is the long call through the handle, given the meeting point's name and the token; it
@@ -126,14 +126,14 @@ class Lanes:
 
     def __init__(
         self,
-        meeting: MeetingPoint,
+        meeting: ConnectionListener,
         attend: Callable[[str, bytes], Awaitable[str | None]],
         named: Callable[[], bool] = lambda: True,
     ) -> None:
         self._meeting = meeting
         self._attend = attend
         self._named = named
-        self._lanes: list[Lane] = []
+        self._lanes: list[Connection] = []
         self._opening = False
         self._asked = float("-inf")
         self._calls: set[asyncio.Future[Any]] = set()
@@ -143,7 +143,7 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._lanes)
 
-    def idle(self) -> Lane | None:
+    def idle(self) -> Connection | None:
         """The lane that was used last of those that are idle. Where all are busy the call has to
         go through the handle, and one more is opened, one after the other."""
         now = time.monotonic()
@@ -201,7 +201,7 @@ class Lanes:
         self._paused_until = time.monotonic() + _PAUSE_S
         logger.warning("no direct connection: %s", reason)
 
-    def _add(self, lane: Lane) -> None:
+    def _add(self, lane: Connection) -> None:
         self._lanes.append(lane)
         if self._sweeping is None:
             self._sweep()

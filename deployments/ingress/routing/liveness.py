@@ -4,22 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from deployments import timing
 
 T = TypeVar("T")
 
-PATIENCE_S: Final = 5.0
 
-
-class Silent(Exception):
+class ReplicaUnresponsive(Exception):
     """Raised when neither an answer comes nor a sign of life."""
 
 
-class Watch:
-    """Asks whoever works every five seconds whether it is `alive`, while this is used as a context.
+class LivenessWatch:
+    """A context that asks a replica every five seconds whether it is `alive`.
 
-    If it is not, `give_up` is called, which has to end the work, and the context raises Silent
-    instead of what the work raises. Unlike `unless_silent` it costs no task.
+    If it is not, the watch calls `give_up`, which has to end the work, and the context raises
+    ReplicaUnresponsive instead of what the work raises. Unlike `unless_silent` it costs no task.
     """
 
     __slots__ = ("_alive", "_give_up", "_next", "_silent", "_task")
@@ -38,10 +38,10 @@ class Watch:
         if self._task is not None:
             self._task.cancel()
         if self._silent and kind is not None and issubclass(kind, Exception):
-            raise Silent from error
+            raise ReplicaUnresponsive from error
 
     def _wait(self) -> None:
-        self._next = asyncio.get_running_loop().call_later(PATIENCE_S, self._ask)
+        self._next = asyncio.get_running_loop().call_later(timing.LIVENESS_S, self._ask)
 
     def _ask(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._asked())
@@ -60,16 +60,16 @@ class Watch:
 async def unless_silent(work: Awaitable[T], alive: Callable[[], Awaitable[bool]]) -> T:
     """The result of `work`, which may take as long as it takes, as a compilation does.
 
-    It is watched as by `Watch`, and need not end when it is given up. Raises Silent then; and when
-    the caller leaves, the work is cancelled too.
+    It is watched as by `LivenessWatch`, and need not end when it is given up: this raises
+    ReplicaUnresponsive then. When the caller is cancelled, the work is cancelled too.
     """
     task = asyncio.ensure_future(work)
     given_up = asyncio.get_running_loop().create_future()
     try:
-        with Watch(alive, partial(given_up.set_result, None)):
+        with LivenessWatch(alive, partial(given_up.set_result, None)):
             await asyncio.wait((task, given_up), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Silent
+            raise ReplicaUnresponsive
         return task.result()
     finally:
         task.cancel()

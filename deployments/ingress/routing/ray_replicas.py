@@ -12,12 +12,17 @@ from ray.serve._private.common import ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments import timing
 from deployments.errors import ModelUnavailable, VersionChanged
 from deployments.inference import ModelStatus, ShapeKey, shape_number
 from deployments.ingress.dataplane.replicas import ReplicaDied
 from deployments.ingress.routing.affinity import ShapeAffinity
-from deployments.ingress.routing.connections import LaneLost, Lanes, MeetingPoint
-from deployments.ingress.routing.liveness import Silent, Watch, unless_silent
+from deployments.ingress.routing.connections import (
+    ConnectionListener,
+    ConnectionLost,
+    ConnectionPool,
+)
+from deployments.ingress.routing.liveness import LivenessWatch, ReplicaUnresponsive, unless_silent
 from deployments.observability.shape_records import ShapesReport
 from deployments.transport.batches import (
     ANY_ROUTE,
@@ -31,12 +36,7 @@ from deployments.transport.batches import (
 )
 from deployments.transport.wire_format import FORMAT, plain_call, reply_of
 
-_CONTROL_S: Final = 2.0
 _OFF_LOOP_BYTES: Final = 1 << 20
-_SIGN_OF_LIFE_S: Final = 5.0
-_AVOIDED_S: Final = 5.0
-_SILENT_AVOIDED_S: Final = 60.0
-_LOOK_AGAIN_S: Final = 0.05
 _REMEMBERED_KEYS: Final = 4096
 
 
@@ -46,7 +46,7 @@ class RayReplicas:
     Batches for a replica on this node take a lane where there is one, all else the handle.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], meeting: MeetingPoint | None) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], meeting: ConnectionListener | None) -> None:
         self._status = handle.options(method_name="status")
         self._by_message = handle.options(method_name="infer", _by_reference=False)
         self._by_reference = handle.options(method_name="infer", _by_reference=True)
@@ -58,17 +58,17 @@ class RayReplicas:
         self._handle = handle
         self._serve = _Serve(self._status)
         self._meeting = meeting
-        self._lanes: dict[Route, Lanes] = {}
+        self._lanes: dict[Route, ConnectionPool] = {}
         self._numbers: dict[tuple[str, ShapeKey], int] = {}
 
     async def status(self) -> ModelStatus:
-        return await asyncio.wait_for(self._call(self._status), _CONTROL_S)
+        return await asyncio.wait_for(self._call(self._status), timing.CONTROL_S)
 
     async def statistics(self, version: str | None) -> list[dict[str, Any]]:
-        return await self._told("statistics", _CONTROL_S, version)
+        return await self._told("statistics", timing.CONTROL_S, version)
 
     async def shapes(self, version: str) -> list[ShapesReport | None]:
-        return await self._told("shapes", _CONTROL_S, version)
+        return await self._told("shapes", timing.CONTROL_S, version)
 
     async def look(self, timeout_s: float) -> bool:
         return any(await self._told("look", timeout_s))
@@ -103,17 +103,17 @@ class RayReplicas:
         try:
             reply = await self._inferred(call, route, by_reference)
         except ReplicaDied:
-            self._lost(route, _AVOIDED_S)
+            self._lost(route, timing.FAILED_REPLICA_S)
             raise
-        except Silent:
-            self._lost(route, _SILENT_AVOIDED_S)
+        except ReplicaUnresponsive:
+            self._lost(route, timing.UNRESPONSIVE_REPLICA_S)
             raise ReplicaDied("it hangs") from None
         finally:
             self._serve.count(batches=-1)
         if isinstance(reply, BatchReply):
             if _is_refused(reply):
                 # It is loading, or has not loaded this version yet.
-                self._lost(route, _AVOIDED_S)
+                self._lost(route, timing.FAILED_REPLICA_S)
             elif route.replica is not None and (affinity := self._serve.affinity) is not None:
                 affinity.told(route.replica, reply.load)
         return reply
@@ -125,7 +125,7 @@ class RayReplicas:
     async def _inferred(
         self, call: BatchCall, route: Route, by_reference: bool
     ) -> BatchReply | Unreachable:
-        """Raises ReplicaDied, Silent."""
+        """Raises ReplicaDied, ReplicaUnresponsive."""
         reply: BatchReply | Unreachable
         alive = partial(self._alive, route, by_reference)
         if by_reference:
@@ -134,23 +134,23 @@ class RayReplicas:
             reply = await unless_silent(self._call(self._by_message, call, route), alive)
         else:
             try:
-                with self._serve.counting_at(route.replica, 1), Watch(alive, lane.close):
+                with self._serve.counting_at(route.replica, 1), LivenessWatch(alive, lane.close):
                     reply = reply_of(await lane.call(plain_call(call)))
-            except LaneLost:
+            except ConnectionLost:
                 raise ReplicaDied("its connection ended") from None
         return reply
 
     async def _inferred_by_reference(self, call: BatchCall, route: Route) -> Any:
         return await self._call(self._by_reference, await _referenced(call), route)
 
-    def _lanes_of(self, route: Route) -> Lanes | None:
+    def _lanes_of(self, route: Route) -> ConnectionPool | None:
         if self._meeting is None or not route.near:
             return None
         lanes = self._lanes.get(route)
         if lanes is None:
             for gone in [known for known in self._lanes if not self._named(known)]:
                 self._lanes.pop(gone).drop()
-            lanes = self._lanes[route] = Lanes(
+            lanes = self._lanes[route] = ConnectionPool(
                 self._meeting, partial(self._attended, route), partial(self._named, route)
             )
         return lanes
@@ -168,7 +168,7 @@ class RayReplicas:
         # A task of its own: whatever becomes of it is no sign, its being cancelled included.
         sign = asyncio.ensure_future(self._call(self._answers[by_reference], route))
         try:
-            await asyncio.wait((sign,), timeout=_SIGN_OF_LIFE_S)
+            await asyncio.wait((sign,), timeout=timing.SIGN_OF_LIFE_S)
             return sign.done() and not sign.cancelled() and not sign.exception() and sign.result()
         finally:
             sign.cancel()
@@ -206,7 +206,7 @@ class RayReplicas:
         while True:
             with suppress(DeploymentUnavailableError):
                 return list(await self._handle.broadcast(method, *arguments).results_async())
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(timing.REPLICA_POLL_S)
 
     async def _call(self, handle: DeploymentHandle[Any], *arguments: Any) -> Any:
         try:

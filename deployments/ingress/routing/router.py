@@ -12,7 +12,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter
 from deployments.inference import shape_number
 from deployments.ingress.routing.affinity import ShapeAffinity
 from deployments.transport.batches import BatchCall, Referenced, Route
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 
 
 class ShapeRouter(RequestRouter):
@@ -97,7 +97,7 @@ class ShapeRouter(RequestRouter):
     def _tell_affinity(self) -> None:
         replicas = {_name(i): replica for i, replica in self.curr_replicas.items()}
         self.affinity.set_replicas(
-            {name: RoutingFacts.of_stats(r.routing_stats) for name, r in replicas.items()},
+            {name: RoutingStats.of_stats(r.routing_stats) for name, r in replicas.items()},
             near={name for name, r in replicas.items() if r.node_id == self._node_id},
         )
 

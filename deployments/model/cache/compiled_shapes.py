@@ -11,21 +11,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from deployments import timing
 from deployments.inference import ShapeKey
 from deployments.model.cache.demand import Demand
-from deployments.model.cache.failures import Remembered
+from deployments.model.cache.failures import ExpiringByShape
 from deployments.model.cache.reshape_events import Reason, Reshape
 from deployments.model.cache.shape_statistics import ShapeStatistics
-from deployments.model.execution.executor import to_the_end
+from deployments.model.execution.executor import shielded
 from deployments.observability.shape_records import CacheBounds, State
 
 CompiledT = TypeVar("CompiledT")
 T = TypeVar("T")
-
-_REMEMBER_FAILURE_S: Final = 300.0
-_DYNAMIC_SUFFICES_S: Final = 600.0
 
 
 @dataclass(slots=True)
@@ -97,8 +95,8 @@ class CompiledShapes(Generic[CompiledT]):
         self._seen = ShapeStatistics() if seen is None else seen
         self._reshaped = reshaped
         self._evicted = evicted
-        self._dynamic_suffices: Remembered[bool] = Remembered(clock)
-        self._failed: Remembered[Exception] = Remembered(clock)
+        self._dynamic_suffices: ExpiringByShape[bool] = ExpiringByShape(clock)
+        self._failed: ExpiringByShape[Exception] = ExpiringByShape(clock)
         self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._on_trial: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
         self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
@@ -216,7 +214,7 @@ class CompiledShapes(Generic[CompiledT]):
         await asyncio.gather(*tasks, return_exceptions=True)
         self._compiling.clear()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Of all compilations, and of who makes them: whoever made this has it, and would never
         be freed without the garbage collector."""
         self._entries.clear()
@@ -249,7 +247,7 @@ class CompiledShapes(Generic[CompiledT]):
         if key in self._entries:
             self._entries[key].checked |= checked
 
-    def discard(self, key: ShapeKey, suffices_s: float = _DYNAMIC_SUFFICES_S) -> None:
+    def discard(self, key: ShapeKey, suffices_s: float = timing.DYNAMIC_SUFFICES_S) -> None:
         """The dynamic compilation answers the shape for so long, whatever was made for it."""
         self._entries.pop(key, None)
         self._dynamic_suffices.put(key, True, suffices_s)
@@ -361,7 +359,7 @@ class CompiledShapes(Generic[CompiledT]):
             return compiled
 
     async def _in_thread(self, work: Callable[[], T], executor: Executor) -> T:
-        return await to_the_end(asyncio.get_running_loop().run_in_executor(executor, work))
+        return await shielded(asyncio.get_running_loop().run_in_executor(executor, work))
 
     async def _make_room(self) -> None:
         while self._taken >= self._bound:
@@ -386,7 +384,7 @@ class CompiledShapes(Generic[CompiledT]):
         self.counters.compile_failures += 1
         self._seen.compile_failed(key)
         # A copy has no traceback, which would keep the tensors of the request alive.
-        self._failed.put(key, copy.copy(error), _REMEMBER_FAILURE_S)
+        self._failed.put(key, copy.copy(error), timing.REMEMBER_FAILURE_S)
 
 
 def is_open(key: ShapeKey) -> bool:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
+from deployments import timing
 from deployments.inference import ShapeKey
 
-_HALF_LIFE_S: Final = 60.0
 _REMEMBERED_KEYS: Final = 4096
 _MINUTE_S: Final = 60.0
 _MOST_IN_VAIN: Final = 32
 
 
 @dataclass(slots=True)
-class Interest:
+class RequestRate:
     """A count of which half is forgotten every minute."""
 
     count: float = 0.0
@@ -28,7 +28,7 @@ class Interest:
         return self.count
 
     def value(self, now: float) -> float:
-        return float(self.count * 0.5 ** ((now - self.at) / _HALF_LIFE_S))
+        return float(self.count * 0.5 ** ((now - self.at) / timing.DEMAND_HALF_LIFE_S))
 
 
 class Demand:
@@ -43,13 +43,13 @@ class Demand:
         self.promote_after = promote_after
         self.compiles_per_minute = compiles_per_minute
         self._clock = clock
-        self._interest: OrderedDict[ShapeKey, Interest] = OrderedDict()
+        self._interest: OrderedDict[ShapeKey, RequestRate] = OrderedDict()
         self._compiles: deque[float] = deque()
         self._in_vain = _MOST_IN_VAIN
 
     def asked(self, key: ShapeKey, requests: int) -> float:
         """Counts requests for a shape, and says how much it is asked for now."""
-        interest = self._interest.setdefault(key, Interest())
+        interest = self._interest.setdefault(key, RequestRate())
         self._interest.move_to_end(key)
         if len(self._interest) > _REMEMBERED_KEYS:
             self._interest.popitem(last=False)
@@ -60,7 +60,7 @@ class Demand:
         return interest > self.promote_after - 1
 
     def of(self, key: ShapeKey) -> float:
-        return self._interest.get(key, Interest()).value(self._clock())
+        return self._interest.get(key, RequestRate()).value(self._clock())
 
     def hottest(self, keys: Iterable[ShapeKey], count: int) -> list[ShapeKey]:
         return nlargest(count, keys, key=self.of)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 _KEYS: Final = 4096
 
 
-class Remembered(Generic[T]):
+class ExpiringByShape(Generic[T]):
     """A value for each shape until its time is over; of more than 4,096, the last ones."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

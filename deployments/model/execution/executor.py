@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from deployments import timing
 
 T = TypeVar("T")
-
-_PATIENCE_S: Final = 0.25
 
 
 class Kind(Enum):
@@ -181,7 +181,7 @@ class Execution:
         if comparing and full:
             return None
         usual, builds, compares = self._waiting.values()
-        impatient = bool(builds) and time.monotonic() > builds[0][2].came + _PATIENCE_S
+        impatient = bool(builds) and time.monotonic() > builds[0][2].came + timing.KERNELS_WAIT_S
         spared = bool(usual or self._running[Kind.USUAL]) and not impatient
         most = max(1, self._streams - spared)
         may_begin = [
@@ -222,7 +222,7 @@ class SharedExecutions:
             execution.close()
 
 
-async def to_the_end(work: "asyncio.Future[T]") -> T:
+async def shielded(work: "asyncio.Future[T]") -> T:
     """The result of work in a thread; however often the caller is cancelled, it is waited for."""
     try:
         return await asyncio.shield(work)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from deployments.errors import ServingError
-from deployments.model.openvino.compiled_model import Space, nowhere
+from deployments.model.openvino.compiled_model import Space, no_allocation
 from deployments.tensors import Tensor
 
 Answer: TypeAlias = list[Tensor] | ServingError
@@ -20,7 +20,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class BatchMember:
     """One request of a batch; `deadline` is a time of the monotonic clock.
 
     Its outputs go to `space`, if it has any. `trace` is the span that its inference belongs to.
@@ -31,7 +31,7 @@ class Work:
     outputs: tuple[str, ...]
     deadline: float
     timeout_s: float
-    space: Space = nowhere
+    space: Space = no_allocation
     request_id: str = ""
     trace: str = ""
     times: Times = field(default_factory=Times)
@@ -47,11 +47,11 @@ def wanted(outputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
     return [by_name[name] for name in names] if names else list(outputs)
 
 
-def rows_of(members: Sequence[Work]) -> int:
+def rows_of(members: Sequence[BatchMember]) -> int:
     return sum(work.rows for work in members)
 
 
-def note_inference(members: Sequence[Work], ended: float, ns: int) -> None:
+def note_inference(members: Sequence[BatchMember], ended: float, ns: int) -> None:
     """All of them were in the inference that took so many nanoseconds."""
     for work in members:
         work.times.began, work.times.ended = ended - 1e-9 * ns, ended

@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output, and what is asked of it.
+    """An input or output, and what the settings ask of it.
 
     `dims` are the model's, None where it has no fixed number of them. The layout is the model's
-    own where nothing is asked.
+    own where nothing is resolve_ports.
     """
 
     kind: Literal["input", "output"]
@@ -112,7 +112,7 @@ class Port:
         return self.dims
 
 
-def asked(model: ov.Model, settings: Preprocessing) -> tuple[list[Port], list[Port]]:
+def resolve_ports(model: ov.Model, settings: Preprocessing) -> tuple[list[Port], list[Port]]:
     """The inputs and the outputs. Raises PolicyError where the settings contradict the model."""
     names = _Names(_port_names(model.inputs), _port_names(model.outputs))
     layout = names.both("layout", settings.layout)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
 
-from deployments.model.graph.ports import Port, asked
+from deployments.model.graph.ports import Port, resolve_ports
 from deployments.model.openvino.compiled_model import where_it_failed
 from deployments.model.openvino.reshaping import dimension
 from deployments.model.openvino.runtime import DATATYPES, ModelInput
@@ -45,7 +45,7 @@ class Prepared:
 
 def prepare(model: ov.Model, settings: Preprocessing) -> Prepared:
     """The model as clients see it; the given one stays as it is. Raises PolicyError."""
-    inputs, outputs = asked(model, settings)
+    inputs, outputs = resolve_ports(model, settings)
     changes = any(port.changes for port in (*inputs, *outputs))
     return Prepared(
         _built(model.clone(), inputs, outputs) if changes else model,

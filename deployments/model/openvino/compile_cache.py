@@ -16,7 +16,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True, slots=True)
-class Blobs:
+class CompileCache:
     """The compilations of one model below `directory`, which replicas of a node share.
 
     What OpenVINO writes there it finds again by a hash of the graph, the weights and the

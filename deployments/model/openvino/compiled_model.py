@@ -8,12 +8,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import openvino as ov
 
-from deployments.inference import OutputSpec
+from deployments.inference import InputShapes, OutputSpec
 from deployments.model.openvino import strings
 from deployments.model.openvino.float64 import FP64, narrowed, widened
 from deployments.model.openvino.infer_requests import InferRequests
-from deployments.model.openvino.recent_shapes import LastShapes, Shapes
-from deployments.model.openvino.renewal import Renewed
+from deployments.model.openvino.recent_shapes import RecentShapes
+from deployments.model.openvino.renewal import SelfHealingModel
 from deployments.model.openvino.stream_times import StreamTimes
 from deployments.tensors import BF16, BYTES, Array, Tensor
 from deployments.transport.batches import copied
@@ -25,7 +25,7 @@ Space: TypeAlias = Callable[[int], Array | None]
 """Has memory for so many bytes, or has not."""
 
 
-def nowhere(nbytes: int) -> None:
+def no_allocation(nbytes: int) -> None:
     """A Space that never has."""
 
 
@@ -45,7 +45,9 @@ class CompiledShape:
     `infer` may run in several threads at once; each takes an infer request of its own.
     """
 
-    def __init__(self, requests: Renewed | InferRequests, outputs: Sequence[OutputSpec]) -> None:
+    def __init__(
+        self, requests: SelfHealingModel | InferRequests, outputs: Sequence[OutputSpec]
+    ) -> None:
         self._requests = requests
         self._outputs = outputs
         self._positions = {spec.name: position for position, spec in enumerate(outputs)}
@@ -53,7 +55,7 @@ class CompiledShape:
         streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.streams = max(1, int(streams))
         self._times = StreamTimes(self.streams)
-        self._built: LastShapes | None = None
+        self._built: RecentShapes | None = None
 
     @property
     def _compiled(self) -> Any:
@@ -79,13 +81,13 @@ class CompiledShape:
 
     def remember_kernels_of(self, shapes: int) -> None:
         """So many shapes find their kernels when they come back, after as many others."""
-        self._built = LastShapes(shapes)
+        self._built = RecentShapes(shapes)
 
-    def knows(self, shapes: Shapes) -> bool:
+    def knows(self, shapes: InputShapes) -> bool:
         """Whether there are kernels for these shapes: an inference has to build none."""
         return self._built is None or shapes in self._built
 
-    def built(self, most: int) -> list[Shapes]:
+    def built(self, most: int) -> list[InputShapes]:
         """The last shapes for which there are kernels."""
         return [] if self._built is None else self._built.latest(most)
 
@@ -93,7 +95,7 @@ class CompiledShape:
         self,
         tensors: Sequence[Tensor],
         wanted: Sequence[str] = (),
-        space: Space = nowhere,
+        space: Space = no_allocation,
     ) -> list[Tensor]:
         """The wanted outputs (all when empty), copied out of OpenVINO's memory.
 
@@ -114,7 +116,7 @@ class CompiledShape:
         return outputs
 
     def timed(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = no_allocation
     ) -> tuple[list[Tensor], int]:
         """What `infer` gives, and how many nanoseconds it took once there was a stream for it."""
         turn = self._times.begin()

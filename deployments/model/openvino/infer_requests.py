@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.model.openvino.recent_shapes import Shapes
+from deployments.inference import InputShapes
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedInference:
     """An infer request that holds outputs."""
 
     request: Any
@@ -38,11 +38,11 @@ class InferRequests:
             request.set_input_tensor(position, value)
         return request
 
-    def done(self, shapes: Shapes, values: Sequence[Any]) -> Done:
+    def done(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
         """One that ran on inputs of these shapes. Raises OpenVINO's errors."""
         request = self.taken(values)
         run(request)
-        return Done(request, self)
+        return FinishedInference(request, self)
 
 
 def run(request: Any) -> None:

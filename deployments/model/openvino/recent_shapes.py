@@ -1,29 +1,28 @@
 """The shapes of the last inferences."""
 
 import threading
-from typing import TypeAlias
 
-Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+from deployments.inference import InputShapes
 
 
-class LastShapes:
+class RecentShapes:
     """The last `count` different ones that were added. For several threads at once."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._last: dict[Shapes, None] = {}  # oldest first
+        self._last: dict[InputShapes, None] = {}  # oldest first
         self._lock = threading.Lock()
 
-    def __contains__(self, shapes: Shapes) -> bool:
+    def __contains__(self, shapes: InputShapes) -> bool:
         with self._lock:
             return shapes in self._last
 
-    def latest(self, most: int) -> list[Shapes]:
+    def latest(self, most: int) -> list[InputShapes]:
         """So many at most, oldest first."""
         with self._lock:
             return list(self._last)[-most:]
 
-    def add(self, shapes: Shapes) -> None:
+    def add(self, shapes: InputShapes) -> None:
         with self._lock:
             self._last.pop(shapes, None)
             self._last[shapes] = None

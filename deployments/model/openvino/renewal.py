@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any, Final
 
-from deployments.model.openvino.infer_requests import Done, InferRequests, run
-from deployments.model.openvino.recent_shapes import LastShapes, Shapes
+from deployments.inference import InputShapes
+from deployments.model.openvino.infer_requests import FinishedInference, InferRequests, run
+from deployments.model.openvino.recent_shapes import RecentShapes
 
 _REMEMBERED: Final = 1024
 
@@ -68,7 +69,7 @@ class Turns:
         self._changed.notify_all()  # the next one may begin, too, where none is alone
 
 
-class Renewed:
+class SelfHealingModel:
     """Infer requests of what `compile_it` compiles for shapes some of which are open.
 
     For several threads at once.
@@ -77,7 +78,7 @@ class Renewed:
     def __init__(
         self,
         compile_it: Callable[[], Any],
-        foresee: Callable[[Shapes], bool],
+        foresee: Callable[[InputShapes], bool],
         *,
         values_matter: bool = False,
     ) -> None:
@@ -89,7 +90,7 @@ class Renewed:
         self._foresee = foresee
         self._values_matter = values_matter
         self._turns = Turns()
-        self._succeeded = LastShapes(_REMEMBERED)
+        self._succeeded = RecentShapes(_REMEMBERED)
         self._surprised = False
         self._refusals_hold: bool | None = None
         self._spoiling = threading.Lock()
@@ -100,7 +101,7 @@ class Renewed:
         """What is used now."""
         return self._current.compiled
 
-    def done(self, shapes: Shapes, values: Sequence[Any]) -> Done:
+    def done(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
         """An infer request that ran on inputs of these shapes.
 
         Raises OpenVINO's errors, and what `foresee` does.
@@ -120,7 +121,7 @@ class Renewed:
             self._succeeded.add(shapes)
         return done
 
-    def _outlook(self, shapes: Shapes) -> _Outlook:
+    def _outlook(self, shapes: InputShapes) -> _Outlook:
         """Raises what shows that they do not run, where that has shown to be so."""
         try:
             return _Outlook.RUNS if self._foresee(shapes) else _Outlook.UNKNOWN
@@ -129,7 +130,7 @@ class Renewed:
                 raise
             return _Outlook.REFUSED
 
-    def _tried(self, values: Sequence[Any], outlook: _Outlook) -> Done | None:
+    def _tried(self, values: Sequence[Any], outlook: _Outlook) -> FinishedInference | None:
         """Nothing if another failed meanwhile, so that this one's outputs or error may be due to
         that."""
         requests = self._usable()
@@ -140,7 +141,7 @@ class Renewed:
             if self._spoil(requests):
                 self._note_failure(outlook)
                 raise
-        return None if requests.spoilt else Done(request, requests)
+        return None if requests.spoilt else FinishedInference(request, requests)
 
     def _note_failure(self, outlook: _Outlook) -> None:
         if outlook is _Outlook.RUNS:
@@ -156,7 +157,7 @@ class Renewed:
                 return self._current
         return self._current
 
-    def _done_alone(self, shapes: Shapes, values: Sequence[Any]) -> Done:
+    def _done_alone(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
         """In what nobody else has before it is done."""
         with self._renewing:
             done = InferRequests(self._compile()).done(shapes, values)

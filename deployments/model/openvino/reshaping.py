@@ -8,10 +8,10 @@ from typing import Any
 import openvino as ov
 
 from deployments.dimensions import Dim
-from deployments.model.openvino.recent_shapes import Shapes
+from deployments.inference import InputShapes
 
 
-class Foresight:
+class ReshapePreview:
     """Tells whether a model runs at some shapes, by reshaping a copy. For several threads at once.
 
     Copies are used again, which halves what each new shape takes. What one of them refuses is
@@ -22,7 +22,7 @@ class Foresight:
         self._model = model
         self._copies: list[ov.Model] = []
 
-    def says_it_runs(self, shapes: Shapes) -> bool:
+    def says_it_runs(self, shapes: InputShapes) -> bool:
         """Whether all shapes in the model are known then, and fit. It does not tell where a tensor
         has no elements: there the plugin has failed where the model did not. Raises what OpenVINO
         says if they do not fit."""
@@ -33,7 +33,7 @@ class Foresight:
         self._copies.append(copy)
         return not copy.is_dynamic()
 
-    def _used_again(self, shapes: Shapes) -> ov.Model | None:
+    def _used_again(self, shapes: InputShapes) -> ov.Model | None:
         """A copy that others have been reshaped in; None where there is none, or it refuses."""
         with suppress(IndexError):
             copy = self._copies.pop()

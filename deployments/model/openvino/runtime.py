@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import openvino as ov
 
 from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
-from deployments.model.openvino.compile_cache import Blobs
+from deployments.model.openvino.compile_cache import CompileCache
 from deployments.model.openvino.compiled_model import CompiledShape, where_it_failed
 from deployments.model.openvino.float64 import in_float32
 from deployments.model.openvino.infer_requests import InferRequests
-from deployments.model.openvino.renewal import Renewed
-from deployments.model.openvino.reshaping import Foresight, reshaped
+from deployments.model.openvino.renewal import SelfHealingModel
+from deployments.model.openvino.reshaping import ReshapePreview, reshaped
 from deployments.model.openvino.spots import spots_model
 from deployments.tensors import BYTES
 
@@ -48,6 +48,10 @@ _SIZES: Final = (ov.Type.i32, ov.Type.i64)
 """Inputs of these types may hold sizes: the target of a Reshape, say."""
 _STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
 """Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
+
+
+Model: TypeAlias = ov.Model
+"""A model as OpenVINO read it."""
 
 
 class CannotLoad(Exception):
@@ -125,7 +129,7 @@ class Runtime:
         self,
         device: str,
         plugin_config: Mapping[str, Any],
-        blobs: Blobs | None = None,
+        blobs: CompileCache | None = None,
     ) -> None:
         """With `blobs`, what was compiled before is read from there."""
         self._core = ov.Core()
@@ -229,10 +233,10 @@ class Runtime:
             self._blobs.prune()
         return compiled
 
-    def _renewed(self, model: ov.Model, compile_it: Callable[[], Any]) -> Renewed:
-        return Renewed(
+    def _renewed(self, model: ov.Model, compile_it: Callable[[], Any]) -> SelfHealingModel:
+        return SelfHealingModel(
             compile_it,
-            Foresight(model).says_it_runs,
+            ReshapePreview(model).says_it_runs,
             values_matter=any(port.get_element_type() in _SIZES for port in model.inputs),
         )
 

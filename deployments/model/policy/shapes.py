@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 from deployments.dimensions import Dim, ShapeRule
-from deployments.inference import InputSpec, ShapeKey, rows_of_inputs
+from deployments.inference import InputShapes, InputSpec, ShapeKey, rows_of_inputs
 from deployments.layouts import REST, UNNAMED, Layout
-from deployments.model.openvino.recent_shapes import Shapes
 from deployments.model.openvino.runtime import ModelInput
 from deployments.tensors import BYTES
 
@@ -269,7 +268,7 @@ def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
     return accepted.minimum or (1 if accepted.accepts(1) else 0)
 
 
-def scaled(specs: Sequence[InputSpec], shapes: Shapes, factor: float) -> Shapes:
+def scaled(specs: Sequence[InputSpec], shapes: InputShapes, factor: float) -> InputShapes:
     """The shapes with every open dimension but the batch scaled, where that is accepted."""
     return tuple(
         tuple(

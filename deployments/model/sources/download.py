@@ -23,7 +23,7 @@ from deployments.model.sources.local import (
     MODEL_SUFFIXES,
     SourceUnavailable,
     in_words,
-    told,
+    translate_os_errors,
     versions_in,
 )
 
@@ -81,7 +81,7 @@ def fetch(
     no partial file. Raises SourceUnavailable.
     """
     home = home_of(name, repository)
-    with told(home):
+    with translate_os_errors(home):
         if versions := versions_in(home):
             return versions
         plan = _plan(name, files)

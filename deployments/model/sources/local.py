@@ -40,7 +40,7 @@ class Found:
 def find(name: str, source: str, repository: Path) -> dict[int, Found]:
     """Like `locate`, but incomplete versions are among them. Raises SourceUnavailable."""
     path = repository / source
-    with told(path):
+    with translate_os_errors(path):
         if not path.is_dir() or (path / "saved_model.pb").is_file():
             return {n: found(file) for n, file in locate(name, source, repository).items()}
         folders = version_directories(path)
@@ -108,7 +108,7 @@ def locate(name: str, source: str, repository: Path) -> dict[int, Path]:
     SavedModel directory. Raises SourceUnavailable.
     """
     path = repository / source
-    with told(path):
+    with translate_os_errors(path):
         if (path / "saved_model.pb").is_file():
             return {1: path}
         if path.is_dir():
@@ -147,7 +147,7 @@ def model_name(names: Collection[str]) -> str | None:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Turns an OSError into a SourceUnavailable about `path`."""
     try:
         yield

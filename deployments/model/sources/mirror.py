@@ -17,7 +17,7 @@ from typing import Any, Final
 from deployments.model.sources.download import MAX_BYTES, Progress, home_of, locked, shown
 from deployments.model.sources.local import (
     SourceUnavailable,
-    told,
+    translate_os_errors,
     version_directories,
     versions_in,
 )
@@ -54,7 +54,7 @@ class Mirror:
     def local_versions(self) -> dict[int, str]:
         """What can be served without the store: copies from `url`, and versions that are none."""
         home = home_of(self.name, self.repository)
-        with told(home):
+        with translate_os_errors(home):
             origins = {number: _origin(home / str(number)) for number in versions_in(home)}
         return {
             number: OWN if origin is None else origin.signature
@@ -81,7 +81,7 @@ class Mirror:
         bring the same model wait for each other.
         """
         home = home_of(self.name, self.repository)
-        with told(home):
+        with translate_os_errors(home):
             if self._lacking(wanted):
                 home.mkdir(parents=True, exist_ok=True)
                 waiting = f"{self.name}: waiting for another process that downloads it"
@@ -93,7 +93,7 @@ class Mirror:
     def prune(self, keep: Collection[int]) -> list[int]:
         """Removes the copies of versions that are not in `keep`, and tells which those were."""
         home = home_of(self.name, self.repository)
-        with told(home):
+        with translate_os_errors(home):
             if not home.is_dir():
                 return []
             with locked(home, lambda: None):

@@ -19,11 +19,11 @@ from typing import Any, Final
 import fsspec
 from fsspec.registry import known_implementations
 
+from deployments import timing
 from deployments.model.sources.download import broken_connection, shown
 from deployments.model.sources.local import SourceUnavailable, model_name, version_number
 
 PIECE_BYTES = 4 * 2**20
-CALL_S = 30.0
 
 _EXTRAS: Final = {"s3fs": "anyshape[s3]", "gcsfs": "anyshape[gs]"}
 _UNREACHABLE: Final = {
@@ -63,9 +63,9 @@ class Store:
     """A directory of versions in a store.
 
     Nothing hangs for ever: where fsspec works asynchronously, as for S3, Google Cloud Storage and
-    Azure, a listing and each PIECE_BYTES of a file have CALL_S seconds, retries included; elsewhere
-    the operating system's or the protocol's own timeouts hold. Credentials are looked for once, and
-    again after a failure. All methods raise SourceUnavailable.
+    Azure, a listing and each PIECE_BYTES of a file have `timing.STORE_CALL_S`, retries included;
+    elsewhere the operating system's or the protocol's own timeouts hold. Credentials are looked for
+    once, and again after a failure. All methods raise SourceUnavailable.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Store:
         with self._told():
             self._files, root = fsspec.url_to_fs(url, **options)
         self._root = f"{root.rstrip('/')}/"
-        self._bounds = {"timeout": CALL_S} if self._files.async_impl else {}
+        self._bounds = {"timeout": timing.STORE_CALL_S} if self._files.async_impl else {}
 
     def versions(self) -> dict[int, tuple[StoredFile, ...]]:
         """The files of each version that has a model file, lowest version first.
@@ -157,7 +157,7 @@ def _reason(chain: list[BaseException], code: str) -> str:
     # By their names, because none of the stores' packages has to be installed.
     kinds = " ".join(kind.__name__ for link in chain for kind in type(link).__mro__)
     if "Timeout" in kinds:
-        return f"no answer within {CALL_S:.0f} s"
+        return f"no answer within {timing.STORE_CALL_S:.0f} s"
     if code == "401" or re.search(r"Credential|RefreshError|TokenRetrieval|ProfileNotFound", kinds):
         return "no valid credentials were found"
     if "PermissionError" in kinds or str(chain[0]).startswith("Forbidden"):  # so gcsfs says it

@@ -12,6 +12,7 @@ from functools import partial
 from statistics import median
 from typing import Final
 
+from deployments import timing
 from deployments.model.openvino.compilation import Compilation
 from deployments.model.tuning.stacking import stack
 from deployments.tensors import Tensor
@@ -24,7 +25,6 @@ _STACKING_WINS_BELOW: Final = 0.9
 _QUICK_WINS_BELOW: Final = 0.9
 _COMPARED_PAIRS: Final = 7
 _LEAST_PAIRS: Final = 3
-_COMPARING_S: Final = 5.0
 
 
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
@@ -62,8 +62,8 @@ def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor])
     answer is no. The second of two inferences counts, which finds the caches as they are where all
     requests take this compilation. Raises CannotInfer.
     """
-    until = time.perf_counter() + _COMPARING_S
-    if _seconds(partial(one.infer, row)) * 4 * _LEAST_PAIRS > _COMPARING_S:
+    until = time.perf_counter() + timing.COMPARING_S
+    if _seconds(partial(one.infer, row)) * 4 * _LEAST_PAIRS > timing.COMPARING_S:
         return False
     works = partial(_second_s, one, row), partial(_second_s, other, row)
     ratios: list[float] = []

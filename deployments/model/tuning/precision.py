@@ -7,9 +7,8 @@ detector took 1.6 times as long; and it is less exact.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from deployments.inference import InputSpec
+from deployments.inference import InputShapes, InputSpec
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
-from deployments.model.openvino.recent_shapes import Shapes
 from deployments.model.openvino.runtime import CannotReshape
 from deployments.model.tuning.comparisons import clearly_quicker
 from deployments.model.tuning.random_inputs import random_rows
@@ -21,8 +20,8 @@ MOST_COMPARED_BYTES: Final = 512 << 20
 
 def float32_is_quicker(
     specs: Sequence[InputSpec],
-    sizes: Iterable[Shapes],
-    compile_for: Callable[[Shapes, Mapping[str, Any]], CompiledShape],
+    sizes: Iterable[InputShapes],
+    compile_for: Callable[[InputShapes, Mapping[str, Any]], CompiledShape],
 ) -> bool:
     """Whether it clearly is at all these sizes: at a small one what surrounds the arithmetic may
     decide.

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from deployments import timing
 from deployments.inference import InputSpec
 from deployments.model.graph.rows.outputs import Detections, NotProven, OutputRule
 from deployments.model.openvino.compiled_model import CannotInfer
@@ -20,7 +21,6 @@ from deployments.tensors import BF16, Tensor, bf16_to_float32
 Infer: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _ROWS_TRIED: Final = 3
-_LONGEST_S: Final = 5.0
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _USUAL: Final = (Values(), Values(), Values())
 _MAGNITUDES: Final = ((1e-2, 1e2, 1e4), (1e4, 1.0, 1e-2))
@@ -41,7 +41,7 @@ def prove(
     """
     if not rules:
         raise NotProven("the model has no outputs")
-    deadline = time.monotonic() + _LONGEST_S
+    deadline = time.monotonic() + timing.STACKING_TRIALS_S
     _compare(infer, specs, shapes, rules, _USUAL)
     for magnitudes, limits in zip(_MAGNITUDES, _LIMITS, strict=True):
         for below in limits:

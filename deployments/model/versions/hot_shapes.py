@@ -8,12 +8,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
+
+from deployments.inference import InputShapes
 
 logger: Final = logging.getLogger("ray.serve")
-
-Shapes: TypeAlias = list[tuple[int, ...]]
-"""A shape for each of a model's inputs, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +21,20 @@ class HotShapes:
 
     file: Path
 
-    def read(self) -> list[Shapes]:
+    def read(self) -> list[InputShapes]:
         """The hottest first; none if there is no such file or it cannot be understood."""
         try:
             found = json.loads(self.file.read_text())
-            return [[tuple(map(_size, shape)) for shape in shapes] for shapes in found["shapes"]]
+            return [
+                tuple(tuple(map(_size, shape)) for shape in shapes) for shapes in found["shapes"]
+            ]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
             logger.warning("remembered shapes are left out, %s: %s", self.file.name, error)
             return []
 
-    def write(self, shapes: Sequence[Shapes]) -> None:
+    def write(self, shapes: Sequence[InputShapes]) -> None:
         """Takes its name when it is complete."""
         part = self.file.with_name(f".{self.file.name}.part")
         try:

@@ -8,19 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from deployments import timing
 from deployments.errors import ModelUnavailable
-from deployments.inference import ModelInfo, ShapeKey
-from deployments.model.execution.requests import Answer, Work
-from deployments.model.versions.hot_shapes import Shapes
+from deployments.inference import InputShapes, ModelInfo, ShapeKey
+from deployments.model.execution.requests import Answer, BatchMember
 from deployments.model.versions.lifecycle import LoadFailed
-from deployments.model.versions.serving import ServingVersion
+from deployments.model.versions.serving import VersionServer
 from deployments.observability.shape_records import ShapesReport
 from deployments.settings import ModelSettings
-from deployments.transport.routing_stats import MOST_COST, RoutingFacts
+from deployments.transport.routing_stats import MOST_COST, RoutingStats
 
 logger: Final = logging.getLogger("ray.serve")
 _HOT: Final = 64
-_RETRY_S: Final = 5.0
 
 
 class IdleVersion:
@@ -28,18 +27,18 @@ class IdleVersion:
 
     def __init__(
         self,
-        serving: ServingVersion,
-        load: Callable[[], Awaitable[ServingVersion]],
+        serving: VersionServer,
+        load: Callable[[], Awaitable[VersionServer]],
         after_s: float,
     ) -> None:
         """`load` raises LoadFailed."""
         self.info: ModelInfo = serving.info
-        self._serving: ServingVersion | None = serving
+        self._serving: VersionServer | None = serving
         self._load = load
         self._after_s = after_s
         self._settings: ModelSettings | None = None
-        self._hot: list[Shapes] = []
-        self._asleep = RoutingFacts()
+        self._hot: list[InputShapes] = []
+        self._asleep = RoutingStats()
         self._failure, self._failed_until = "", 0.0
         self._running = 0
         self._closed = False
@@ -52,7 +51,7 @@ class IdleVersion:
         if self._serving is not None:
             self._serving.configure(settings)
 
-    async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+    async def run(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
         """As the version does; the first after a while waits until it is loaded again."""
         self._running += 1
         self._stop_waiting()
@@ -86,11 +85,11 @@ class IdleVersion:
     async def shapes(self) -> ShapesReport | None:
         return None if self._serving is None else await self._serving.shapes()
 
-    def routing(self) -> RoutingFacts:
+    def routing(self) -> RoutingStats:
         """Asleep it can be asked all the same, which is dear: it has to be loaded."""
         return self._asleep if self._serving is None else self._serving.routing()
 
-    def hot(self, count: int) -> list[Shapes]:
+    def hot(self, count: int) -> list[InputShapes]:
         return self._hot[:count] if self._serving is None else self._serving.hot(count)
 
     async def close(self) -> None:
@@ -101,7 +100,7 @@ class IdleVersion:
             if serving is not None:
                 await serving.close()
 
-    async def _awake(self) -> ServingVersion:
+    async def _awake(self) -> VersionServer:
         async with self._turn:
             if self._closed:
                 raise LoadFailed("its version is being unloaded")
@@ -110,7 +109,7 @@ class IdleVersion:
                 self._serving = await self._loaded_again()
             return self._serving
 
-    async def _loaded_again(self) -> ServingVersion:
+    async def _loaded_again(self) -> VersionServer:
         """Raises LoadFailed, for a while without trying."""
         if time.monotonic() < self._failed_until:
             raise LoadFailed(self._failure)
@@ -120,7 +119,7 @@ class IdleVersion:
                 await serving.close()
                 raise LoadFailed("its files are not those of this version any more")
         except LoadFailed as error:
-            self._failure, self._failed_until = str(error), time.monotonic() + _RETRY_S
+            self._failure, self._failed_until = str(error), time.monotonic() + timing.RETRY_IDLE_S
             raise
         if self._settings is not None:
             serving.configure(self._settings)
@@ -146,7 +145,7 @@ class IdleVersion:
                 return
             self._hot = self._serving.hot(_HOT)
             slots = self._serving.routing().slots
-            self._asleep = RoutingFacts(slots=slots, compile_cost=MOST_COST, ready=True)
+            self._asleep = RoutingStats(slots=slots, compile_cost=MOST_COST, ready=True)
             serving, self._serving = self._serving, None
             await serving.close()
         del serving

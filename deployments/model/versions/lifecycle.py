@@ -34,7 +34,7 @@ ServingT = TypeVar("ServingT", bound=Serving)
 
 
 @dataclass(slots=True)
-class Lifecycle(Generic[ServingT]):
+class VersionState(Generic[ServingT]):
     """A version that is wanted, or was and still answers.
 
     `loaded` and `failed` are what was loaded and what could not be.

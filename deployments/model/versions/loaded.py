@@ -9,28 +9,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import openvino as ov
-
+from deployments import timing
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import (
+    InputShapes,
     ModelInfo,
     OutputSpec,
     ShapeKey,
     elements_per_row,
     rows_of_inputs,
 )
-from deployments.model.graph.numbers.check import numbers_of
+from deployments.model.graph.numbers.check import number_check_of
 from deployments.model.graph.preprocessing import prepare
 from deployments.model.graph.rows.outputs import NotProven
 from deployments.model.graph.rows.proof import rows_kept_apart
-from deployments.model.openvino.compile_cache import Blobs
+from deployments.model.openvino.compile_cache import CompileCache
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.kernel_cache import KernelCache, sized
-from deployments.model.openvino.recent_shapes import Shapes
 from deployments.model.openvino.runtime import (
     KERNEL_CACHE,
     CannotLoad,
     CannotReshape,
+    Model,
     ModelInput,
     Runtime,
 )
@@ -53,11 +53,10 @@ from deployments.settings.preprocessing import Preprocessing
 
 _REQUESTS_PER_STREAM: Final = 2
 _SIZES_TRIED: Final = 3
-_MEASURING_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class VersionSettings:
+class LoadSettings:
     """What of a model's settings matters when it is loaded."""
 
     device: str
@@ -68,16 +67,14 @@ class VersionSettings:
     max_batch_rows: int
     stacking: Literal["auto", "always", "never"]
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    blobs: Blobs | None = None
+    blobs: CompileCache | None = None
     kernel_cache_bytes: int = 384 << 20
 
 
-class Version:
+class LoadedModel:
     """A model that has been read, understood and, where it can be, compiled for any shape."""
 
-    def __init__(
-        self, name: str, number: str, source: str | Path, settings: VersionSettings
-    ) -> None:
+    def __init__(self, name: str, number: str, source: str | Path, settings: LoadSettings) -> None:
         """Raises CannotLoad, PolicyError."""
         self._runtime = Runtime(settings.device, settings.plugin_config, settings.blobs)
         prepared = prepare(self._runtime.read(source), settings.preprocessing)
@@ -116,7 +113,7 @@ class Version:
             stacked_elements=self.stacking.elements if self.stacking else -1.0,
         )
         self.detections = self._runtime.detections(self._model)
-        self.numbers = numbers_of(self._model, self._specs, self.info.outputs)
+        self.numbers = number_check_of(self._model, self._specs, self.info.outputs)
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
         """Reshapes, and returns what compiles that: static but for a batch left open by the key.
@@ -129,7 +126,7 @@ class Version:
         model = self._model_at(key)
         return lambda: self._runtime.compile(model, **precision)
 
-    def _model_at(self, key: ShapeKey) -> ov.Model:
+    def _model_at(self, key: ShapeKey) -> Model:
         """Raises CannotReshape."""
         model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
         if any(0 in shape for shape in key):
@@ -145,7 +142,7 @@ class Version:
         if self._runtime.weight_bytes(self._model) > MOST_COMPARED_BYTES:
             return {}
 
-        def compiled(shapes: Shapes, more: Mapping[str, Any]) -> CompiledShape:
+        def compiled(shapes: InputShapes, more: Mapping[str, Any]) -> CompiledShape:
             if not more and shapes == trial.shapes:
                 return trial.compiled
             return self._reshaped(trial_key(self._specs, shapes), more)()
@@ -161,7 +158,7 @@ class Version:
         return True
 
     def _compile_dynamic(
-        self, trial: "_Trial | None", settings: VersionSettings
+        self, trial: "_Trial | None", settings: LoadSettings
     ) -> CompiledShape | None:
         """A compilation for all accepted shapes; None for models that refuse that."""
         try:
@@ -183,12 +180,12 @@ class Version:
         model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
         return self._runtime.compile(model, **{**self._precision, **more})
 
-    def _smaller(self, shapes: Shapes) -> list[Shapes]:
+    def _smaller(self, shapes: InputShapes) -> list[InputShapes]:
         """Some more shapes, a little smaller from one to the next; none where no other is taken."""
         smaller = (scaled(self._specs, shapes, 1 - step / 32) for step in range(1, 8))
         return [other for other in dict.fromkeys(smaller) if other != shapes]
 
-    def _check_compiles(self, settings: VersionSettings) -> None:
+    def _check_compiles(self, settings: LoadSettings) -> None:
         """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
         try:
             self._runtime.compile(self._model)
@@ -246,16 +243,16 @@ class Version:
         key = trial_key(self._specs, shapes)
         return self.single_key(key) if rows_of_inputs(self._specs, shapes) == {1} else key
 
-    def shapes_of(self, key: ShapeKey) -> list[tuple[int, ...]]:
+    def shapes_of(self, key: ShapeKey) -> InputShapes:
         """Shapes whose compilation is that of this key, of the fewest rows that are some."""
         fewest = 1 if self.stacks(key) else 2
-        return [
+        return tuple(
             tuple(
                 spec.dims[axis].nearest(fewest) if size == -1 else size
                 for axis, size in enumerate(shape)
             )
             for spec, shape in zip(self._specs, key, strict=True)
-        ]
+        )
 
     def reference(self, key: ShapeKey) -> CompiledShape:
         """A static compilation without what is suspected of compiling shapes wrongly: without the
@@ -264,7 +261,7 @@ class Version:
         """
         return self._runtime.reference().compile(self._model_at(key), **self._precision)
 
-    def _stacking(self, trial: "_Trial | None", settings: VersionSettings) -> Stacking:
+    def _stacking(self, trial: "_Trial | None", settings: LoadSettings) -> Stacking:
         """Raises NotProven, also where it is not wanted or does not pay."""
         if settings.stacking == "never":
             raise NotProven("batching.stacking is never")
@@ -285,14 +282,14 @@ class Version:
             raise NotProven("rows run slower stacked than side by side")
         return Stacking(rules, elements)
 
-    def _largest_that_stacks(self, row: Shapes) -> int:
+    def _largest_that_stacks(self, row: InputShapes) -> int:
         """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
 
         What stacking saves does not grow with the shape, so it wins below some size. From the
         trial shape on, open dimensions are doubled for as long as it wins, else halved until it
         does. No further size is begun after five seconds: large and blocking models load sooner.
         """
-        deadline = time.monotonic() + _MEASURING_S
+        deadline = time.monotonic() + timing.STACKING_MEASURED_S
         best = self._stacks_at(row)
         factor, growing = (2.0, True) if best else (0.5, False)
         for _ in range(_SIZES_TRIED):
@@ -306,7 +303,7 @@ class Version:
                 break
         return best
 
-    def _stacks_at(self, row: Shapes) -> int:
+    def _stacks_at(self, row: InputShapes) -> int:
         key = trial_key(self._specs, row)
         try:
             compiled = self.dynamic or self.reshape(key)()
@@ -320,4 +317,4 @@ class Version:
 class _Trial:
     compiled: CompiledShape
     key: ShapeKey
-    shapes: Shapes
+    shapes: InputShapes

@@ -11,8 +11,8 @@ from typing import Final
 
 from deployments.dimensions import accepts, spell
 from deployments.errors import dims
-from deployments.model.execution.executor import SharedExecutions, to_the_end
-from deployments.model.openvino.compile_cache import Blobs
+from deployments.model.execution.executor import SharedExecutions, shielded
+from deployments.model.openvino.compile_cache import CompileCache
 from deployments.model.openvino.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.policy.shapes import PolicyError
 from deployments.model.sources.download import fetch
@@ -21,8 +21,8 @@ from deployments.model.sources.mirror import Mirror
 from deployments.model.versions.hot_shapes import HotShapes
 from deployments.model.versions.idle import IdleVersion
 from deployments.model.versions.lifecycle import LoadFailed
-from deployments.model.versions.loaded import Version, VersionSettings
-from deployments.model.versions.serving import CacheSettings, ServingVersion
+from deployments.model.versions.loaded import LoadedModel, LoadSettings
+from deployments.model.versions.serving import CacheSettings, VersionServer
 from deployments.observability.metrics import SILENT, Telemetry
 from deployments.settings import ModelSettings
 
@@ -30,15 +30,17 @@ logger: Final = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class LocalDirectories:
     """Where models and, if anywhere, compilations lie; `cache_bytes` for those of a model."""
 
     repository: Path
     cache: Path | None = None
     cache_bytes: int = 0
 
-    def blobs(self, model: str) -> Blobs | None:
-        return Blobs(self.cache / model / "compiled", self.cache_bytes) if self.cache else None
+    def blobs(self, model: str) -> CompileCache | None:
+        return (
+            CompileCache(self.cache / model / "compiled", self.cache_bytes) if self.cache else None
+        )
 
     def hot_shapes(self, model: str) -> HotShapes | None:
         return HotShapes(self.cache / model / "hot_shapes.json") if self.cache else None
@@ -49,7 +51,7 @@ class Loader:
 
     def __init__(
         self,
-        places: Places,
+        places: LocalDirectories,
         lock: asyncio.Lock,
         progress: Callable[[str], None],
         reserved_cpus: float = 0,
@@ -81,14 +83,14 @@ class Loader:
 
     async def load(
         self, number: int, files: Found, settings: ModelSettings
-    ) -> ServingVersion | IdleVersion:
+    ) -> VersionServer | IdleVersion:
         """Reads and compiles a version, and its warm-up shapes. Raises LoadFailed."""
         again = partial(self._load, number, files, settings)
         if not settings.unload_after_s:
             return await again()
         return IdleVersion(await again(), again, settings.unload_after_s)
 
-    async def _load(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
+    async def _load(self, number: int, files: Found, settings: ModelSettings) -> VersionServer:
         try:
             return await self._loaded(number, files, settings)
         except (SourceUnavailable, CannotLoad, PolicyError) as error:
@@ -103,24 +105,24 @@ class Loader:
             logger.exception("loading model '%s' failed", settings.name)
             raise LoadFailed("loading it failed, the server's log has the reason") from None
 
-    async def _loaded(self, number: int, files: Found, settings: ModelSettings) -> ServingVersion:
+    async def _loaded(self, number: int, files: Found, settings: ModelSettings) -> VersionServer:
         source = files.path
         if source is None:
             raise LoadFailed(files.problem)
 
         if files.remote:
             copy = partial(self._copied, number, files, settings)
-            source = await to_the_end(asyncio.get_running_loop().run_in_executor(None, copy))
+            source = await shielded(asyncio.get_running_loop().run_in_executor(None, copy))
 
-        def read() -> Version:
+        def read() -> LoadedModel:
             blobs = self._places.blobs(settings.name)
             chosen = _version_settings(settings, blobs, self._reserved_cpus)
-            return Version(settings.name, str(number), source, chosen)
+            return LoadedModel(settings.name, str(number), source, chosen)
 
         async with self._lock:
-            version = await to_the_end(asyncio.get_running_loop().run_in_executor(None, read))
+            version = await shielded(asyncio.get_running_loop().run_in_executor(None, read))
         cache = _cache_settings(settings)
-        serving = ServingVersion(version, cache, self._lock, self._executions, self._telemetry)
+        serving = VersionServer(version, cache, self._lock, self._executions, self._telemetry)
         try:
             await serving.warm_up(_warm_up(settings, version))
             await self._warm_up_remembered(serving, settings)
@@ -129,7 +131,7 @@ class Loader:
             raise
         return serving
 
-    async def _warm_up_remembered(self, serving: ServingVersion, settings: ModelSettings) -> None:
+    async def _warm_up_remembered(self, serving: VersionServer, settings: ModelSettings) -> None:
         """What was remembered is no promise: what does not suit the version is left out."""
         hot = self._places.hot_shapes(settings.name)
         places = settings.max_compiled_shapes - len(settings.warm_up)
@@ -160,11 +162,11 @@ class Loader:
 
 
 def _version_settings(
-    settings: ModelSettings, blobs: Blobs | None, reserved_cpus: float
-) -> VersionSettings:
+    settings: ModelSettings, blobs: CompileCache | None, reserved_cpus: float
+) -> LoadSettings:
     threads = {"INFERENCE_NUM_THREADS": max(1, int(reserved_cpus))}
     limited = settings.device == "CPU" and reserved_cpus > 0
-    return VersionSettings(
+    return LoadSettings(
         device=settings.device,
         plugin_config={**(threads if limited else {}), **settings.plugin_config},
         shape=settings.shape_rules,
@@ -187,7 +189,7 @@ def _cache_settings(settings: ModelSettings) -> CacheSettings:
     )
 
 
-def _warm_up(settings: ModelSettings, version: Version) -> list[list[tuple[int, ...]]]:
+def _warm_up(settings: ModelSettings, version: LoadedModel) -> list[list[tuple[int, ...]]]:
     """The warm-up shapes in the order of the model's inputs. Raises PolicyError."""
     names = [spec.name for spec in version.info.inputs]
     shapes = []

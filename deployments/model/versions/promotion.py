@@ -24,7 +24,7 @@ from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import CannotReshape
 from deployments.model.tuning.agreement import Difference, difference, tolerance
 from deployments.model.tuning.random_inputs import Values, random_rows
-from deployments.model.versions.loaded import Version
+from deployments.model.versions.loaded import LoadedModel
 from deployments.observability.logs import log
 from deployments.observability.metrics import SHAPES_DIFFERING, Telemetry
 from deployments.observability.shape_records import Differing
@@ -66,7 +66,7 @@ class _Trial:
         return median(counted) < _WINS_BELOW if len(counted) >= _PAIRS else None
 
 
-class Trials:
+class PromotionTrials:
     """Compares the compilations of one version, one pair of inferences at a time.
 
     A comparison has its turn among the requests, like any of them. Belongs to the event loop.
@@ -74,7 +74,7 @@ class Trials:
 
     def __init__(
         self,
-        version: Version,
+        version: LoadedModel,
         shapes: CompiledShapes[CompiledShape],
         execution: Execution,
         telemetry: Telemetry,

@@ -16,28 +16,33 @@ from deployments.errors import (
     ServingError,
     ShapeNotSupported,
 )
-from deployments.inference import ModelInfo, ShapeKey, computed_in, shape_number
+from deployments.inference import InputShapes, ModelInfo, ShapeKey, computed_in, shape_number
 from deployments.model.cache.compiled_shapes import CompiledShapes
 from deployments.model.cache.reshape_events import ReshapeReport
 from deployments.model.cache.shape_statistics import ShapeStatistics
 from deployments.model.execution.compilers import Compilers
 from deployments.model.execution.executor import Kind, SharedExecutions
 from deployments.model.execution.inference_times import InferenceTimes
-from deployments.model.execution.requests import Answer, Work, note_inference, rows_of, wanted
+from deployments.model.execution.requests import (
+    Answer,
+    BatchMember,
+    note_inference,
+    rows_of,
+    wanted,
+)
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import CannotReshape
 from deployments.model.policy.shapes import any_rows
 from deployments.model.tuning.random_inputs import random_rows
 from deployments.model.tuning.stacking import RowsLost, scatter, stack
-from deployments.model.versions.hot_shapes import Shapes
-from deployments.model.versions.loaded import Version
-from deployments.model.versions.promotion import Trials, copied
+from deployments.model.versions.loaded import LoadedModel
+from deployments.model.versions.promotion import PromotionTrials, copied
 from deployments.observability.logs import log
 from deployments.observability.metrics import DYNAMIC_REQUESTS, SILENT, Telemetry
 from deployments.observability.shape_records import ShapesReport
 from deployments.settings import ModelSettings
 from deployments.tensors import Tensor
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 
 _REMEMBERED_KEYS: Final = 4096
 _MOST_KERNELS_TOLD: Final = 256
@@ -54,12 +59,12 @@ class CacheSettings:
     compiles_per_minute: int
 
 
-class ServingVersion:
+class VersionServer:
     """Runs batches of one version. Reshapes under the deployment's lock, in a worker thread."""
 
     def __init__(
         self,
-        version: Version,
+        version: LoadedModel,
         settings: CacheSettings,
         lock: asyncio.Lock,
         executions: SharedExecutions | None = None,
@@ -96,7 +101,7 @@ class ServingVersion:
             reshaped=report.reshaped,
             evicted=report.evicted,
         )
-        self._trials = Trials(version, self._shapes, self._execution, telemetry)
+        self._trials = PromotionTrials(version, self._shapes, self._execution, telemetry)
 
     @property
     def remark(self) -> str:
@@ -124,7 +129,7 @@ class ServingVersion:
                     await self._execution.run(0.0, partial(compiled.infer, rows))
                     await self._trials.check_at_load(key, shape)
 
-    async def run(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+    async def run(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
         """The answers in the order of the members; what fails for one fails for it alone."""
         if self._closing:
             closed = ModelUnavailable(self.version.info.name, "its version is being unloaded")
@@ -142,11 +147,11 @@ class ServingVersion:
             if not self._running:
                 self._quiet.set()
 
-    async def _by_rows(self, key: ShapeKey, members: Sequence[Work]) -> list[Answer]:
+    async def _by_rows(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
         """Each with those that have its compilation."""
         single = self.version.single_key(key)
         keys = [single if work.rows == 1 else key for work in members]
-        groups: dict[ShapeKey, list[Work]] = {}
+        groups: dict[ShapeKey, list[BatchMember]] = {}
         for own, work in zip(keys, members, strict=True):
             groups.setdefault(own, []).append(work)
         for own, group in groups.items():
@@ -157,7 +162,9 @@ class ServingVersion:
         answers = dict(zip(groups, map(iter, await asyncio.gather(*runs)), strict=True))
         return [next(answers[own]) for own in keys]
 
-    async def _run(self, key: ShapeKey, members: Sequence[Work], *, static: bool) -> list[Answer]:
+    async def _run(
+        self, key: ShapeKey, members: Sequence[BatchMember], *, static: bool
+    ) -> list[Answer]:
         known = key in self._shapes
         try:
             use = self._shapes.use(
@@ -188,7 +195,7 @@ class ServingVersion:
         return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
 
     async def _answers(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
     ) -> Sequence[Answer | CannotInfer]:
         if self._stacks(key, members):
             try:
@@ -204,7 +211,7 @@ class ServingVersion:
             return [await self._alone(compiled, key, members[0])]
         return await asyncio.gather(*(self._alone(compiled, key, work) for work in members))
 
-    def _stacks(self, key: ShapeKey, members: Sequence[Work]) -> bool:
+    def _stacks(self, key: ShapeKey, members: Sequence[BatchMember]) -> bool:
         rows = rows_of(members)
         return (
             len(members) > 1
@@ -216,7 +223,7 @@ class ServingVersion:
         )
 
     async def _together(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[Work]
+        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
     ) -> list[Answer]:
         assert self.version.stacking is not None
         rules = self.version.stacking.rules
@@ -256,7 +263,7 @@ class ServingVersion:
         return answers
 
     async def _alone(
-        self, compiled: CompiledShape, key: ShapeKey, member: Work
+        self, compiled: CompiledShape, key: ShapeKey, member: BatchMember
     ) -> Answer | CannotInfer:
         compares = self._trials.wants(key)
         inputs: list[Tensor] = []
@@ -307,7 +314,7 @@ class ServingVersion:
             "computed_in": computed_in(self.info),
         }
 
-    def routing(self) -> RoutingFacts:
+    def routing(self) -> RoutingStats:
         version, streams = self.version, self.version.streams
         keys = set(self._shapes)
         if version.dynamic is not None and version.kernel_cache is not None:
@@ -317,7 +324,7 @@ class ServingVersion:
         else:
             cost = self._times.compile_cost(self._shapes.compile_s, streams)
         numbers = (shape_number(self.info.revision, any_rows(self.info.inputs, k)) for k in keys)
-        return RoutingFacts(frozenset(numbers), version.slots, cost, ready=True)
+        return RoutingStats(frozenset(numbers), version.slots, cost, ready=True)
 
     @property
     def compiled_shapes(self) -> int:
@@ -328,7 +335,7 @@ class ServingVersion:
         """For how long a compilation has been under way; 0 if none is."""
         return self._shapes.compiling_s
 
-    def hot(self, count: int) -> list[Shapes]:
+    def hot(self, count: int) -> list[InputShapes]:
         """The compiled shapes that are asked for most, hottest first."""
         return [self.version.shapes_of(key) for key in self._shapes.hot(count)]
 
@@ -348,12 +355,12 @@ class ServingVersion:
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)
         await asyncio.to_thread(self._compilers.close)
-        self._shapes.let_go()
+        self._shapes.release()
 
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
         return ShapeNotSupported(self.version.info.name, self.info.spelled(key), why)
 
-    def _instead(self, member: Work, now: float) -> Answer | None:
+    def _instead(self, member: BatchMember, now: float) -> Answer | None:
         """What is answered without the device."""
         if now >= member.deadline:
             return self._late(member)
@@ -361,14 +368,14 @@ class ServingVersion:
         answer = numbers.instead(member.tensors) if numbers else None
         return wanted(answer, member.outputs) if isinstance(answer, list) else answer
 
-    def _checked(self, member: Work, outputs: list[Tensor]) -> Answer:
+    def _checked(self, member: BatchMember, outputs: list[Tensor]) -> Answer:
         numbers = self.version.numbers
         return numbers.checked(member.tensors, outputs) if numbers else outputs
 
-    def _late(self, member: Work) -> ServingError:
+    def _late(self, member: BatchMember) -> ServingError:
         return DeadlineExceeded(self.version.info.name, member.timeout_s)
 
-    def _failed(self, error: CannotInfer, member: Work) -> ServingError:
+    def _failed(self, error: CannotInfer, member: BatchMember) -> ServingError:
         why, about = error.__cause__ or error, [member.request_id]
         log(logging.ERROR, "inference failed: %s", why, about=about, model=self.info.name)
         shapes = tuple(tensor.shape for tensor in member.tensors)

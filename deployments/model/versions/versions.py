@@ -12,20 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Generic, TypeAlias
 
+from deployments import timing
 from deployments.inference import ModelState, ModelStatus, VersionStatus
 from deployments.model.sources.local import Found, SourceUnavailable
-from deployments.model.versions.lifecycle import Lifecycle, LoadFailed, ServingT
+from deployments.model.versions.lifecycle import LoadFailed, ServingT, VersionState
 from deployments.settings import ModelSettings
 
 logger: Final = logging.getLogger("ray.serve")
-
-_LINGER_S: Final = 5.0
-"""How long a version answers after it was let go of: the ingress asks every second what there is,
-and what it sent meanwhile is on its way."""
-
-_SETTLE_S: Final = 1.0
-_RETRY_FIRST_S: Final = 5.0
-_RETRY_LAST_S: Final = 120.0
 
 
 Find: TypeAlias = Callable[[ModelSettings], Mapping[int, Found]]
@@ -48,7 +41,7 @@ class Versions(Generic[ServingT]):
         find: Find,
         load: "Load[ServingT]",
         *,
-        linger_s: float = _LINGER_S,
+        linger_s: float = timing.RETIRING_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -56,12 +49,12 @@ class Versions(Generic[ServingT]):
         self._load = load
         self._linger_s = linger_s
         self._clock = clock
-        self._versions: dict[int, Lifecycle[ServingT]] = {}
+        self._versions: dict[int, VersionState[ServingT]] = {}
         self._by_revision: dict[str, ServingT] = {}
         self._leaving: Counter[int] = Counter()
         self._retiring: set[asyncio.Task[None]] = set()
         self._seen: Mapping[int, Found] = {}
-        self._source = Lifecycle[ServingT]()
+        self._source = VersionState[ServingT]()
         self.first_look = asyncio.Event()
         """Set when the versions have been looked at, and loaded if they could be."""
         self._unloaded = False
@@ -193,7 +186,7 @@ class Versions(Generic[ServingT]):
             logger.exception("looking for versions of '%s' failed", settings.name)
             self._put_off(self._source, None, "its source cannot be read, the log has the reason")
         else:
-            self._source = Lifecycle()
+            self._source = VersionState()
             await self._bring_up(found, settings, at_once)
             self._let_go(found, settings)
         finally:
@@ -230,18 +223,18 @@ class Versions(Generic[ServingT]):
         for number in policy.candidates(found):
             if policy.latest is not None and available >= policy.latest:
                 break
-            version = self._versions.setdefault(number, Lifecycle())
+            version = self._versions.setdefault(number, VersionState())
             new = answered and self._seen.get(number) != found[number]
             await self._bring_up_one(number, version, found[number], settings, new, at_once)
             available += version.serving is not None
         for number in () if self._unloaded else policy.missing(found):
-            self._versions.setdefault(number, Lifecycle()).problem = "its directory is not there"
+            self._versions.setdefault(number, VersionState()).problem = "its directory is not there"
         self._seen = found
 
     async def _bring_up_one(
         self,
         number: int,
-        version: Lifecycle[ServingT],
+        version: VersionState[ServingT],
         found: Found,
         settings: ModelSettings,
         new: bool,
@@ -253,19 +246,19 @@ class Versions(Generic[ServingT]):
             return
         if version.failed == wanted:
             if at_once:  # but not all the time
-                version.wait_s = min(version.wait_s, _RETRY_FIRST_S)
+                version.wait_s = min(version.wait_s, timing.RETRY_LOAD_FIRST_S)
             if (left_s := version.tried_at + version.wait_s - self._clock()) > 0:
                 self._look_again(left_s)
                 return
         elif new and not at_once:  # its files may not be complete yet
-            self._look_again(_SETTLE_S)
+            self._look_again(timing.SETTLING_S)
             return
         await self._replace(number, version, found, settings, wanted)
 
     async def _replace(
         self,
         number: int,
-        version: Lifecycle[ServingT],
+        version: VersionState[ServingT],
         found: Found,
         settings: ModelSettings,
         wanted: Hashable,
@@ -289,9 +282,9 @@ class Versions(Generic[ServingT]):
         if before is not None:
             self._retire(number, before)
 
-    def _put_off(self, what: Lifecycle[ServingT], failed: Hashable, reason: str) -> None:
+    def _put_off(self, what: VersionState[ServingT], failed: Hashable, reason: str) -> None:
         """The next try is after a wait that doubles from one to the next."""
-        what.wait_s = min(2 * what.wait_s or _RETRY_FIRST_S, _RETRY_LAST_S)
+        what.wait_s = min(2 * what.wait_s or timing.RETRY_LOAD_FIRST_S, timing.RETRY_LOAD_LAST_S)
         what.failed, what.tried_at = failed, self._clock()
         what.problem = f"{reason}; next try in {what.wait_s:.0f} s"
         self._look_again(what.wait_s)

@@ -19,7 +19,7 @@ from deployments.errors import (
 )
 from deployments.inference import InputSpec, ModelInfo
 from deployments.ingress.dataplane import input_binding as arrangements
-from deployments.ingress.dataplane.input_binding import Arrangements
+from deployments.ingress.dataplane.input_binding import InputBindings
 from deployments.tensors import NUMPY_DTYPES, Tensor
 
 ROWS = 5
@@ -62,7 +62,7 @@ def outcome(arranged: Callable[[], tuple[Sequence[Tensor], Any, int]]) -> Any:
 
 @given(st.lists(requests | st.permutations([A, B]), max_size=20))
 def test_it_is_what_the_model_says_at_first_and_later(sent: list[list[Tensor]]) -> None:
-    info, known = model(), Arrangements(ROWS)
+    info, known = model(), InputBindings(ROWS)
 
     def asked(tensors: list[Tensor]) -> tuple[Sequence[Tensor], Any, int]:
         arranged = info.arrange(tensors)
@@ -86,7 +86,7 @@ def test_it_is_what_the_model_says_at_first_and_later(sent: list[list[Tensor]]) 
 def test_what_is_remembered_of_one_request_is_not_taken_for_another(
     tensors: list[Tensor], error: type[ServingError]
 ) -> None:
-    known = Arrangements(ROWS)
+    known = InputBindings(ROWS)
     for _ in range(2):
         known.of(model(), [B, A])
         with pytest.raises(error):
@@ -94,7 +94,7 @@ def test_what_is_remembered_of_one_request_is_not_taken_for_another(
 
 
 def test_each_version_is_asked_itself() -> None:
-    known = Arrangements(ROWS)
+    known = InputBindings(ROWS)
     known.of(model("1", widest=4), [A, B])
     with pytest.raises(WrongDimension):
         known.of(model("2", widest=2), [A, B])
@@ -102,7 +102,7 @@ def test_each_version_is_asked_itself() -> None:
 
 def test_a_flood_of_shapes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrangements, "_REMEMBERED", 10)
-    known = Arrangements(100)
+    known = InputBindings(100)
     for rows in range(100):
         _, _, counted = known.of(
             model(), [tensor("a", "FP32", (rows, 1)), tensor("b", "UINT8", (1, rows))]

@@ -14,7 +14,7 @@ from deployments.errors import InferenceFailed
 from deployments.ingress.dataplane.served_model import ServedModel
 from deployments.ingress.dataplane.served_models import ServedModels
 from deployments.ingress.grpc.methods import GrpcMethods
-from deployments.ingress.http.routes import Http
+from deployments.ingress.http.routes import HttpRoutes
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
 from deployments.ingress.protos import tensorflow_serving_pb2 as serving
 from deployments.observability.metrics import (
@@ -53,7 +53,7 @@ class Server:
         self.model = ServedModel("doubler", self.replicas, bounds, arena, self.seen)
         models = ServedModels({"doubler": self.model}, bounds, None, telemetry=self.seen)
         self.grpc = GrpcMethods(models)
-        transport = httpx.ASGITransport(Http(models, None).application())
+        transport = httpx.ASGITransport(HttpRoutes(models, None).application())
         self.http = httpx.AsyncClient(transport=transport, base_url="http://server")
 
     async def infer(self, path: str = "doubler", rows: int = 1, **more: Any) -> int:

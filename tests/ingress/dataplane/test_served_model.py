@@ -258,7 +258,7 @@ async def test_a_model_that_no_call_reaches_fails_with_the_reason() -> None:
 async def test_a_hung_replica_is_given_up_and_its_shape_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deployments.ingress.dataplane.served_model._GRACE_S", 0.0)
+    monkeypatch.setattr("deployments.timing.REPLY_GRACE_S", 0.0)
     replicas = Replicas()
     replicas.open.clear()
     model = served(replicas)

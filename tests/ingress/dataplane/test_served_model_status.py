@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from deployments import timing
 from deployments.errors import ModelUnavailable, VersionNotFound
 from deployments.inference import ModelStatus, VersionStatus, available
 from deployments.ingress.dataplane.replicas import ReplicaDied
 from deployments.ingress.dataplane.served_model import ServedModel
-from deployments.ingress.dataplane.status_cache import _SILENCES, _START_S, _STATUS_S
+from deployments.ingress.dataplane.status_cache import _SILENCES
 from deployments.observability.shape_records import CacheBounds, ShapesReport
 from tests.ingress.dataplane.batches import quiet
 from tests.ingress.replicas import AVAILABLE, INFO, Replicas, served
@@ -38,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 async def ask_again(model: ServedModel, clock: Clock) -> ModelStatus:
     """The status after its time is over and the replicas have been asked anew."""
-    clock.now += _STATUS_S
+    clock.now += timing.STATUS_FRESH_S
     await model.status()
     await quiet()
     return await model.status()
@@ -61,7 +62,7 @@ async def test_an_answer_is_good_for_a_while(status: ModelStatus, clock: Clock) 
     replicas = Replicas(status)
     model = served(replicas)
     assert status is await model.status()
-    clock.now += _STATUS_S - 0.01
+    clock.now += timing.STATUS_FRESH_S - 0.01
     assert status is await model.status()
     assert 1 == replicas.asked
     assert status is await ask_again(model, clock)
@@ -73,7 +74,7 @@ async def test_a_model_that_has_loaded_is_noticed(clock: Clock) -> None:
     model = served(replicas)
     assert LOADING is await model.status()
     replicas.status_now = AVAILABLE
-    clock.now += _STATUS_S
+    clock.now += timing.STATUS_FRESH_S
     assert AVAILABLE is await model.status()
 
 
@@ -83,7 +84,7 @@ async def test_nobody_waits_for_a_busy_model_that_has_answered_before(clock: Clo
     await model.status()
     replicas.open.clear()
     replicas.status_now = BROKEN
-    clock.now += _STATUS_S
+    clock.now += timing.STATUS_FRESH_S
     for _ in range(3):
         assert AVAILABLE is await model.status()
         await quiet()
@@ -100,11 +101,11 @@ async def test_a_loaded_model_is_unavailable_when_replicas_say_so_again_and_agai
     await model.status()
     replicas.status_now = BROKEN
     for _ in range(3):
-        clock.now += _STATUS_S
+        clock.now += timing.STATUS_FRESH_S
         await model.status()
         await quiet()
         assert AVAILABLE is await model.status()
-    clock.now += _STATUS_S
+    clock.now += timing.STATUS_FRESH_S
     await model.status()
     await quiet()
     assert BROKEN is await model.status()
@@ -146,14 +147,12 @@ async def test_a_silent_model_is_loading_while_it_may_be_starting(clock: Clock) 
     model = served(replicas)
     for _ in range(_SILENCES + 1):
         assert "LOADING" == (await ask_again(model, clock)).state
-    clock.now += _START_S
+    clock.now += timing.STARTING_S
     status = await model.status()
     assert ("UNAVAILABLE", "none of its replicas answers") == (status.state, status.reason)
 
 
-@pytest.mark.parametrize(
-    "silence", [TimeoutError(), asyncio.TimeoutError(), ReplicaDied("ActorDiedError")]
-)
+@pytest.mark.parametrize("silence", [TimeoutError(), ReplicaDied("ActorDiedError")])
 async def test_a_model_that_falls_silent_is_unavailable_after_a_few_silences_in_a_row(
     silence: Exception, clock: Clock
 ) -> None:
@@ -183,7 +182,7 @@ async def test_a_model_that_answers_again_is_available_again(clock: Clock) -> No
         await ask_again(model, clock)
     assert "UNAVAILABLE" == (await model.status()).state
     replicas.status_now = AVAILABLE
-    clock.now += _STATUS_S
+    clock.now += timing.STATUS_FRESH_S
     assert INFO is await model.info()
 
 
@@ -214,7 +213,7 @@ async def test_info_that_is_known_is_not_waited_for(clock: Clock) -> None:
     model = served(replicas)
     assert INFO is await model.info()
     replicas.open.clear()
-    clock.now += 3 * _STATUS_S
+    clock.now += 3 * timing.STATUS_FRESH_S
     assert INFO is await model.info()
 
 
@@ -259,7 +258,7 @@ async def test_shapes_that_no_replica_knows_are_unavailable_with_the_reason() ->
         await served(replicas).shapes("2")
 
 
-@pytest.mark.parametrize("silence", [asyncio.TimeoutError(), ReplicaDied("ActorDiedError")])
+@pytest.mark.parametrize("silence", [TimeoutError(), ReplicaDied("ActorDiedError")])
 async def test_shapes_of_which_a_replica_does_not_tell_are_unavailable(silence: Exception) -> None:
     replicas = Replicas()
     replicas.reports = silence

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deployments import timing
 from deployments.errors import VersionChanged, VersionNotFound, WrongRank
 from deployments.inference import (
     InferRequest,
@@ -67,7 +68,7 @@ async def test_a_request_is_checked_against_the_new_rules() -> None:
 async def test_replicas_that_disagree_for_ever_end_in_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_CHANGE_WAIT_S", 0.0)
+    monkeypatch.setattr(timing, "VERSION_CHANGE_S", 0.0)
     replicas = Replicas()
     replicas.outcomes = [[GONE]] * 100
     with pytest.raises(VersionChanged, match="changed under way, send the request again"):

@@ -372,8 +372,8 @@ async def test_health_is_listed() -> None:
 
 
 async def test_health_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.ingress.grpc.methods._WATCH_S", 0.01)
-    monkeypatch.setattr("deployments.ingress.dataplane.status_cache._STATUS_S", 0.0)
+    monkeypatch.setattr("deployments.timing.HEALTH_WATCH_S", 0.01)
+    monkeypatch.setattr("deployments.timing.STATUS_FRESH_S", 0.0)
     replicas, response = Replicas(LOADING), health_pb2.HealthCheckResponse
     request = health_pb2.HealthCheckRequest(service="doubler").SerializeToString()
     watch = methods(replicas).Watch(request, Context())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from ray.serve._private.logging_utils import log_access_log_filter
 
-from deployments.ingress.http.access_log import spare_dropped_records
+from deployments.ingress.http.access_log import skip_dropped_records
 
 ACCESS = {"serve_access_log": True}
 
@@ -48,7 +48,7 @@ def a_logger(*handlers: Handler) -> logging.Logger:
     logger.propagate = False
     for handler in handlers:
         logger.addHandler(handler)
-    spare_dropped_records(logger)
+    skip_dropped_records(logger)
     return logger
 
 

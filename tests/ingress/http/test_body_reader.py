@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http import auto
 
-from deployments.ingress.http.body_reader import BODY, Placement, SocketReader, install
+from deployments.ingress.http.body_reader import BODY, BodyReader, Placement, install
 from deployments.transport.arena import ALIGNMENT, Arena
 from tests.loops import closed
 
@@ -266,10 +266,10 @@ async def test_only_bodies_for_inference_are_given_memory_before_they_come(
 @on_both_loops
 async def test_a_response_is_written_in_one_piece(application: Application) -> None:
     written: list[bytes] = []
-    made = SocketReader.connection_made
+    made = BodyReader.connection_made
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            SocketReader,
+            BodyReader,
             "connection_made",
             lambda self, transport: made(self, Recording(transport, written)),  # type: ignore[arg-type]
         )

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from deployments.errors import MetricsUnavailable
-from deployments.ingress.http.metrics_endpoint import ExportedMetrics, merged
+from deployments.ingress.http.metrics_endpoint import MetricsEndpoint, merged
 
 ONE = """\
 # HELP ray_object_store_memory Not ours.
@@ -60,7 +60,7 @@ async def agent(text: str) -> AsyncIterator[tuple[str, list[int]]]:
 
 async def test_all_agents_are_asked_once_for_those_who_ask_at_the_same_time() -> None:
     async with agent(ONE) as (one, asked_one), agent(OTHER) as (other, asked_other):
-        metrics = ExportedMetrics(lambda: [one, other])
+        metrics = MetricsEndpoint(lambda: [one, other])
 
         texts = await asyncio.gather(*(metrics.text() for _ in range(5)))
 
@@ -70,9 +70,9 @@ async def test_all_agents_are_asked_once_for_those_who_ask_at_the_same_time() ->
 
 async def test_an_agent_that_does_not_answer_is_left_out() -> None:
     async with agent(ONE) as (one, _):
-        assert merged([ONE]) == await ExportedMetrics(lambda: ["http://127.0.0.1:9/", one]).text()
+        assert merged([ONE]) == await MetricsEndpoint(lambda: ["http://127.0.0.1:9/", one]).text()
 
 
 async def test_no_agent_at_all_is_an_error() -> None:
     with pytest.raises(MetricsUnavailable, match="none of 1 metrics agents of Ray answers"):
-        await ExportedMetrics(lambda: ["http://127.0.0.1:9/"]).text()
+        await MetricsEndpoint(lambda: ["http://127.0.0.1:9/"]).text()

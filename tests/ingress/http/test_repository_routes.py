@@ -7,7 +7,7 @@ import pytest
 
 from deployments.inference import ModelStatus, VersionStatus
 from deployments.ingress.dataplane.served_models import ServedModels
-from deployments.ingress.http.routes import Http
+from deployments.ingress.http.routes import HttpRoutes
 from deployments.settings import Limits
 from tests.ingress.replicas import INFO, Replicas, served
 
@@ -16,7 +16,7 @@ OFF = "models cannot be loaded and unloaded over the API here: model_control is 
 
 def client(replicas: Replicas, *, control: bool = False) -> httpx.AsyncClient:
     models = ServedModels({"doubler": served(replicas)}, Limits(), None, control=control)
-    transport = httpx.ASGITransport(Http(models, None).application())
+    transport = httpx.ASGITransport(HttpRoutes(models, None).application())
     return httpx.AsyncClient(transport=transport, base_url="http://here")
 
 

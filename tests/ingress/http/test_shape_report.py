@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.errors import InvalidParameter
-from deployments.ingress.http.shape_report import DEFAULT_LIMIT, asked_limit, encode_shapes
+from deployments.ingress.http.shape_report import DEFAULT_LIMIT, encode_shapes, limit_parameter
 from deployments.model.cache.shape_statistics import _SAMPLES, KEPT_SHAPES
 from deployments.observability.shape_records import (
     Counts,
@@ -39,13 +39,13 @@ def encoded(given: ShapesReport, limit: int = DEFAULT_LIMIT) -> dict[str, Any]:
     ("text", "expected"), [(None, 100), ("0", 0), ("7", 7), ("007", 7), ("10000", 10_000)]
 )
 def test_a_limit_that_is_understood(text: str | None, expected: int) -> None:
-    assert expected == asked_limit(text)
+    assert expected == limit_parameter(text)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "10001", "ten", "+5", " 5", "٣", "9" * 5000])
 def test_a_limit_that_is_refused_by_its_name_with_the_value_and_the_bounds(text: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        asked_limit(text)
+        limit_parameter(text)
     expected = f"parameter 'limit' is {text[:40]!r}, not a number from 0 to 10000"
     assert (400, expected) == (caught.value.http_status, caught.value.message)
 

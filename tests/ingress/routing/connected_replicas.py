@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployments.ingress.routing import connections as module
-from deployments.ingress.routing.connections import Lane, Lanes, MeetingPoint
+from deployments.ingress.routing.connections import Connection, ConnectionListener, ConnectionPool
 from deployments.transport import connections as wire_side
 from tests.loops import until
 from tests.transport.connection_peers import Answers
@@ -53,7 +53,7 @@ class Replica:
             if isinstance(self.outcome, Exception):
                 raise self.outcome
             if self.outcome is None:
-                await wire_side.attend(name, token, self.answers)
+                await wire_side.serve_connection(name, token, self.answers)
             return self.outcome
         finally:
             self.attending -= 1
@@ -61,12 +61,12 @@ class Replica:
 
 class Scene:
     def __init__(self) -> None:
-        self.meeting = MeetingPoint()
+        self.meeting = ConnectionListener()
         self.replica = Replica()
         self.named = True
-        self.lanes = Lanes(self.meeting, self.replica.attend, lambda: self.named)
+        self.lanes = ConnectionPool(self.meeting, self.replica.attend, lambda: self.named)
 
-    async def lane(self) -> Lane:
+    async def lane(self) -> Connection:
         """One that is idle, opened where all others are busy."""
         for _ in range(2):
             self.lanes.idle()
@@ -75,11 +75,11 @@ class Scene:
         assert lane is not None
         return lane
 
-    async def lanes_and_calls(self, count: int) -> "list[tuple[Lane, asyncio.Task[Any]]]":
+    async def lanes_and_calls(self, count: int) -> "list[tuple[Connection, asyncio.Task[Any]]]":
         """So many lanes, each with a call that the replica has got and not answered."""
         return [(lane := await self.lane(), await self.call(lane)) for _ in range(count)]
 
-    async def used(self, count: int) -> list[Lane]:
+    async def used(self, count: int) -> list[Connection]:
         """So many lanes, all idle: the first was used first."""
         busy = await self.lanes_and_calls(count)
         for _, call in busy:
@@ -90,13 +90,13 @@ class Scene:
     async def opened(self) -> None:
         await until(lambda: not self.lanes._opening)
 
-    async def call(self, lane: Lane, message: Any = "call") -> "asyncio.Task[Any]":
+    async def call(self, lane: Connection, message: Any = "call") -> "asyncio.Task[Any]":
         """A call that the replica has got and not answered."""
         task = asyncio.create_task(lane.call(message))
         assert message == await self.replica.answers.asked.get()
         return task
 
-    async def use(self, lane: Lane) -> None:
+    async def use(self, lane: Connection) -> None:
         """A call that is answered."""
         call = await self.call(lane)
         self.answer()

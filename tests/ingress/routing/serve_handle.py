@@ -14,22 +14,22 @@ from ray.serve.handle import DeploymentHandle
 from deployments.errors import InferenceFailed, ModelUnavailable
 from deployments.inference import ModelStatus
 from deployments.ingress.routing.affinity import ShapeAffinity
-from deployments.ingress.routing.connections import MeetingPoint
+from deployments.ingress.routing.connections import ConnectionListener
 from deployments.ingress.routing.ray_replicas import RayReplicas
 from deployments.transport.arena import ArenaAddress
 from deployments.transport.batches import (
     ANY_ROUTE,
     BatchCall,
+    BatchItem,
     BatchReply,
-    Member,
     Route,
 )
-from deployments.transport.connections import attend
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.connections import serve_connection
+from deployments.transport.routing_stats import RoutingStats
 from deployments.transport.wire_format import FORMAT, call_of, plain_reply
 from tests.loops import until
 
-MEMBER = Member((("x", "FP32", (1,), [b"data"]),), 1, ("y",), 1.0)
+MEMBER = BatchItem((("x", "FP32", (1,), [b"data"]),), 1, ("y",), 1.0)
 CALL = BatchCall("1", ((1, 3, 300, 300),), (MEMBER,), ArenaAddress(1, 2, 3, b"token"))
 REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
 LOADING = ModelUnavailable("model", "it is being loaded")
@@ -76,7 +76,7 @@ class Serve:
     async def attend(self, meeting: str, token: bytes) -> None:
         self.attending += 1
         try:
-            await attend(meeting, token, self.answer)
+            await serve_connection(meeting, token, self.answer)
         finally:
             self.attending -= 1
 
@@ -99,7 +99,7 @@ class CountingServe(Serve):
         self.counts: Counter[ReplicaID] = Counter()
         self.counted_in_calls: list[int] = []
         self.affinity = ShapeAffinity()
-        self.affinity.set_replicas({"first": RoutingFacts()}, near={"first"})
+        self.affinity.set_replicas({"first": RoutingStats()}, near={"first"})
         metrics = SimpleNamespace(
             num_queued_requests=0,
             num_requests_sent_to_replicas=self.counts,
@@ -145,14 +145,14 @@ class Replies:
         return await self._reply
 
 
-def ray_replicas(serve: Serve, meeting: MeetingPoint | None = None) -> RayReplicas:
+def ray_replicas(serve: Serve, meeting: ConnectionListener | None = None) -> RayReplicas:
     return RayReplicas(cast("DeploymentHandle[Any]", serve), meeting)
 
 
 @asynccontextmanager
 async def with_a_lane(serve: Serve, route: Route = ANY_ROUTE) -> AsyncIterator[RayReplicas]:
     """Replicas that have a lane for the key, after two calls through the handle."""
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     replicas = ray_replicas(serve, meeting)
     for _ in range(2):
         assert REPLY == await replicas.infer(CALL, route, by_reference=False)

@@ -5,7 +5,7 @@ import pytest
 
 from deployments.ingress.routing.affinity import WAY_TO_ANOTHER_NODE, ShapeAffinity
 from deployments.transport.batches import ANY_ROUTE, Route
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 
 SHAPES = random.Random(0).sample(range(2**62), 300)
 SHAPE = SHAPES[0]
@@ -35,7 +35,7 @@ class Scene:
 
     def tell(self) -> None:
         facts = {
-            name: RoutingFacts(
+            name: RoutingStats(
                 frozenset(self.compiled.get(name, ())), 4, 8.0, ready=name not in self.loading
             )
             for name in self.names

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from deployments.ingress.routing.connections import Lane, LaneLost, MeetingPoint
-from deployments.transport.connections import attend
+from deployments.ingress.routing.connections import Connection, ConnectionListener, ConnectionLost
+from deployments.transport.connections import serve_connection
 from tests.loops import on_both_loops, settled, until
 from tests.transport.connection_peers import Answers, Streams, connected, echo, hung_up
 
@@ -16,10 +16,10 @@ TOKEN = b"t" * 16
 
 
 @asynccontextmanager
-async def attended(answers: Answers) -> AsyncIterator[tuple[Lane, "asyncio.Task[None]"]]:
-    meeting = MeetingPoint()
+async def attended(answers: Answers) -> AsyncIterator[tuple[Connection, "asyncio.Task[None]"]]:
+    meeting = ConnectionListener()
     expected = await meeting.expect(TOKEN)
-    attending = asyncio.create_task(attend(meeting.name, TOKEN, answers))
+    attending = asyncio.create_task(serve_connection(meeting.name, TOKEN, answers))
     lane = await expected
     yield lane, attending
     lane.close()
@@ -28,9 +28,9 @@ async def attended(answers: Answers) -> AsyncIterator[tuple[Lane, "asyncio.Task[
 
 
 @asynccontextmanager
-async def bare() -> AsyncIterator[tuple[Lane, Streams]]:
+async def bare() -> AsyncIterator[tuple[Connection, Streams]]:
     """A lane to a peer that does nothing by itself."""
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     expected = await meeting.expect(TOKEN)
     streams = await connected(meeting.name)
     streams[1].write(TOKEN)
@@ -42,9 +42,9 @@ async def bare() -> AsyncIterator[tuple[Lane, Streams]]:
 @pytest.mark.parametrize("size", [1, 5_000_000])
 @on_both_loops
 async def test_calls_are_answered_one_after_the_other(size: int) -> None:
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     expected = await meeting.expect(TOKEN)
-    attending = asyncio.create_task(attend(meeting.name, TOKEN, echo))
+    attending = asyncio.create_task(serve_connection(meeting.name, TOKEN, echo))
     lane = await expected
     for _ in range(3):
         message = os.urandom(size)
@@ -62,11 +62,11 @@ async def test_a_replica_that_dies_in_a_call_loses_the_lane() -> None:
         await reader.read(1)
         assert lane.busy
         writer.transport.abort()
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await call
         assert not lane.busy
         assert not lane.open
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await lane.call("another")
 
 
@@ -78,7 +78,7 @@ async def test_a_replica_that_dies_inside_its_reply_loses_the_lane() -> None:
         writer.write(b"\xff\0\0\0half of it")
         await settled()
         await hung_up(writer)
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await call
 
 
@@ -88,7 +88,7 @@ async def test_a_replica_that_dies_while_the_call_is_written_loses_the_lane() ->
         call = asyncio.create_task(lane.call(bytes(5_000_000)))
         await reader.read(1)
         writer.transport.abort()
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await call
 
 
@@ -96,7 +96,7 @@ async def test_a_replica_that_dies_while_the_call_is_written_loses_the_lane() ->
 async def test_a_replica_that_has_died_meanwhile_loses_the_lane_or_closes_it() -> None:
     async with bare() as (lane, (_, writer)):
         writer.transport.abort()
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await lane.call("call")
         await until(lambda: not lane.open)
 
@@ -106,7 +106,7 @@ async def test_an_answer_that_fails_loses_the_lane() -> None:
     answers = Answers()
     answers.replies.put_nowait(ZeroDivisionError())
     async with attended(answers) as (lane, attending):
-        with pytest.raises(LaneLost):
+        with pytest.raises(ConnectionLost):
             await lane.call("call")
         with pytest.raises(ZeroDivisionError):
             await attending
@@ -150,7 +150,7 @@ async def test_a_call_that_cannot_be_sent_leaves_the_lane_as_it_was() -> None:
 
 @on_both_loops
 async def test_what_a_replica_sends_unasked_or_twice_is_dropped() -> None:
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     expected = await meeting.expect(TOKEN)
     seen: list[str] = []
 
@@ -158,7 +158,7 @@ async def test_what_a_replica_sends_unasked_or_twice_is_dropped() -> None:
         seen.append(call)
         return call
 
-    attending = asyncio.create_task(attend(meeting.name, TOKEN, twice))
+    attending = asyncio.create_task(serve_connection(meeting.name, TOKEN, twice))
     lane = await expected
     lane._wire.send("unasked")  # its answer comes while nobody waits
     await until(lambda: ["unasked"] == seen)

@@ -4,8 +4,12 @@ import contextvars
 import pytest
 
 from deployments.ingress.routing import connections as module
-from deployments.ingress.routing.connections import LaneLost, Lanes, MeetingPoint
-from deployments.transport.connections import attend
+from deployments.ingress.routing.connections import (
+    ConnectionListener,
+    ConnectionLost,
+    ConnectionPool,
+)
+from deployments.transport.connections import serve_connection
 from tests.ingress.routing.connected_replicas import Clock, Replica, Scene, scene
 from tests.loops import on_both_loops, settled, until
 from tests.transport.connection_peers import echo
@@ -101,10 +105,10 @@ async def test_opening_runs_in_a_context_of_its_own() -> None:
 
     async def attending(name: str, token: bytes) -> None:
         seen.append(request.get(None))
-        await attend(name, token, echo)
+        await serve_connection(name, token, echo)
 
-    meeting = MeetingPoint()
-    lanes = Lanes(meeting, attending)
+    meeting = ConnectionListener()
+    lanes = ConnectionPool(meeting, attending)
     request.set("the first")
     for _ in range(2):
         lanes.idle()
@@ -220,7 +224,7 @@ async def test_closing_ends_idle_busy_and_half_opened_lanes() -> None:
         at.lanes.close()
         assert not idle.open
         for busy in (call, another):
-            with pytest.raises(LaneLost):
+            with pytest.raises(ConnectionLost):
                 await busy
         for _ in range(2):
             at.answer()
@@ -229,14 +233,14 @@ async def test_closing_ends_idle_busy_and_half_opened_lanes() -> None:
 
 @on_both_loops
 async def test_a_replica_that_connects_in_the_moment_of_closing_is_let_go() -> None:
-    class Meeting(MeetingPoint):
-        async def expect(self, token: bytes) -> "asyncio.Future[module.Lane]":
+    class Meeting(ConnectionListener):
+        async def expect(self, token: bytes) -> "asyncio.Future[module.Connection]":
             lane = await super().expect(token)
             lane.add_done_callback(lambda _: lanes.close())
             return lane
 
     meeting, replica = Meeting(), Replica()
-    lanes = Lanes(meeting, replica.attend)
+    lanes = ConnectionPool(meeting, replica.attend)
     for _ in range(2):
         lanes.idle()
     await until(lambda: bool(replica.tokens))

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from deployments.ingress.routing import connections as module
-from deployments.ingress.routing.connections import MeetingPoint
-from deployments.transport.connections import attend
+from deployments.ingress.routing.connections import ConnectionListener
+from deployments.transport.connections import serve_connection
 from tests.ingress.routing.connected_replicas import Clock, scene
 from tests.loops import on_both_loops, settled, until
 from tests.transport.connection_peers import Bomb, closed_by_peer, connected, echo, framed, hung_up
@@ -60,7 +60,7 @@ async def test_a_replica_that_never_connects_is_given_up_and_refused_later() -> 
             await until(lambda: bool(at.replica.tokens))
             await at.opened()
         await at.attending(0)  # nor does its call go on
-        await attend(at.meeting.name, at.replica.tokens[0], echo)
+        await serve_connection(at.meeting.name, at.replica.tokens[0], echo)
         assert 0 == len(at.lanes)
         at.replica.open.set()
         await at.lane()
@@ -104,10 +104,10 @@ async def test_it_is_logged_why_there_are_no_lanes() -> None:
 @on_both_loops
 async def test_only_who_is_expected_gets_a_lane() -> None:
     before = Bomb.exploded
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     left, expected = await meeting.expect(b"a" * 16), await meeting.expect(b"b" * 16)
     left.cancel()
-    attending = asyncio.create_task(attend(meeting.name, b"b" * 16, echo))
+    attending = asyncio.create_task(serve_connection(meeting.name, b"b" * 16, echo))
     lane = await expected
     for token in (b"a", b"b", b"c"):  # who has left, who is there, who never was
         reader, writer = await connected(meeting.name)

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from deployments.ingress.routing import liveness as silence
-from deployments.ingress.routing.liveness import Silent, Watch, unless_silent
+from deployments import timing
+from deployments.ingress.routing.liveness import LivenessWatch, ReplicaUnresponsive, unless_silent
 from tests.loops import on_both_loops
 
 
@@ -32,7 +32,7 @@ class Worker:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(timing, "LIVENESS_S", 0.01)
 
 
 @on_both_loops
@@ -51,7 +51,7 @@ async def test_work_may_take_long_while_there_are_signs_of_life() -> None:
 @on_both_loops
 async def test_without_a_sign_the_work_is_given_up() -> None:
     worker = Worker(True, False, True)
-    with pytest.raises(Silent):
+    with pytest.raises(ReplicaUnresponsive):
         await unless_silent(worker.work(), worker.alive)
     await asyncio.sleep(0)
     assert worker.left
@@ -93,7 +93,7 @@ async def watched(worker: Worker) -> str:
         if not worker.answer.done():
             worker.answer.set_exception(ConnectionError())
 
-    with Watch(worker.alive, give_up):
+    with LivenessWatch(worker.alive, give_up):
         return await worker.answer
 
 
@@ -104,7 +104,7 @@ async def test_watched_work_may_take_long_while_there_are_signs_of_life() -> Non
 
 @on_both_loops
 async def test_watched_work_without_a_sign_is_given_up() -> None:
-    with pytest.raises(Silent):
+    with pytest.raises(ReplicaUnresponsive):
         await watched(Worker(True, False, True))
 
 
@@ -131,7 +131,7 @@ async def test_an_answer_that_comes_instead_of_the_sign_counts_for_watched_work_
 @on_both_loops
 async def test_watched_work_is_given_up_where_nobody_can_be_asked() -> None:
     worker = Worker()  # asking it raises IndexError
-    with pytest.raises(Silent):
+    with pytest.raises(ReplicaUnresponsive):
         await watched(worker)
 
 
@@ -161,7 +161,7 @@ async def test_a_sign_that_is_being_waited_for_ends_with_the_work() -> None:
         return True
 
     async def answered() -> str:
-        with Watch(never, lambda: None):
+        with LivenessWatch(never, lambda: None):
             return await worker.answer
 
     task = asyncio.ensure_future(answered())

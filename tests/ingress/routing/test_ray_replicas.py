@@ -8,16 +8,15 @@ import ray
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
+from deployments import timing
 from deployments.inference import ModelStatus
 from deployments.ingress.dataplane.replicas import ReplicaDied
-from deployments.ingress.routing import liveness as silence
-from deployments.ingress.routing import ray_replicas as module
 from deployments.ingress.routing.affinity import ShapeAffinity
-from deployments.ingress.routing.connections import MeetingPoint
+from deployments.ingress.routing.connections import ConnectionListener
 from deployments.observability.shape_records import CacheBounds, ShapesReport
 from deployments.transport.batches import (
     ANY_ROUTE,
-    Member,
+    BatchItem,
     Referenced,
 )
 from tests.ingress.routing.connected_replicas import Clock
@@ -74,7 +73,7 @@ async def test_large_arrays_cross_as_an_object_that_the_replica_fetches(
 
     monkeypatch.setattr(ray, "put", put)
     small, large = (
-        Member((("x", "FP32", (1, n), np.zeros((1, n), np.float32)),), 1, (), 1.0)
+        BatchItem((("x", "FP32", (1, n), np.zeros((1, n), np.float32)),), 1, (), 1.0)
         for n in (10, 20_000)
     )
     serve = Serve()
@@ -93,8 +92,8 @@ async def test_large_arrays_cross_as_an_object_that_the_replica_fetches(
 @pytest.mark.parametrize("how", ["silent", "another", "dead", "broken"])
 async def test_a_replica_that_hangs_has_died(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives no sign of life, or another one does: Serve has taken it out of its routing."""
-    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(module, "_SIGN_OF_LIFE_S", 0.01)
+    monkeypatch.setattr(timing, "LIVENESS_S", 0.01)
+    monkeypatch.setattr(timing, "SIGN_OF_LIFE_S", 0.01)
     never = asyncio.get_running_loop().create_future
     serve = Serve()
     signs = {
@@ -112,7 +111,7 @@ async def test_a_replica_that_hangs_has_died(how: str, monkeypatch: pytest.Monke
 async def test_while_there_is_no_replica_calls_wait_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(timing, "LIVENESS_S", 0.01)
     serve = Serve()
     coming = asyncio.get_running_loop().create_future()
     serve.outcomes |= {"infer": coming, "answers": False}
@@ -130,7 +129,7 @@ async def test_while_there_is_no_replica_calls_wait_for_the_next(
 async def test_a_replica_that_takes_long_and_is_alive_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(silence, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(timing, "LIVENESS_S", 0.01)
     serve = Serve()
     compiling = asyncio.get_running_loop().create_future()
     serve.outcomes |= {"infer": compiling, "answers": True}
@@ -144,7 +143,7 @@ async def test_a_replica_that_takes_long_and_is_alive_is_waited_for(
 async def test_replicas_that_cannot_attend_are_reached_through_the_handle() -> None:
     serve = Serve()
     serve.outcomes["attend"] = RayActorError()
-    meeting = MeetingPoint()
+    meeting = ConnectionListener()
     replicas = ray_replicas(serve, meeting)
     for _ in range(5):
         assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
@@ -197,7 +196,7 @@ async def test_without_a_replica_nobody_is_asked_for_ever() -> None:
     serve = Serve()
     serve.outcomes["statistics"] = NOBODY
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CONTROL_S", 0.1)
+        patch.setattr(timing, "CONTROL_S", 0.1)
         with pytest.raises(asyncio.TimeoutError):
             await ray_replicas(serve).statistics(None)
     assert len(serve.told_all) >= 2
@@ -208,7 +207,7 @@ async def test_status_and_statistics_are_not_waited_for_for_long() -> None:
     serve = Serve()
     silence = asyncio.get_running_loop().create_future()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CONTROL_S", 0.01)
+        patch.setattr(timing, "CONTROL_S", 0.01)
         statistics = partial(ray_replicas(serve).statistics, None)
         for ask in (ray_replicas(serve).status, statistics):
             serve.outcomes = {"status": silence, "statistics": silence}

@@ -10,7 +10,7 @@ from deployments.transport.batches import (
     Route,
     Unreachable,
 )
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 from tests.ingress.routing.connected_replicas import Clock
 from tests.ingress.routing.serve_handle import (
     CALL,
@@ -58,7 +58,7 @@ async def test_serve_counts_lanes_at_their_replica_while_they_are_used() -> None
 async def test_lanes_to_a_replica_that_serve_does_not_name_any_more_end() -> None:
     serve, route = CountingServe(), Route("first", near=True)
     async with with_a_lane(serve, route):
-        serve.affinity.set_replicas({"second": RoutingFacts()}, near={"second"})
+        serve.affinity.set_replicas({"second": RoutingStats()}, near={"second"})
         await until(lambda: 0 == serve.attending)
         assert 0 == serve.counted
 

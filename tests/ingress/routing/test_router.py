@@ -16,7 +16,7 @@ from ray.serve.request_router import PendingRequest
 from deployments.inference import shape_number
 from deployments.ingress.routing.router import ShapeRouter
 from deployments.transport.batches import BatchCall, Referenced, Route
-from deployments.transport.routing_stats import RoutingFacts
+from deployments.transport.routing_stats import RoutingStats
 
 DEPLOYMENT = DeploymentID("model", "app")
 KEY = ((-1, 3, 8, 8),)
@@ -76,7 +76,7 @@ async def test_a_call_goes_to_the_replica_that_it_names(name: str) -> None:
 
 @pytest.mark.parametrize("call", [CALL, Referenced(CALL, None)])  # type: ignore[arg-type]
 async def test_a_call_that_names_none_goes_by_its_shape(call: Any) -> None:
-    facts = RoutingFacts(frozenset({shape_number("1-x", KEY)}), 4, 64.0)
+    facts = RoutingStats(frozenset({shape_number("1-x", KEY)}), 4, 64.0)
     routing = await router(Replica("a"), Replica("b", routing_stats=facts.as_stats()), Replica("c"))
     assert {"b"} == {await chosen(routing, call) for _ in range(9)}
     assert {"b"} == {await chosen(routing, call, Route("gone", near=True)) for _ in range(9)}
@@ -108,7 +108,7 @@ async def test_one_that_could_not_be_reached_is_asked_once() -> None:
 
 
 async def test_what_has_no_shape_goes_to_none_that_was_lost_or_is_loading() -> None:
-    ready = RoutingFacts(ready=True).as_stats()
+    ready = RoutingStats(ready=True).as_stats()
     replicas = [Replica("a", routing_stats=ready), Replica("b", routing_stats=ready), Replica("c")]
     routing = await router(*replicas)
     routing.affinity.lost("a", 60.0)

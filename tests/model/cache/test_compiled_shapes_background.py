@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from deployments import timing
 from deployments.inference import ShapeKey
-from deployments.model.cache.compiled_shapes import _DYNAMIC_SUFFICES_S
 from tests.model.cache.compiler import A, B, C, Compilation, Compiler, D, Refused, Shapes, key
 
 
@@ -62,7 +62,7 @@ async def test_a_compilation_that_does_not_pay_is_thrown_away_and_not_tried_agai
     assert [False, True] == [shape in shapes for shape in (A, B)]
     assert (2, 1) == (shapes.counters.compiles, shapes.counters.not_worth_it)
     assert shapes.any_shape is await shapes.get(A)
-    shapes.clock.now += _DYNAMIC_SUFFICES_S
+    shapes.clock.now += timing.DYNAMIC_SUFFICES_S
     await shapes.get(A)
     await shapes.settled()
     assert [A, B, A] == judged

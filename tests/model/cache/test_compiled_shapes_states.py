@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from deployments import timing
 from deployments.inference import ShapeKey
-from deployments.model.cache.compiled_shapes import _DYNAMIC_SUFFICES_S, _REMEMBER_FAILURE_S
 from deployments.model.cache.shape_statistics import ShapeStatistics
 from deployments.observability.shape_records import CacheBounds, Counts
 from tests.model.cache.compiler import A, B, Clock, Compiler, Refused, Shapes, key
@@ -64,7 +64,7 @@ async def test_a_shape_that_fails_says_why_for_as_long_as_that_is_remembered(
     compiler.refuses_to_compile.add(A)
     with pytest.raises(Refused):
         await shapes.get(A, static=True)
-    shapes.clock.now += _REMEMBER_FAILURE_S - 1
+    shapes.clock.now += timing.REMEMBER_FAILURE_S - 1
     assert ("failed", f"no {A}") == shapes.state(A)
     shapes.clock.now += 1
     assert ("dynamic" if dynamic else "not_compiled", "") == shapes.state(A)
@@ -74,7 +74,7 @@ async def test_a_shape_with_which_the_compilation_for_all_is_as_fast(compiler: C
     shapes = Shapes(compiler, dynamic=True, promote_after=1, pays=lambda *_: False)
     await shapes.get(A)
     await shapes.settled()
-    shapes.clock.now += _DYNAMIC_SUFFICES_S - 1
+    shapes.clock.now += timing.DYNAMIC_SUFFICES_S - 1
     assert ("dynamic_suffices", "") == shapes.state(A)
     shapes.clock.now += 1
     assert ("dynamic", "") == shapes.state(A)

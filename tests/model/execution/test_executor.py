@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.model.execution.executor import Execution, Kind, to_the_end
+from deployments.model.execution.executor import Execution, Kind, shielded
 from tests.loops import settled
 from tests.model.execution.working import PATIENCE_S, Work
 
@@ -214,7 +214,7 @@ async def test_what_work_raises_after_its_caller_left_is_nobody_s_to_see(
 
 async def test_work_to_the_end_gives_its_result(threads: ThreadPoolExecutor) -> None:
     work = asyncio.get_running_loop().run_in_executor(threads, lambda: 7)
-    assert 7 == await to_the_end(work)
+    assert 7 == await shielded(work)
 
 
 async def test_closing_ends_the_threads() -> None:

@@ -8,7 +8,7 @@ import openvino as ov
 
 from deployments.inference import InputSpec, OutputSpec
 from deployments.model.openvino.compiled_model import CompiledShape
-from deployments.model.versions.loaded import Version
+from deployments.model.versions.loaded import LoadedModel
 from deployments.settings.model import ModelSettings
 from deployments.settings.preprocessing import Preprocessing
 from deployments.tensors import BF16, Array, Tensor, bf16_to_float32
@@ -24,7 +24,7 @@ def read(**given: Any) -> Preprocessing:
     return ModelSettings.model_validate(values).preprocessing
 
 
-def prepared(model: ov.Model, **given: Any) -> Version:
+def prepared(model: ov.Model, **given: Any) -> LoadedModel:
     """Loaded with preprocessing; `shape`, `batch_size` and such are for the loading."""
     loading = {"shape", "batch_size", "background", "stacking"}
     rest = {name: value for name, value in given.items() if name not in loading}
@@ -32,13 +32,13 @@ def prepared(model: ov.Model, **given: Any) -> Version:
     return loaded(model, preprocessing=read(**rest), **others)
 
 
-def compilations(version: Version, *given: Tensor) -> list[CompiledShape]:
+def compilations(version: LoadedModel, *given: Tensor) -> list[CompiledShape]:
     """The one for all shapes and the one for these."""
     key, _ = version.info.key_and_rows(version.info.arrange(given), 32)
     return [dynamic(version), version.reshape(key)()]
 
 
-def told(version: Version) -> list[str]:
+def told(version: LoadedModel) -> list[str]:
     ports: list[InputSpec | OutputSpec] = [*version.info.inputs, *version.info.outputs]
     return [
         f"{port.name} {port.datatype} ({','.join(map(str, port.dims))}) {port.layout}"
@@ -59,7 +59,7 @@ def floats(output: Tensor) -> Array:
     return bf16_to_float32(output.data) if output.datatype == BF16 else output.data
 
 
-def handed_on(version: Version, x: Tensor) -> list[Array]:
+def handed_on(version: LoadedModel, x: Tensor) -> list[Array]:
     """What a model that adds one was given, in each compilation."""
     return [floats(compiled.infer([x])[0]) - np.float32(1) for compiled in compilations(version, x)]
 

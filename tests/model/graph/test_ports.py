@@ -3,7 +3,7 @@ from typing import Any
 import openvino as ov
 import pytest
 
-from deployments.model.graph.ports import asked
+from deployments.model.graph.ports import resolve_ports
 from deployments.model.policy.shapes import PolicyError
 from deployments.settings.model import ModelSettings
 from tests.model import models
@@ -12,7 +12,7 @@ from tests.model import models
 def refusal(model: ov.Model, **given: Any) -> str:
     values = {"name": "m", "source": "builtin:spots", **given}
     with pytest.raises(PolicyError) as failure:
-        asked(model, ModelSettings.model_validate(values).preprocessing)
+        resolve_ports(model, ModelSettings.model_validate(values).preprocessing)
     return str(failure.value)
 
 
@@ -58,7 +58,7 @@ def test_one_value_is_for_a_model_of_one_input(name: str, value: Any) -> None:
 
 def test_no_resize_is_for_any_number_of_inputs() -> None:
     settings = ModelSettings(name="m", source="builtin:spots", resize="none").preprocessing
-    inputs, _ = asked(models.agreeing(), settings)
+    inputs, _ = resolve_ports(models.agreeing(), settings)
     assert [False, False] == [port.changes for port in inputs]
 
 
@@ -70,7 +70,7 @@ def test_a_name_of_an_input_and_an_output_is_refused(name: str) -> None:
 
 def test_one_value_is_not_for_an_output_of_the_same_name() -> None:
     settings = ModelSettings(name="m", source="builtin:spots", precision="fp16").preprocessing
-    inputs, outputs = asked(same_name(), settings)
+    inputs, outputs = resolve_ports(same_name(), settings)
     assert ([True], [False]) == ([i.changes for i in inputs], [o.changes for o in outputs])
 
 
@@ -159,7 +159,7 @@ def test_strings_are_not_preprocessed(given: dict[str, Any]) -> None:
 def test_a_layout_that_moves_nothing_is_for_strings_too() -> None:
     values = {"name": "m", "source": "builtin:spots", "layout": "CN"}
     model = models.add_one((1, 4), ov.Type.string)
-    (port,), _ = asked(model, ModelSettings.model_validate(values).preprocessing)
+    (port,), _ = resolve_ports(model, ModelSettings.model_validate(values).preprocessing)
     assert port.layout is not None
     assert "CN" == str(port.layout.target)
 

@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.model.openvino.compile_cache import Blobs
+from deployments.model.openvino.compile_cache import CompileCache
 from deployments.model.openvino.runtime import Runtime
 from tests.e2e.live import counting_model
 from tests.model.loading import FLOAT32, assert_same, tensor
 from tests.model.models import add_one
 
 
-def put(blobs: Blobs, shapes: str, size: int, age_s: int) -> Path:
+def put(blobs: CompileCache, shapes: str, size: int, age_s: int) -> Path:
     place = blobs.place(shapes)
     assert place is not None
     (place / "1.blob").write_bytes(b"x" * size)
@@ -21,7 +21,7 @@ def put(blobs: Blobs, shapes: str, size: int, age_s: int) -> Path:
 
 
 def test_each_shape_has_a_place_of_its_own(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path / "new", 100)
+    blobs = CompileCache(tmp_path / "new", 100)
     one, other = blobs.place("[1,3]"), blobs.place("[1,4]")
     assert one != other
     assert one == blobs.place("[1,3]")
@@ -29,7 +29,7 @@ def test_each_shape_has_a_place_of_its_own(tmp_path: Path) -> None:
 
 
 def test_beyond_the_bound_what_was_not_used_for_longest_goes(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path, 100)
+    blobs = CompileCache(tmp_path, 100)
     old, older, new = (put(blobs, s, 40, age) for s, age in (("a", 20), ("b", 30), ("c", 0)))
     blobs.prune()
     assert [True, False, True] == [place.exists() for place in (old, older, new)]
@@ -41,7 +41,7 @@ def test_beyond_the_bound_what_was_not_used_for_longest_goes(tmp_path: Path) -> 
 
 
 def test_within_the_bound_nothing_goes(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path, 100)
+    blobs = CompileCache(tmp_path, 100)
     places = [put(blobs, shape, 50, 10) for shape in "ab"]
     blobs.prune()
     assert all(place.exists() for place in places)
@@ -52,15 +52,15 @@ def test_a_directory_that_cannot_be_written_keeps_nothing(
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert Blobs(file, 100).place("a") is None
+    assert CompileCache(file, 100).place("a") is None
     assert "nothing is kept in cache_dir" in caplog.text
 
 
 def test_compilations_are_kept_found_again_and_bounded(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path, 1)
+    blobs = CompileCache(tmp_path, 1)
     model = add_one((-1, 4))
     for _ in range(2):
-        runtime = Runtime("CPU", FLOAT32, Blobs(tmp_path, 10**9))
+        runtime = Runtime("CPU", FLOAT32, CompileCache(tmp_path, 10**9))
         compiled = runtime.compile(runtime.reshaped(model, [(2, 4)]))
         assert_same([np.full((2, 4), 2, np.float32)], compiled.infer([tensor([[1.0] * 4] * 2)]))
     files = list(tmp_path.glob("*/*"))
@@ -72,7 +72,7 @@ def test_compilations_are_kept_found_again_and_bounded(tmp_path: Path) -> None:
 
 def test_other_weights_are_not_taken_for_what_was_kept(tmp_path: Path) -> None:
     for number in (2, 3, 2):
-        runtime = Runtime("CPU", FLOAT32, Blobs(tmp_path, 10**9))
+        runtime = Runtime("CPU", FLOAT32, CompileCache(tmp_path, 10**9))
         compiled = runtime.compile(runtime.reshaped(counting_model(number), [(1, 4)]))
         (answer,) = compiled.infer([tensor(np.zeros((1, 4)))])
         assert [[float(number)] * 4] == np.round(np.asarray(answer.data), 3).tolist()

@@ -11,9 +11,10 @@ import openvino as ov
 import pytest
 
 from deployments.dimensions import Dim
+from deployments.inference import InputShapes
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
-from deployments.model.openvino.recent_shapes import LastShapes, Shapes
-from deployments.model.openvino.renewal import Renewed, Turns
+from deployments.model.openvino.recent_shapes import RecentShapes
+from deployments.model.openvino.renewal import SelfHealingModel, Turns
 from deployments.model.openvino.runtime import Runtime
 from tests.model import models
 from tests.model.loading import FLOAT32, array, tensor
@@ -68,23 +69,23 @@ class Compiler:
 
     def __init__(self, **more: bool) -> None:
         self.compiled: list[Compiled] = []
-        self.foreseen: list[Shapes] = []
-        self.renewed = Renewed(self.compile_it, self.foresee, **more)
+        self.foreseen: list[InputShapes] = []
+        self.renewed = SelfHealingModel(self.compile_it, self.foresee, **more)
 
     def compile_it(self) -> Compiled:
         self.compiled.append(Compiled())
         return self.compiled[-1]
 
-    def foresee(self, shapes: Shapes) -> bool:
+    def foresee(self, shapes: InputShapes) -> bool:
         self.foreseen.append(shapes)
         if shapes == LOST:
             raise ValueError("no such shape")
         return shapes != EMPTY
 
-    def ask(self, shapes: Shapes, value: Any = "fine") -> None:
+    def ask(self, shapes: InputShapes, value: Any = "fine") -> None:
         self.renewed.done(shapes, [value]).give_back()
 
-    def fail(self, shapes: Shapes, match: str = "it fails") -> None:
+    def fail(self, shapes: InputShapes, match: str = "it fails") -> None:
         with pytest.raises((RuntimeError, ValueError), match=match):
             self.ask(shapes, "fails")
 
@@ -138,7 +139,7 @@ def test_where_what_is_foreseen_to_fail_runs_it_is_always_tried(compiler: Compil
     assert [["fine", "fails"], ["fails"]] == compiler.ran
 
 
-def together(compiler: Compiler, first: Shapes, second: Shapes) -> bool:
+def together(compiler: Compiler, first: InputShapes, second: InputShapes) -> bool:
     """Whether the second begins while the first is under way."""
     held, other = Held(), Held()
     with ThreadPoolExecutor(2) as threads:
@@ -243,7 +244,7 @@ def test_nobody_waits_for_ever() -> None:
 
 
 def test_the_shapes_of_long_ago_are_forgotten() -> None:
-    last = LastShapes(3)
+    last = RecentShapes(3)
     for size in (1, 2, 3, 1, 4):
         last.add(((size,),))
     assert [False, True, True, True] == [((size,),) in last for size in (2, 3, 1, 4)]

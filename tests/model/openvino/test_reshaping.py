@@ -7,8 +7,8 @@ import openvino as ov
 import pytest
 
 from deployments.dimensions import Dim
-from deployments.model.openvino.recent_shapes import Shapes
-from deployments.model.openvino.reshaping import Foresight, reshaped
+from deployments.inference import InputShapes
+from deployments.model.openvino.reshaping import ReshapePreview, reshaped
 from tests.model import models
 
 ANY = Dim(0, None)
@@ -16,7 +16,7 @@ SIZES = (1, 2, 3, 4, 5, 8, 17, 32)
 PICTURES, SEQUENCES = (ANY, 3, ANY, ANY), (ANY, 1, ANY)
 
 
-def said(ask: Callable[[Shapes], bool], shapes: Shapes) -> bool | str:
+def said(ask: Callable[[InputShapes], bool], shapes: InputShapes) -> bool | str:
     try:
         return ask(shapes)
     except RuntimeError:
@@ -36,9 +36,9 @@ def test_a_copy_that_is_used_again_says_what_a_fresh_one_says(
     model: ov.Model, dims: Sequence[Dim | int], expected: set[bool | str]
 ) -> None:
     model, random_ = reshaped(model, [dims]), random.Random(1)
-    foresight, seen = Foresight(model), set[bool | str]()
+    foresight, seen = ReshapePreview(model), set[bool | str]()
 
-    def fresh_says(shapes: Shapes) -> bool:
+    def fresh_says(shapes: InputShapes) -> bool:
         return not reshaped(model, shapes).is_dynamic()
 
     for _ in range(100):
@@ -51,7 +51,7 @@ def test_a_copy_that_is_used_again_says_what_a_fresh_one_says(
 
 
 def test_of_tensors_without_elements_it_does_not_tell_unless_the_model_refuses_them() -> None:
-    foresight = Foresight(reshaped(models.even_sizes(), [PICTURES]))
+    foresight = ReshapePreview(reshaped(models.even_sizes(), [PICTURES]))
     for _ in range(2):
         assert foresight.says_it_runs(((1, 3, 8, 8),))
         assert not foresight.says_it_runs(((0, 3, 8, 8),))

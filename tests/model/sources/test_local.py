@@ -45,7 +45,7 @@ def test_versions_without_a_model_file_are_left_out(tmp_path: Path, file: str) -
 
 
 def test_a_missing_directory_has_no_versions(tmp_path: Path) -> None:
-    assert versions_in(tmp_path / "nowhere") == {}
+    assert versions_in(tmp_path / "no_allocation") == {}
 
 
 def test_an_xml_goes_before_an_onnx_and_a_before_b(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments import timing
 from deployments.model.sources import object_store as store_module
 from deployments.model.sources.local import SourceUnavailable
 from deployments.model.sources.object_store import Store, StoredFile, signature
@@ -197,7 +198,7 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["s3://b/m", "gs://b/m"])
 def test_a_silent_server_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "CALL_S", 1.0)
+    monkeypatch.setattr(timing, "STORE_CALL_S", 1.0)
     with socket.create_server((LOCALHOST, 0)) as silent:
         port = silent.getsockname()[1]
         options = {"endpoint_url": f"http://{LOCALHOST}:{port}"}

@@ -87,7 +87,7 @@ def test_one_is_clearly_quicker_by_its_usual_time(lucky: tuple[int, ...]) -> Non
 
 
 def test_what_is_slow_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.model.tuning.comparisons._COMPARING_S", 1.0)
+    monkeypatch.setattr("deployments.timing.COMPARING_S", 1.0)
     row = [tensor(np.ones((1, 4)))]
     slow, fast = timed(0.4, 0.0), timed(0.1, 0.0)
     assert not clearly_quicker(fast, slow, row), "it would take 1.2 s for three pairs"

@@ -8,7 +8,7 @@ from deployments.model.versions.hot_shapes import HotShapes
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     hot = HotShapes(tmp_path / "new" / "m" / "hot.json")
     assert [] == hot.read()
-    shapes = [[(1, 3, 300, 300), ()], [(0,), (2, 2)]]
+    shapes = [((1, 3, 300, 300), ()), ((0,), (2, 2))]
     hot.write(shapes)
     assert shapes == hot.read()
     assert [hot.file] == list(hot.file.parent.iterdir())

@@ -15,7 +15,7 @@ from deployments.model.openvino.runtime import CannotLoad, CannotReshape, Runtim
 from deployments.model.openvino.spots import spots_model
 from deployments.model.policy.shapes import PolicyError
 from deployments.model.tuning.stacking import Stacking
-from deployments.model.versions.loaded import Version, VersionSettings
+from deployments.model.versions.loaded import LoadedModel, LoadSettings
 from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, dynamic, input_shapes, loaded, tensor
@@ -39,9 +39,9 @@ def test_the_outputs_of_a_fixed_shape_are_fixed() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    settings = VersionSettings("CPU", {}, "auto", "auto", True, 32, "auto")
+    settings = LoadSettings("CPU", {}, "auto", "auto", True, 32, "auto")
     with pytest.raises(CannotLoad, match=r"^OpenVINO cannot read m\.xml$"):
-        Version("m", "1", tmp_path / "m.xml", settings)
+        LoadedModel("m", "1", tmp_path / "m.xml", settings)
 
 
 def test_a_contradicting_shape_is_told() -> None:
@@ -199,7 +199,7 @@ def test_stacking_is_for_shapes_up_to_the_size_at_which_it_was_found_to_win(
 def test_no_further_size_is_begun_when_measuring_takes_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deployments.model.versions.loaded._MEASURING_S", -1.0)
+    monkeypatch.setattr("deployments.timing.STACKING_MEASURED_S", -1.0)
     seen = wins_up_to(monkeypatch, 64)
     stacking = loaded(models.add_one((-1, 8)), shape="(-1,-1)", stacking="auto").stacking
     assert stacking is not None

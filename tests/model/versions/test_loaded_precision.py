@@ -11,7 +11,7 @@ from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import KERNEL_CACHE, CannotReshape, Runtime
 from deployments.model.tuning import precision as precision_module
 from deployments.model.versions import loaded as version_module
-from deployments.model.versions.loaded import Version
+from deployments.model.versions.loaded import LoadedModel
 from tests.model import models
 from tests.model.loading import FLOAT32, loaded
 
@@ -60,7 +60,7 @@ class Processor:
         ):
             yield
 
-    def version(self, **settings: Any) -> Version:
+    def version(self, **settings: Any) -> LoadedModel:
         with self.there():
             return loaded(models.convolution(), **{"plugin_config": {}, **settings})
 

@@ -16,13 +16,13 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from deployments.model.execution.requests import Work
+from deployments.model.execution.requests import BatchMember
 from deployments.model.versions.idle import IdleVersion
 from deployments.model.versions.lifecycle import LoadFailed
-from deployments.model.versions.loader import Loader, Places
-from deployments.model.versions.serving import ServingVersion
+from deployments.model.versions.loader import Loader, LocalDirectories
+from deployments.model.versions.serving import VersionServer
 from deployments.settings import ModelSettings
-from deployments.transport.routing_stats import MOST_COST, RoutingFacts
+from deployments.transport.routing_stats import MOST_COST, RoutingStats
 from tests.e2e.live import counting_model, put_version
 from tests.model.loading import tensor
 from tests.model.models import add_one
@@ -33,23 +33,23 @@ def settings(**changes: Any) -> ModelSettings:
 
 
 def loader(root: Path, *, cache: bool = False, reserved_cpus: float = 0) -> Loader:
-    places = Places(root / "models", root / "cache" if cache else None, 10**9)
+    places = LocalDirectories(root / "models", root / "cache" if cache else None, 10**9)
     return Loader(places, asyncio.Lock(), lambda line: None, reserved_cpus)
 
 
 async def loaded(
     root: Path, number: int = 1, *, cache: bool = False, reserved_cpus: float = 0, **changes: Any
-) -> ServingVersion | IdleVersion:
+) -> VersionServer | IdleVersion:
     from_files = loader(root, cache=cache, reserved_cpus=reserved_cpus)
     wanted = settings(**changes)
     return await from_files.load(number, from_files.find(wanted)[number], wanted)
 
 
-async def ask(serving: ServingVersion | IdleVersion, *shape: int) -> float:
+async def ask(serving: VersionServer | IdleVersion, *shape: int) -> float:
     """The number that the version adds."""
     tensors = serving.info.arrange([tensor(np.zeros(shape), name="data")])
     key, rows = serving.info.key_and_rows(tensors, 100)
-    work = Work(tensors, rows, (), time.monotonic() + 10, 10.0)
+    work = BatchMember(tensors, rows, (), time.monotonic() + 10, 10.0)
     (answer,) = await serving.run(key, [work])
     assert isinstance(answer, list), answer
     return round(float(np.asarray(answer[0].data).flat[0]), 3)
@@ -132,7 +132,7 @@ def _truncated(file: Path) -> None:
 
 def _dangling(file: Path) -> None:
     file.unlink()
-    os.symlink("nowhere", file)
+    os.symlink("no_allocation", file)
 
 
 @pytest.mark.parametrize(
@@ -264,17 +264,17 @@ async def test_what_is_remembered_is_compiled_if_it_suits_and_there_is_room(
     tmp_path: Path,
 ) -> None:
     put_version(tmp_path / "models" / "m", 1)
-    places = Places(tmp_path / "models", tmp_path / "cache", 10**9)
+    places = LocalDirectories(tmp_path / "models", tmp_path / "cache", 10**9)
     hot = places.hot_shapes("m")
     assert hot is not None
-    hot.write([[(1, 5)], [(1, 2, 3)], [(1, 3), (1, 3)], [(1, 6)], [(1, 7)]])
+    hot.write([((1, 5),), ((1, 2, 3),), ((1, 3), (1, 3)), ((1, 6),), ((1, 7),)])
     serving = await loaded(
         tmp_path, cache=True, remember_shapes=5, warm_up=["(1,4)"], max_compiled_shapes=5
     )
-    assert isinstance(serving, ServingVersion)
+    assert isinstance(serving, VersionServer)
     assert 3 == serving.statistics()["compiled_shapes"]
     await ask(serving, 1, 6)
-    assert [[(1, 6)]] == serving.hot(1)
+    assert [((1, 6),)] == serving.hot(1)
     await serving.close()
 
 
@@ -350,7 +350,7 @@ async def test_a_version_that_is_let_go_of_takes_no_memory_without_the_garbage_c
 ) -> None:
     put_version(tmp_path / "models" / "m", 1)
     serving = await loaded(tmp_path, warm_up=["(1,4)"])
-    assert isinstance(serving, ServingVersion)
+    assert isinstance(serving, VersionServer)
     await ask(serving, 1, 5)
     version = weakref.ref(serving.version)
     gc.collect()
@@ -378,8 +378,8 @@ class Slow:
     def hot(self, count: int) -> list[Any]:
         return []
 
-    def routing(self) -> RoutingFacts:
-        return RoutingFacts()
+    def routing(self) -> RoutingStats:
+        return RoutingStats()
 
     async def close(self) -> None:
         self.closed.set()

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from deployments.inference import ShapeKey
-from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape, Space, nowhere
-from deployments.model.versions.loaded import Version
+from deployments.model.openvino.compiled_model import (
+    CannotInfer,
+    CompiledShape,
+    Space,
+    no_allocation,
+)
+from deployments.model.versions.loaded import LoadedModel
 from deployments.model.versions.promotion import _Trial
 from deployments.observability.metrics import SHAPES_DIFFERING
 from deployments.tensors import Tensor
@@ -31,7 +36,7 @@ class Wrong(CompiledShape):
         self.error = error
 
     def infer(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = no_allocation
     ) -> list[Tensor]:
         (output,) = super().infer(tensors, wanted, space)
         assert not isinstance(output.data, list)
@@ -42,7 +47,7 @@ class WrongAtSmall(Wrong):
     """Where all that it is given is small."""
 
     def infer(
-        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = nowhere
+        self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = no_allocation
     ) -> list[Tensor]:
         small = np.abs(np.asarray(tensors[0].data)).max() < 0.5
         answers = super().infer if small else super(Wrong, self).infer
@@ -54,7 +59,7 @@ class Failing(CompiledShape):
         raise CannotInfer("no")
 
 
-def with_wrong_static(version: Version, error: float = 1.0, how: type[Wrong] = Wrong) -> None:
+def with_wrong_static(version: LoadedModel, error: float = 1.0, how: type[Wrong] = Wrong) -> None:
     reshape = version.reshape
 
     def wrong(key: ShapeKey) -> Callable[[], CompiledShape]:
@@ -64,11 +69,11 @@ def with_wrong_static(version: Version, error: float = 1.0, how: type[Wrong] = W
     version.reshape = wrong  # type: ignore[method-assign]
 
 
-def with_wrong_dynamic(version: Version) -> None:
+def with_wrong_dynamic(version: LoadedModel) -> None:
     version.dynamic = Wrong(dynamic(version))
 
 
-def with_wrong_reference(version: Version, error: float = 0.5) -> None:
+def with_wrong_reference(version: LoadedModel, error: float = 0.5) -> None:
     reference = version.reference
     version.reference = lambda key: Wrong(reference(key), error)  # type: ignore[method-assign]
 

@@ -74,7 +74,7 @@ async def test_one_row_and_any_number_are_one_shape_to_whoever_routes_and_two_to
             await served.ask([values(rows, 4)])
             assert shapes == served.routing().shapes
         hot = served.hot(2)
-        assert [[(2, 4)], [(1, 4)]] == sorted(hot, reverse=True)
+        assert [((2, 4),), ((1, 4),)] == sorted(hot, reverse=True)
     async with serving(version, blocking=True) as again:
         await again.warm_up(hot)
         await again.ask([values(1, 4)], [values(5, 4)])

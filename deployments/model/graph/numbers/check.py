@@ -47,7 +47,7 @@ class _Leaves(Exception):
         self.step, self.value = step, value
 
 
-class Numbers:
+class NumberCheck:
     """The check of one model, for several threads at once; blocking."""
 
     def __init__(
@@ -207,11 +207,11 @@ class Numbers:
         }
 
 
-def numbers_of(
+def number_check_of(
     model: ov.Model, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
-) -> Numbers | None:
+) -> NumberCheck | None:
     """None for models whose numbers no device changes."""
-    numbers = Numbers(model, inputs, outputs)
+    numbers = NumberCheck(model, inputs, outputs)
     return numbers if numbers.matter else None
 
 

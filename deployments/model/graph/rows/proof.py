@@ -2,7 +2,7 @@
 
 Requests of several clients are stacked only where no operation lets one row change what another
 gives. Rows are followed from the inputs on, along the axis that holds them; an operation that has
-no rule (`row_rules`) ends the proof. Shapes may follow from the number of rows,
+no rule (`rules`) ends the proof. Shapes may follow from the number of rows,
 values may not: what stays unfolded while that number is open depends on it.
 """
 
@@ -16,11 +16,10 @@ import numpy as np
 import openvino as ov
 from openvino import opset15, passes
 
-from deployments.inference import InputSpec
+from deployments.inference import InputShapes, InputSpec
 from deployments.model.graph.rows.operation import FREE, Operation, Port, Shape, State
 from deployments.model.graph.rows.outputs import Detections, NotProven, OutputRule, RowsAlong
 from deployments.model.graph.rows.rules import states_after
-from deployments.model.openvino.recent_shapes import Shapes
 
 _COUNTS: Final = (1, 5, 64)
 _COUNTS_ELSEWHERE: Final = (2, 7)
@@ -34,7 +33,7 @@ _ShapesByNode: TypeAlias = dict[str, list[tuple[Shape | None, ...]]]
 
 
 def rows_kept_apart(
-    model: ov.Model, specs: Sequence[InputSpec], shapes: Shapes
+    model: ov.Model, specs: Sequence[InputSpec], shapes: InputShapes
 ) -> tuple[OutputRule, ...]:
     """How stacked outputs come apart; `shapes` are those of one row. Raises NotProven.
 
@@ -67,7 +66,7 @@ def _place(rule: OutputRule) -> int | None:
     return rule.axis if isinstance(rule, RowsAlong) else None
 
 
-def _other_sizes(specs: Sequence[InputSpec], shapes: Shapes) -> Iterator[Shapes]:
+def _other_sizes(specs: Sequence[InputSpec], shapes: InputShapes) -> Iterator[InputShapes]:
     """The shapes with all open dimensions larger: each by itself, or equal ones together."""
     ways = (
         lambda place, axis, size: (place, axis),
@@ -101,7 +100,7 @@ def _larger(spec: InputSpec, axis: int, size: int, rank: int, step: int) -> int:
 class _Proof:
     """The graph at one shape of its inputs, with an open number of rows."""
 
-    def __init__(self, model: ov.Model, shapes: Shapes, counts: tuple[int, ...]) -> None:
+    def __init__(self, model: ov.Model, shapes: InputShapes, counts: tuple[int, ...]) -> None:
         """Raises _Refused."""
         self._counts = counts
         self._graph = model.clone()
@@ -118,7 +117,7 @@ class _Proof:
         self._shapes = self._shapes_of(self._graph.clone(), shapes)
         self._states: dict[tuple[str, int], State] = {}
 
-    def _shapes_of(self, graph: ov.Model, shapes: Shapes) -> _ShapesByNode:
+    def _shapes_of(self, graph: ov.Model, shapes: InputShapes) -> _ShapesByNode:
         """Those of the outputs at each number of rows, of each node that was not folded."""
         wanted = {n.get_friendly_name() for n in self._nodes if n.get_type_name() != "Constant"}
         found: dict[str, list[list[Shape | None]]] = {}
@@ -185,7 +184,7 @@ class _Proof:
         raise NotProven(f"output '{shown[0]}' holds no rows: it {state.value}")
 
 
-def _reshape(graph: ov.Model, shapes: Shapes, rows: ov.Dimension) -> None:
+def _reshape(graph: ov.Model, shapes: InputShapes, rows: ov.Dimension) -> None:
     """Raises _Refused."""
     ports = graph.inputs[: len(shapes)]
     wanted = {

@@ -9,8 +9,8 @@ import pytest
 from openvino import opset15 as ops
 
 from deployments.errors import NumberNotCarried
-from deployments.model.graph.numbers.check import Numbers
-from deployments.model.versions.loaded import Version
+from deployments.model.graph.numbers.check import NumberCheck
+from deployments.model.versions.loaded import LoadedModel
 from deployments.tensors import NUMPY_DTYPES, Array, Tensor
 from tests.model import models
 from tests.model.loading import array, loaded, tensor
@@ -47,7 +47,7 @@ def large(model: ov.Model) -> ov.Model:
     return model
 
 
-async def answer(version: Version, *tensors: Tensor) -> Array | NumberNotCarried:
+async def answer(version: LoadedModel, *tensors: Tensor) -> Array | NumberNotCarried:
     async with serving(version) as served:
         (given,) = await served.ask(list(tensors))
     if isinstance(given, NumberNotCarried):
@@ -452,7 +452,7 @@ async def test_double_floats_that_overflow_in_a_large_model_are_refused() -> Non
     assert "output 'y'" in error.message
 
 
-def numbers_of(model: ov.Model) -> Numbers | None:
+def number_check_of(model: ov.Model) -> NumberCheck | None:
     return loaded(model).numbers
 
 
@@ -460,7 +460,7 @@ def numbers_of(model: ov.Model) -> Numbers | None:
     "model", [models.convolution(), models.add_one(), models.outputs_of_all_kinds()]
 )
 def test_models_whose_numbers_the_device_keeps_have_no_check(model: ov.Model) -> None:
-    assert numbers_of(model) is None
+    assert number_check_of(model) is None
 
 
 def positions() -> ov.Model:
@@ -483,8 +483,8 @@ async def test_a_language_model_s_ids_are_never_computed_but_by_the_device(
     version = loaded(positions())
     assert version.numbers is not None
     slow: list[Sequence[Tensor]] = []
-    monkeypatch.setattr(Numbers, "_exactly", lambda *given: slow.append(given))
-    monkeypatch.setattr(Numbers, "_looked_through", lambda *given: slow.append(given))
+    monkeypatch.setattr(NumberCheck, "_exactly", lambda *given: slow.append(given))
+    monkeypatch.setattr(NumberCheck, "_looked_through", lambda *given: slow.append(given))
     ids = np.arange(2 * 512).reshape(2, 512)
     mask = (ids % 512 < 400).astype(np.int64)
     got = await answer(version, tensor(ids, "INT64", "ids"), tensor(mask, "INT64", "mask"))
