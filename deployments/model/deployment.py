@@ -195,7 +195,7 @@ class OpenVINOModel:
     ) -> str | None:
         """Answers the batches of an ingress over a lane, until it closes it.
 
-        Returns why there can be no lane between the two, nothing if the call was suggestion for
+        Returns why there can be no lane between the two, nothing if the call was meant for
         another replica, which may be gone.
         """
         if lane_format != FORMAT:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from deployments import dimensions, timing
 from deployments.dimensions import Dim, ShapeRule
 from deployments.settings import preprocessing as preprocessing_settings
+from deployments.settings.batching import Batching
+from deployments.settings.in_place import CHANGED_IN_PLACE
 from deployments.settings.preprocessing import Preprocessing
 from deployments.settings.source import (
     AtLeastOne,
@@ -22,45 +24,7 @@ from deployments.settings.version_policy import VersionPolicy, parse_version_pol
 INGRESS_NAME = "Ingress"
 """The deployment in front of the models; every model's deployment has the model's name."""
 
-_CHANGED_IN_PLACE = (
-    "name",
-    "source",  # the files that it leads to are compared instead
-    "max_compiled_shapes",
-    "promote_after",
-    "compiles_per_minute",
-    "compile_timeout_s",
-    "model_version_policy",
-    "poll_s",
-    "storage_options",
-    "remember_shapes",
-    "version_labels",
-    "batching",
-)
-
 Shape = tuple[int, ...]
-
-
-class Batching(Group):
-    """How requests of one shape are run together."""
-
-    max_rows: AtLeastOne = Field(
-        default=32,
-        description="Rows (along the first dimension) that are put together at most. More rows "
-        "raise throughput under load and the memory and time of a batch; 1 runs every request "
-        "by itself.",
-    )
-    stacking: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description="What a batch becomes. `always`: one tensor; `never`: infer requests side by "
-        "side; `auto`: whichever was faster when the model was loaded. Models whose results "
-        "change when rows are stacked are never stacked.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Batching":
-        if self.max_rows == 1 and self.stacking == "always":
-            raise ValueError("stacking 'always' needs max_rows above 1, with 1 nothing is stacked")
-        return self
 
 
 class ModelSettings(Group):
@@ -217,7 +181,7 @@ class ModelSettings(Group):
     def loaded_by(self) -> str:
         """What of the settings a loaded version rests on; the others can change while it serves."""
         alone = self.batching.max_rows == 1
-        rest = self.model_dump_json(exclude=set(_CHANGED_IN_PLACE))
+        rest = self.model_dump_json(exclude=set(CHANGED_IN_PLACE))
         return f"{self.batching.stacking} {alone} {rest}"
 
     @property

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployments.dimensions import Dim
-from deployments.settings.model import Batching, ModelSettings
+from deployments.settings.batching import Batching
+from deployments.settings.model import ModelSettings
 from deployments.settings.preprocessing import ColorFormat, Precision, Preprocessing
 from deployments.settings.source import RemoteFile
 

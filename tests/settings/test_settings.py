@@ -7,12 +7,14 @@ from pydantic import BaseModel, ValidationError
 
 from deployments.settings import (
     Limits,
+    ModelSettings,
     Settings,
     SettingsError,
     changed,
     settings_from,
     settings_table,
 )
+from deployments.settings.in_place import CHANGED_IN_PLACE, LOADED_ANEW
 from deployments.settings.problems import Problem, nested_model
 
 SPOTS = {"name": "spots", "source": "builtin:spots"}
@@ -251,6 +253,11 @@ def test_two_places_for_compilations_are_refused() -> None:
     told = ["model 'spots' has CACHE_DIR in its plugin_config, beside cache_dir"]
     assert told == refusal(args(models=[model], cache_dir="here"))
     assert settings_from(args(models=[model])).models
+
+
+def test_every_setting_of_a_model_says_whether_it_has_the_model_loaded_anew() -> None:
+    said = [*CHANGED_IN_PLACE, *LOADED_ANEW]
+    assert sorted(ModelSettings.model_fields) == sorted(said)
 
 
 def test_what_is_changed_in_place_loads_nothing_anew() -> None:

@@ -1,0 +1,4 @@
+"""The messages of KServe and TensorFlow Serving, generated from the .proto files (`make protos`).
+
+Imports nothing of ours.
+"""
