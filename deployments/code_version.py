@@ -8,39 +8,26 @@ deployment has a version of its own, made of what its replicas are made of.
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import ray
-from pydantic import PrivateAttr
 from ray.serve import Deployment
-from ray.serve._private.config import DeploymentConfig
 
-
-class _OwnVersion(DeploymentConfig):
-    """A deployment's configuration that keeps its version where Serve would set the common one."""
-
-    _own: str = PrivateAttr("")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, self._own if name == "version" and self._own else value)
+from deployments.ray_private import with_version
 
 
 def with_own_version(deployment: Deployment, made_of: str) -> Deployment:
     """The deployment, whose replicas are replaced if `made_of`, the code that they run or their
     environment changes, and not otherwise."""
-    config = deployment._deployment_config
-    own = _OwnVersion.model_construct(config.model_fields_set, **dict(config))
-    own._own = _digest(_code(), _environment(), made_of)
-    deployment._deployment_config = own
-    return deployment
+    return with_version(deployment, _digest(_code(), _environment(), made_of))
 
 
 @cache
 def _code() -> str:
     """The sources that replicas run, as they are now."""
     digest = hashlib.blake2s()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(f"{file.name} {file.stat().st_size} ".encode())
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)} {file.stat().st_size} ".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

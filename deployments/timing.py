@@ -38,6 +38,15 @@ UNRESPONSIVE_REPLICA_S: Final = 60.0
 REPLICA_POLL_S: Final = 0.05
 """How often Serve's router is asked again while it names no replica."""
 
+CONNECT_S: Final = 5.0
+"""A replica that is asked to connect to the ingress must have done so within this time."""
+
+RECONNECT_S: Final = 1.0
+"""A connection that was lost is opened again after this time."""
+
+RECONNECT_REFUSED_S: Final = 60.0
+"""The same where the replica said why it cannot connect."""
+
 VERSION_CHANGE_S: Final = 0.02
 """A request whose version changed under way waits a multiple of this before it is tried again."""
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.ingress.dataplane.served_model import ServedModel
@@ -19,6 +18,7 @@ from deployments.ingress.routing.connections import ConnectionListener
 from deployments.ingress.routing.ray_replicas import RayReplicas
 from deployments.observability.logs import logger
 from deployments.observability.metrics import RayTelemetry
+from deployments.ray_private import handle_of
 from deployments.settings import INGRESS_NAME, Limits
 from deployments.transport.arena import Arena
 
@@ -37,7 +37,7 @@ class Ingress(GrpcMethods):
     ) -> None:
         skip_dropped_records(logger)
         self._arena = Arena(limits.shared_memory_bytes) if Arena.supported() else None
-        self._meeting = ConnectionListener() if self._arena is not None else None
+        self._listener = ConnectionListener() if self._arena is not None else None
         self._replicas: dict[str, RayReplicas] = {}
         self._telemetry = RayTelemetry()
         self._telemetry.watch_memory(self._arena)
@@ -53,7 +53,7 @@ class Ingress(GrpcMethods):
         names = user_config.get("models")
         if not isinstance(names, list):
             raise ValueError(f"{INGRESS_NAME} takes no user_config but what `build` sets")
-        handles = {name: serve.get_deployment_handle(name, _check_exists=False) for name in names}
+        handles = {name: handle_of(name) for name in names}
         gone = self._set_models(handles)
         await asyncio.gather(*(model.close() for model, _ in gone))
         for _, replicas in gone:
@@ -66,7 +66,7 @@ class Ingress(GrpcMethods):
         old = {name: r for name, r in self._replicas.items() if name not in handles}
         self._replicas = {n: r for n, r in self._replicas.items() if n not in old}
         new = {
-            name: RayReplicas(handle, self._meeting)
+            name: RayReplicas(handle, self._listener)
             for name, handle in handles.items()
             if name not in self._replicas
         }
@@ -87,8 +87,8 @@ class Ingress(GrpcMethods):
         await self.models.close()
         for replicas in self._replicas.values():
             replicas.close()
-        if self._meeting is not None:
-            await self._meeting.close()
+        if self._listener is not None:
+            await self._listener.close()
         await self._telemetry.close()
 
 

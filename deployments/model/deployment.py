@@ -191,15 +191,15 @@ class OpenVINOModel:
         return self._noted(reply, works, arrived, call)
 
     async def attend(
-        self, name: str, token: bytes, route: Route, lane_format: int = 1
+        self, name: str, token: bytes, route: Route, its_format: int = 1
     ) -> str | None:
-        """Answers the batches of an ingress over a lane, until it closes it.
+        """Answers the batches of an ingress over a connection, until the ingress closes it.
 
-        Returns why there can be no lane between the two, nothing if the call was meant for
+        Returns why there can be no connection between the two; nothing if the call was meant for
         another replica, which may be gone.
         """
-        if lane_format != FORMAT:
-            return f"a replica's lanes have format {FORMAT}, its ingress's {lane_format}"
+        if its_format != FORMAT:
+            return f"the replica's messages have format {FORMAT}, its ingress's {its_format}"
         if not _meant_here(route):
             return None
         try:

@@ -1,38 +1,46 @@
-"""Lanes: connections from a model replica to an ingress process of the same node.
+"""The connection between an ingress process and a model's replica on the same node.
 
 A call through a Serve handle costs a few milliseconds; one through a Unix socket a tenth of one.
-For a shape that is asked for again and again the ingress makes one long call through the handle,
-`attend`, to the replica that it has chosen for the shape. That one connects back and answers
-batches over the connection until the ingress closes it, which ends the call. So Serve knows of it,
-and waits for its end before it stops a replica.
+When a replica appears, the ingress makes one long call to it through the handle, `attend`. The
+replica connects back and answers calls over the connection until the ingress closes it, which ends
+the long call. So Serve knows of the connection, and waits for its end before it stops the replica.
 
-The socket has an abstract name (unix(7)), which no killed process can leave behind. Who connects
-shows the token of the call before anything it sends is unpickled.
+All calls between the two share the connection: each has an id, which its reply carries too.
+
+The socket has an abstract name (unix(7)), which no killed process can leave behind. A peer shows
+the token of the long call before anything that it sends is unpickled.
 """
 
 import asyncio
+import logging
 import pickle
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
+logger: Final = logging.getLogger("ray.serve")
+
 TOKEN_BYTES: Final = 16
-_LENGTH_BYTES: Final = 4
+LARGEST_ID: Final = 2**32 - 1
+_HEADER: Final = struct.Struct("<II?")
+"""The bytes of the message (little endian), the id of its call, whether the call failed."""
 
 
 class CannotConnect(OSError):
-    """Raised when the ingress of a lane cannot be reached from here."""
+    """Raised when an ingress cannot be reached from here."""
 
 
 class Wire(asyncio.Protocol):
-    """Pickled messages in both directions, each behind its length in 4 bytes (little endian).
+    """Pickled messages in both directions, each behind its header.
 
-    Whoever accepts a connection gives `greeted`: it is handed the first TOKEN_BYTES bytes and says
-    whether to go on. `received` gets every message, `lost` the end of the connection.
+    The side that accepts a connection gives `greeted`: it gets the first TOKEN_BYTES bytes and says
+    whether to go on. `received` gets each message with its id and whether the call failed, `lost`
+    the end of the connection.
     """
 
     def __init__(self, greeted: "Callable[[bytes, Wire], bool] | None" = None) -> None:
-        self.received: Callable[[Any], None] = lambda message: None
+        self.received: Callable[[int, Any, bool], None] = lambda number, message, failed: None
         self.lost: Callable[[], None] = lambda: None
         self._greeted = greeted
         self._buffer = bytearray()
@@ -55,16 +63,14 @@ class Wire(asyncio.Protocol):
             greeted, self._greeted = self._greeted, None
             if not greeted(token, self):
                 self.close()
-        while self.open and (message := self._next()) is not None:
-            self.received(pickle.loads(message))
-
-    def _next(self) -> bytes | None:
-        end = _LENGTH_BYTES + int.from_bytes(self._buffer[:_LENGTH_BYTES], "little")
-        if len(self._buffer) < max(end, _LENGTH_BYTES + 1):
-            return None
-        message = bytes(self._buffer[_LENGTH_BYTES:end])
-        del self._buffer[:end]
-        return message
+        while self.open and len(self._buffer) >= _HEADER.size:
+            nbytes, number, failed = _HEADER.unpack_from(self._buffer)
+            end = _HEADER.size + nbytes
+            if len(self._buffer) < end:
+                return
+            message = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            self.received(number, pickle.loads(message), failed)
 
     @property
     def open(self) -> bool:
@@ -74,14 +80,14 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(token)
 
-    def send(self, message: Any) -> None:
+    def send(self, number: int, message: Any, *, failed: bool = False) -> None:
         """Sends a message, or nothing where the connection has ended."""
         if self._transport is not None:
             content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-            self._transport.write(len(content).to_bytes(_LENGTH_BYTES, "little") + content)
+            self._transport.write(_HEADER.pack(len(content), number, failed) + content)
 
     def close(self) -> None:
-        """Closes at once; what the other side has not taken yet is dropped."""
+        """Closes at once and drops what the peer has not read yet."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -96,9 +102,10 @@ def listening(name: str) -> socket.socket:
 async def serve_connection(
     name: str, token: bytes, answer: Callable[[Any], Awaitable[Any]]
 ) -> None:
-    """Connects to an ingress and answers its calls, until it closes the lane.
+    """Connects to an ingress and answers its calls, until it closes the connection.
 
-    Raises CannotConnect. What `answer` raises ends the lane and is raised.
+    Waits for the calls in flight then. A call whose `answer` raises or is cancelled fails at the
+    ingress, and alone. Raises CannotConnect.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -111,17 +118,17 @@ async def serve_connection(
     over: asyncio.Future[None] = loop.create_future()
     calls: set[asyncio.Task[None]] = set()
 
-    async def answered(call: Any) -> None:
+    async def answered(number: int, call: Any) -> None:
         try:
-            wire.send(await answer(call))
+            wire.send(number, await answer(call))
         except asyncio.CancelledError:
-            over.cancel()  # without a reply the lane is over
-        except Exception as error:
-            if not over.done():
-                over.set_exception(error)
+            wire.send(number, None, failed=True)
+        except Exception:
+            logger.exception("a call failed")
+            wire.send(number, None, failed=True)
 
-    def received(call: Any) -> None:
-        task = loop.create_task(answered(call))
+    def received(number: int, call: Any, failed: bool) -> None:
+        task = loop.create_task(answered(number, call))
         calls.add(task)
         task.add_done_callback(calls.discard)
 

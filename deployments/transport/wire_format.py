@@ -1,4 +1,4 @@
-"""Calls and replies as they go over a lane: plain tuples, numbers and bytes.
+"""Calls and replies as they go over a connection: plain tuples, numbers and bytes.
 
 Pickle looks up every class of a message by its name, and numpy's arrays bring four of them: some 10
 microseconds for a message in a loop, but 150 between two inferences, which empty the caches.
@@ -20,8 +20,8 @@ from deployments.transport.batches import (
     Unreachable,
 )
 
-FORMAT: Final = 2
-"""While new code comes, the two ends of a lane may not have the same: then there is no lane."""
+FORMAT: Final = 3
+"""During an update the two ends may have different ones: then batches take the handle."""
 
 Plain: TypeAlias = tuple[Any, ...]
 

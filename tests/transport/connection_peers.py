@@ -1,9 +1,10 @@
-"""Both ends of a lane in the hands of a test."""
+"""Both ends of a connection in the hands of a test."""
 
 import asyncio
 import pickle
 import secrets
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeAlias
@@ -26,9 +27,9 @@ def explode() -> None:
     Bomb.exploded += 1
 
 
-def framed(message: Any) -> bytes:
+def framed(message: Any, number: int = 1) -> bytes:
     content = pickle.dumps(message)
-    return len(content).to_bytes(4, "little") + content
+    return struct.pack("<II?", len(content), number, False) + content
 
 
 async def connected(name: str) -> Streams:
@@ -59,6 +60,8 @@ class Host:
         self.token = secrets.token_bytes(TOKEN_BYTES)
         self.wires: asyncio.Queue[Wire] = asyncio.Queue()
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.numbers: list[int] = []
+        self.failed: list[int] = []
         self.lost = asyncio.Event()
         self.refused = 0
 
@@ -66,9 +69,15 @@ class Host:
         if token != self.token:
             self.refused += 1
             return False
-        wire.received, wire.lost = self.messages.put_nowait, self.lost.set
+        wire.received, wire.lost = self._received, self.lost.set
         self.wires.put_nowait(wire)
         return True
+
+    def _received(self, number: int, message: Any, failed: bool) -> None:
+        self.numbers.append(number)
+        if failed:
+            self.failed.append(number)
+        self.messages.put_nowait(message)
 
 
 @asynccontextmanager

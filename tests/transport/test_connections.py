@@ -2,6 +2,7 @@ import asyncio
 import os
 import pickle
 import socket
+import struct
 from itertools import pairwise
 from typing import Any
 
@@ -34,7 +35,7 @@ async def test_calls_and_replies_of_all_sizes_arrive_as_they_were(size: int) -> 
         attending = asyncio.create_task(serve_connection(host.name, host.token, echo))
         wire = await host.wires.get()
         for _ in range(3):
-            wire.send(message)
+            wire.send(1, message)
             assert message == await host.messages.get()
         wire.close()
         await attending
@@ -82,15 +83,15 @@ def test_it_does_not_matter_where_the_pieces_end(messages: list[bytes], cuts: li
     got: list[Any] = []
 
     def greeted(token: bytes, wire: Wire) -> bool:
-        wire.received = got.append
+        wire.received = lambda number, message, failed: got.append((number, message, failed))
         return TOKEN == token
 
     wire = Wire(greeted)
     wire.connection_made(Transport())
-    stream = TOKEN + b"".join(map(framed, messages))
+    stream = TOKEN + b"".join(framed(m, number) for number, m in enumerate(messages))
     for start, end in pairwise([0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]):
         wire.data_received(stream[start:end])
-    assert messages == got
+    assert [(number, m, False) for number, m in enumerate(messages)] == got
 
 
 @on_both_loops
@@ -101,7 +102,7 @@ async def test_a_wire_that_closes_over_a_message_takes_no_more_of_them() -> None
         writer.write(host.token)
         wire = await host.wires.get()
 
-        def received(message: Any) -> None:
+        def received(number: int, message: Any, failed: bool) -> None:
             got.append(message)
             wire.close()
 
@@ -115,7 +116,7 @@ async def test_a_wire_that_closes_over_a_message_takes_no_more_of_them() -> None
 @on_both_loops
 async def test_a_wire_sends_nothing_before_it_is_connected_or_after_it_was_lost() -> None:
     unconnected = Wire()
-    unconnected.send("nothing")
+    unconnected.send(1, "nothing")
     unconnected.greet(TOKEN)
     unconnected.close()
     assert not unconnected.open
@@ -127,7 +128,7 @@ async def test_a_wire_sends_nothing_before_it_is_connected_or_after_it_was_lost(
         await hung_up(writer)
         await host.lost.wait()
         assert not wire.open
-        wire.send("nothing")
+        wire.send(1, "nothing")
 
 
 @on_both_loops
@@ -137,7 +138,7 @@ async def test_closing_does_not_wait_for_a_peer_that_reads_nothing() -> None:
         peer.connect(f"\0{host.name}")
         peer.sendall(host.token)
         wire = await host.wires.get()
-        wire.send(bytes(5_000_000))
+        wire.send(1, bytes(5_000_000))
         wire.close()
         await host.lost.wait()
         peer.close()
@@ -149,7 +150,7 @@ async def test_a_message_that_cannot_be_unpickled_ends_the_connection() -> None:
     async with hosting() as host:
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
         reader, writer = await connected(host.name)
-        writer.write(host.token + b"\4\0\0\0junk")
+        writer.write(host.token + struct.pack("<II?", 4, 1, False) + b"junk")
         assert await closed_by_peer(reader)
         await host.lost.wait()
         assert isinstance(complaints[0]["exception"], pickle.UnpicklingError)
@@ -206,7 +207,7 @@ async def test_peers_that_leave_before_their_token_disturb_nobody(first: bytes) 
             await hung_up(writer)
         attending = asyncio.create_task(serve_connection(host.name, host.token, echo))
         wire = await host.wires.get()
-        wire.send("call")
+        wire.send(1, "call")
         assert "call" == await host.messages.get()
         wire.close()
         await attending

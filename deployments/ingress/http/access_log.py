@@ -1,12 +1,9 @@
 """Serve's access log, where it is off: no record is made of a request."""
 
 import logging
-from typing import Any, Final
+from typing import Any
 
-from ray.serve._private.logging_utils import log_access_log_filter
-
-_MARK: Final = "serve_access_log"
-"""What Serve says of a record of its access log, which its handlers look for."""
+from deployments.ray_private import ACCESS_LOG_MARK, log_access_log_filter
 
 
 def skip_dropped_records(logger: logging.Logger) -> None:
@@ -18,7 +15,7 @@ def skip_dropped_records(logger: logging.Logger) -> None:
     info = logger.info
 
     def spared(message: object, *arguments: Any, **more: Any) -> None:
-        if (more.get("extra") or {}).get(_MARK) and _drops(logger):
+        if (more.get("extra") or {}).get(ACCESS_LOG_MARK) and _drops(logger):
             return
         more["stacklevel"] = more.get("stacklevel", 1) + 1
         info(message, *arguments, **more)

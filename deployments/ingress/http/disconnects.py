@@ -13,11 +13,10 @@ from typing import Any, Final
 from starlette.types import Send
 
 from deployments.errors import CLIENT_LEFT
+from deployments.ray_private import NO_DISCONNECT_TASK
 
 CLIENT: Final = "anyshape.client"
 """In the scope of a request whose connection's end is noticed here."""
-
-NOT_SERVES_TASK: Final = (b"x-request-disconnect-disabled", b"?1")
 
 
 class Client:
@@ -54,5 +53,5 @@ class Client:
 
 def ends_with_connection(scope: MutableMapping[str, Any], client: Client) -> None:
     """Has Serve leave it to `client` to end this request, whose headers are a list."""
-    scope["headers"].append(NOT_SERVES_TASK)
+    scope["headers"].append(NO_DISCONNECT_TASK)
     scope[CLIENT] = client

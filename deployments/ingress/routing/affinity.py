@@ -84,12 +84,19 @@ class ShapeAffinity:
         self._numbers = np.empty(0, np.uint64)
         self._compiled: dict[int, list[_Replica]] = {}
         self._shapes: OrderedDict[int, _Shape] = OrderedDict()
+        self._follower: Callable[[set[str]], None] | None = None
 
     def __contains__(self, replica: object) -> bool:
         return replica in self._replicas
 
     def __len__(self) -> int:
         return len(self._replicas)
+
+    def follow(self, follower: "Callable[[set[str]], None]") -> None:
+        """Calls `follower`, now and after each change, with the replicas on this node."""
+        if self._follower != follower:
+            self._follower = follower
+            self._tell_follower()
 
     def route(self, shape: int, avoid: str | None = None) -> Route:
         """The way of a request of this shape, see `choose`."""
@@ -116,6 +123,11 @@ class ShapeAffinity:
             self._numbers = np.array([_number(name) for name in self._replicas], np.uint64)
             for shape, seen in self._shapes.items():
                 seen.order, seen.rank = self._preferences(shape)
+            self._tell_follower()
+
+    def _tell_follower(self) -> None:
+        if self._follower is not None:
+            self._follower({replica.name for replica in self._listed if replica.near})
 
     def choose(self, shape: int, avoid: str | None = None) -> str | None:
         """The replica for a request of this shape, None where there is none.

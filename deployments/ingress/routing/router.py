@@ -5,12 +5,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from ray.serve._private.common import ReplicaID
-from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.request_router import PendingRequest, RequestRouter
 
 from deployments.inference import shape_number
 from deployments.ingress.routing.affinity import ShapeAffinity
+from deployments.ray_private import ReplicaID, RunningReplica
 from deployments.transport.batches import BatchCall, Referenced, Route
 from deployments.transport.routing_stats import RoutingStats
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from deployments.errors import CLIENT_LEFT
-from deployments.ingress.http.disconnects import CLIENT, NOT_SERVES_TASK, Client
+from deployments.ingress.http.disconnects import CLIENT, Client
+from deployments.ray_private import NO_DISCONNECT_TASK
 from deployments.transport.arena import Arena
 from tests.ingress.http.test_body_reader import on_both_loops, request, serving
 
@@ -24,7 +25,7 @@ class Application:
         self.after_answer = 0.0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.unwatched.append(NOT_SERVES_TASK in scope["headers"])
+        self.unwatched.append(NO_DISCONNECT_TASK in scope["headers"])
         client = scope.get(CLIENT)
 
         async def told(message: Any) -> None:

@@ -1,29 +1,18 @@
-"""A model's replicas that attend, and the time, in the hands of a test."""
+"""A replica that attends, and the connection to it, in the hands of a test."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from deployments.ingress.routing import connections as module
-from deployments.ingress.routing.connections import Connection, ConnectionListener, ConnectionPool
-from deployments.transport import connections as wire_side
+from deployments.ingress.routing.connections import (
+    Connection,
+    ConnectionListener,
+    ReplicaConnection,
+)
+from deployments.transport.connections import serve_connection
 from tests.loops import until
 from tests.transport.connection_peers import Answers
-
-
-class Clock:
-    """Time for the lanes, which stands still until the test lets it pass."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-
-    def passes(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Replica:
@@ -53,7 +42,7 @@ class Replica:
             if isinstance(self.outcome, Exception):
                 raise self.outcome
             if self.outcome is None:
-                await wire_side.serve_connection(name, token, self.answers)
+                await serve_connection(name, token, self.answers)
             return self.outcome
         finally:
             self.attending -= 1
@@ -61,46 +50,20 @@ class Replica:
 
 class Scene:
     def __init__(self) -> None:
-        self.meeting = ConnectionListener()
+        self.listener = ConnectionListener()
         self.replica = Replica()
-        self.named = True
-        self.lanes = ConnectionPool(self.meeting, self.replica.attend, lambda: self.named)
+        self.kept = ReplicaConnection(self.listener, self.replica.attend)
 
-    async def lane(self) -> Connection:
-        """One that is idle, opened where all others are busy."""
-        for _ in range(2):
-            self.lanes.idle()
-        await self.opened()
-        lane = self.lanes.idle()
-        assert lane is not None
-        return lane
+    async def connected(self) -> Connection:
+        await until(lambda: self.kept.usable is not None)
+        assert self.kept.usable is not None
+        return self.kept.usable
 
-    async def lanes_and_calls(self, count: int) -> "list[tuple[Connection, asyncio.Task[Any]]]":
-        """So many lanes, each with a call that the replica has got and not answered."""
-        return [(lane := await self.lane(), await self.call(lane)) for _ in range(count)]
-
-    async def used(self, count: int) -> list[Connection]:
-        """So many lanes, all idle: the first was used first."""
-        busy = await self.lanes_and_calls(count)
-        for _, call in busy:
-            self.answer()
-            await call
-        return [lane for lane, _ in busy]
-
-    async def opened(self) -> None:
-        await until(lambda: not self.lanes._opening)
-
-    async def call(self, lane: Connection, message: Any = "call") -> "asyncio.Task[Any]":
+    async def call(self, connection: Connection, message: Any = "call") -> "asyncio.Task[Any]":
         """A call that the replica has got and not answered."""
-        task = asyncio.create_task(lane.call(message))
+        task = asyncio.create_task(connection.call(message))
         assert message == await self.replica.answers.asked.get()
         return task
-
-    async def use(self, lane: Connection) -> None:
-        """A call that is answered."""
-        call = await self.call(lane)
-        self.answer()
-        assert "reply" == await call
 
     def answer(self, reply: Any = "reply") -> None:
         self.replica.answers.replies.put_nowait(reply)
@@ -108,11 +71,14 @@ class Scene:
     async def attending(self, count: int) -> None:
         await until(lambda: count == self.replica.attending)
 
+    async def ended(self) -> None:
+        await until(lambda: self.kept._task.done())
+
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
     at = Scene()
     yield at
-    at.lanes.close()
-    await at.meeting.close()
-    await until(lambda: not (at.replica.attending or at.lanes._calls or at.meeting._expected))
+    at.kept.close()
+    await at.listener.close()
+    await until(lambda: not (at.replica.attending or at.listener._expected))

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.exceptions import DeploymentUnavailableError
@@ -18,7 +18,6 @@ from deployments.ingress.routing.connections import ConnectionListener
 from deployments.ingress.routing.ray_replicas import RayReplicas
 from deployments.transport.arena import ArenaAddress
 from deployments.transport.batches import (
-    ANY_ROUTE,
     BatchCall,
     BatchItem,
     BatchReply,
@@ -46,9 +45,11 @@ class Serve:
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
         self.outcomes: dict[str, Any] = {"infer": REPLY, "status": ModelStatus("LOADING", "")}
-        self.over_lane: Any = REPLY
+        self.over_connection: Any = REPLY
         self.taken: list[Any] = []
         self.attending = 0
+        self.attended: asyncio.Task[Any] | None = None
+        self.lose_connection = False
         self.told_all: list[tuple[Any, ...]] = []
         self.given: dict[str, list[Any]] = {}
 
@@ -68,23 +69,28 @@ class Serve:
         if isinstance(outcome, asyncio.Future):
             return await outcome
         if name == "attend":
-            meeting, token, _, lane_format = arguments
-            assert FORMAT == lane_format
-            return await self.attend(meeting, token)
+            listener, token, _, its_format = arguments
+            assert FORMAT == its_format
+            return await self.attend(listener, token)
         return outcome
 
-    async def attend(self, meeting: str, token: bytes) -> None:
+    async def attend(self, listener: str, token: bytes) -> None:
         self.attending += 1
+        self.attended = asyncio.current_task()
         try:
-            await serve_connection(meeting, token, self.answer)
+            await serve_connection(listener, token, self.answer)
         finally:
             self.attending -= 1
 
     async def answer(self, call: Any) -> Any:
         self.taken.append(call_of(call))
-        if isinstance(self.over_lane, Exception):
-            raise self.over_lane
-        return plain_reply(self.over_lane)
+        if self.lose_connection:
+            assert self.attended is not None
+            self.attended.cancel()
+            await asyncio.sleep(0)
+        if isinstance(self.over_connection, Exception):
+            raise self.over_connection
+        return plain_reply(self.over_connection)
 
     @property
     def infers(self) -> int:
@@ -145,21 +151,21 @@ class Replies:
         return await self._reply
 
 
-def ray_replicas(serve: Serve, meeting: ConnectionListener | None = None) -> RayReplicas:
-    return RayReplicas(cast("DeploymentHandle[Any]", serve), meeting)
+def ray_replicas(serve: Serve, listener: ConnectionListener | None = None) -> RayReplicas:
+    return RayReplicas(cast("DeploymentHandle[Any]", serve), listener)
+
+
+FIRST: Final = Route("first", near=True)
 
 
 @asynccontextmanager
-async def with_a_lane(serve: Serve, route: Route = ANY_ROUTE) -> AsyncIterator[RayReplicas]:
-    """Replicas that have a lane for the key, after two calls through the handle."""
-    meeting = ConnectionListener()
-    replicas = ray_replicas(serve, meeting)
-    for _ in range(2):
-        assert REPLY == await replicas.infer(CALL, route, by_reference=False)
-    lanes = replicas._lanes[route]
-    await until(lambda: 1 == len(lanes))
-    assert [] == serve.taken
+async def connected(serve: "CountingServe") -> AsyncIterator[RayReplicas]:
+    """Replicas of which the first is connected."""
+    listener = ConnectionListener()
+    replicas = ray_replicas(serve, listener)
+    assert FIRST == replicas.route("1", CALL.key)
+    await until(lambda: replicas._connection_to(FIRST) is not None)
     yield replicas
     replicas.close()
-    await meeting.close()
+    await listener.close()
     await until(lambda: 0 == serve.attending)

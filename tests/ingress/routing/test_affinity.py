@@ -259,3 +259,16 @@ def test_choosing_is_the_same_for_the_same_history(size: int) -> None:
         return chosen
 
     assert history() == history()
+
+
+def test_a_follower_learns_which_replicas_are_on_this_node_now_and_at_each_change() -> None:
+    affinity, seen = ShapeAffinity(), list[set[str]]()
+    affinity.set_replicas({"a": RoutingStats(), "far": RoutingStats()}, near={"a"})
+    affinity.follow(seen.append)
+    affinity.follow(seen.append)
+    assert [{"a"}] == seen
+    affinity.set_replicas({"a": RoutingStats(ready=True), "far": RoutingStats()}, near={"a"})
+    assert [{"a"}] == seen
+    affinity.set_replicas({"b": RoutingStats()}, near={"b"})
+    affinity.set_replicas({}, near=set())
+    assert [{"a"}, {"b"}, set()] == seen

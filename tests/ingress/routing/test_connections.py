@@ -1,101 +1,64 @@
 import asyncio
 import contextvars
+import logging
 
 import pytest
 
+from deployments import timing
 from deployments.ingress.routing import connections as module
 from deployments.ingress.routing.connections import (
+    Connection,
     ConnectionListener,
     ConnectionLost,
-    ConnectionPool,
+    ReplicaConnection,
 )
 from deployments.transport.connections import serve_connection
-from tests.ingress.routing.connected_replicas import Clock, Replica, Scene, scene
+from tests.ingress.routing.connected_replicas import Replica, scene
 from tests.loops import on_both_loops, settled, until
-from tests.transport.connection_peers import echo
+from tests.transport.connection_peers import Bomb, closed_by_peer, connected, echo, framed, hung_up
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "RECONNECT_S", 0.01)
 
 
-async def swept(at: Scene) -> None:
-    """Idle lanes have been looked at once more."""
-    before = at.lanes._sweeping
-    await until(lambda: at.lanes._sweeping is not before)
-
-
-# When lanes are opened --------------------------------------------------------------------------
+# How connections come and go --------------------------------------------------------------------
 
 
 @on_both_loops
-async def test_there_is_a_lane_when_one_is_asked_for_twice_within_a_minute(clock: Clock) -> None:
+async def test_a_replica_is_connected_before_the_first_call() -> None:
     async with scene() as at:
-        for _ in range(5):
-            assert at.lanes.idle() is None
-            await settled()
-            clock.passes(60.01)
-        assert [] == at.replica.tokens
-        at.lanes.idle()
-        clock.passes(59.9)
-        assert at.lanes.idle() is None
-        await at.opened()
-        assert 1 == len(at.replica.tokens) == len(at.lanes)
+        connection = await at.connected()
+        assert 1 == at.replica.attending == len(at.replica.tokens)
+        call = await at.call(connection)
+        at.answer()
+        assert "reply" == await call
 
 
 @on_both_loops
-async def test_there_are_as_many_lanes_as_calls_under_way() -> None:
+async def test_all_calls_share_the_connection() -> None:
     async with scene() as at:
-        first = await at.lane()
-        for _ in range(5):  # one call after the other
-            assert first is at.lanes.idle()
-        await settled()
+        connection = await at.connected()
+        calls = [await at.call(connection, number) for number in range(100)]
+        for number in range(100):
+            at.answer(-number)
+        assert [-number for number in range(100)] == [await call for call in calls]
         assert 1 == len(at.replica.tokens)
-        busy = await at.lanes_and_calls(5)
-        assert 5 == len({id(lane) for lane, _ in busy}) == len(at.lanes)
-        for _, call in busy:
+
+
+@on_both_loops
+async def test_a_lost_connection_comes_again() -> None:
+    async with scene() as at:
+        for count in (1, 2, 3):
+            connection = await at.connected()
+            assert count == len(at.replica.tokens)
+            call = await at.call(connection)
+            connection.close()
+            with pytest.raises(ConnectionLost):
+                await call
             at.answer()
-            assert "reply" == await call
-        await at.lane()
-        assert 5 == len(at.replica.tokens)
-
-
-@on_both_loops
-async def test_calls_wait_for_the_lane_that_is_being_opened() -> None:
-    async with scene() as at:
-        at.replica.open.clear()
-        for _ in range(10):
-            assert at.lanes.idle() is None
-            await settled()
-        assert 1 == at.replica.attending
-        at.replica.open.set()
-        await at.opened()
-        assert 1 == len(at.lanes)
-
-
-@on_both_loops
-async def test_there_are_no_more_lanes_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_LANES", 3)
-    async with scene() as at:
-        busy = await at.lanes_and_calls(3)
-        for _ in range(5):
-            assert at.lanes.idle() is None
-            await settled()
-        assert 3 == len(at.replica.tokens)
-        for _, call in busy:
-            at.answer()
-            await call
-
-
-@on_both_loops
-async def test_of_idle_lanes_the_one_that_was_used_last_is_taken(clock: Clock) -> None:
-    async with scene() as at:
-        lanes = await at.used(3)
-        for lane in (lanes[2], lanes[0], lanes[1]):
-            clock.passes(0.1)
-            await at.use(lane)
-            assert lane is at.lanes.idle()
+            await until(lambda lost=connection: at.kept.usable is not lost)  # type: ignore[misc]
 
 
 @on_both_loops
@@ -107,143 +70,176 @@ async def test_opening_runs_in_a_context_of_its_own() -> None:
         seen.append(request.get(None))
         await serve_connection(name, token, echo)
 
-    meeting = ConnectionListener()
-    lanes = ConnectionPool(meeting, attending)
+    listener = ConnectionListener()
     request.set("the first")
-    for _ in range(2):
-        lanes.idle()
-    await until(lambda: 1 == len(lanes))
-    assert lanes._sweeping is not None
-    lanes.close()
-    await meeting.close()
+    kept = ReplicaConnection(listener, attending)
+    await until(lambda: kept.usable is not None)
+    kept.close()
+    await listener.close()
     assert [None] == seen
 
 
-# How lanes end ----------------------------------------------------------------------------------
-
-
 @on_both_loops
-async def test_of_lanes_that_are_idle_only_the_last_is_kept_and_not_for_ever(clock: Clock) -> None:
+async def test_a_retired_connection_ends_with_its_calls_and_for_good() -> None:
     async with scene() as at:
-        (idle, call), (busy, other) = await at.lanes_and_calls(2)
-        at.answer()
-        await call
-        clock.passes(1.1)
-        await at.attending(1)
-        assert not idle.open
-        at.answer()
-        await other
-        clock.passes(59.9)
-        await swept(at)
-        assert busy.open
-        clock.passes(0.2)
-        await at.attending(0)
-        await until(lambda: at.lanes._sweeping is None)
-        assert 0 == len(at.lanes)
-        await until(lambda: not at.lanes._calls)
-        await at.lane()  # and it begins anew
-
-
-@on_both_loops
-async def test_the_lane_that_was_used_last_is_kept(clock: Clock) -> None:
-    async with scene() as at:
-        first, second = await at.used(2)
-        for lane in (second, first):
-            clock.passes(0.1)
-            await at.use(lane)
-        clock.passes(1.1)
-        await at.attending(1)
-        assert first.open
-        assert first is at.lanes.idle()
-
-
-@on_both_loops
-async def test_who_asks_now_and_then_has_a_lane(clock: Clock) -> None:
-    async with scene() as at:
-        lane = await at.lane()
-        for _ in range(5):
-            clock.passes(50)
-            assert lane is at.lanes.idle()
-            await at.use(lane)
-        assert 1 == len(at.replica.tokens)
-
-
-@on_both_loops
-async def test_lanes_are_as_old_as_they_get(clock: Clock) -> None:
-    async with scene() as at:
-        lane = await at.lane()
-        for _ in range(100):
-            clock.passes(0.9)
-            assert lane is at.lanes.idle()
-            await at.use(lane)
-        await settled()
-        assert 1 == len(at.replica.tokens)
-
-
-@on_both_loops
-async def test_lanes_to_a_replica_that_serve_does_not_name_any_more_end_with_their_calls() -> None:
-    async with scene() as at:
-        (idle, first), (_, call) = await at.lanes_and_calls(2)
-        at.answer()
-        await first
-        at.named = False
-        await at.attending(1)
-        assert not idle.open
-        await swept(at)
-        at.answer()
-        assert "reply" == await call
-        await at.attending(0)
-
-
-@on_both_loops
-async def test_dropped_lanes_end_with_their_calls() -> None:
-    async with scene() as at:
-        (idle, first), (_, call) = await at.lanes_and_calls(2)
-        at.answer()
-        await first
-        at.lanes.drop()
-        assert not idle.open
-        await at.attending(1)
-        at.answer()
-        assert "reply" == await call
-        await at.attending(0)
-        assert at.lanes.idle() is None
-        await at.lane()
-
-
-@on_both_loops
-async def test_closing_ends_idle_busy_and_half_opened_lanes() -> None:
-    async with scene() as at:
-        (idle, first), (_, call) = await at.lanes_and_calls(2)
-        another = await at.call(await at.lane())
-        at.replica.open.clear()
-        assert at.lanes.idle() is None
-        await at.attending(4)
-        at.answer()
-        await first
-        at.lanes.close()
-        assert not idle.open
-        for busy in (call, another):
-            with pytest.raises(ConnectionLost):
-                await busy
-        for _ in range(2):
+        connection = await at.connected()
+        calls = [await at.call(connection) for _ in range(2)]
+        at.kept.retire()
+        assert at.kept.usable is None
+        for call in calls:
+            assert 1 == at.replica.attending
             at.answer()
+            assert "reply" == await call
         await at.attending(0)
+        await at.ended()
+        assert 1 == len(at.replica.tokens)
 
 
 @on_both_loops
-async def test_a_replica_that_connects_in_the_moment_of_closing_is_let_go() -> None:
-    class Meeting(ConnectionListener):
-        async def expect(self, token: bytes) -> "asyncio.Future[module.Connection]":
-            lane = await super().expect(token)
-            lane.add_done_callback(lambda _: lanes.close())
-            return lane
+async def test_an_idle_connection_that_retires_ends_at_once() -> None:
+    async with scene() as at:
+        await at.connected()
+        at.kept.retire()
+        await at.attending(0)
+        await at.ended()
 
-    meeting, replica = Meeting(), Replica()
-    lanes = ConnectionPool(meeting, replica.attend)
-    for _ in range(2):
-        lanes.idle()
+
+@on_both_loops
+async def test_one_that_is_not_connected_yet_retires_at_once() -> None:
+    async with scene() as at:
+        at.replica.open.clear()
+        await at.attending(1)
+        at.kept.retire()
+        await at.attending(0)
+        await at.ended()
+        assert at.kept.usable is None
+
+
+@on_both_loops
+async def test_closing_ends_calls_under_way() -> None:
+    async with scene() as at:
+        call = await at.call(await at.connected())
+        at.kept.close()
+        with pytest.raises(ConnectionLost):
+            await call
+        at.answer()
+        await at.attending(0)
+        await at.ended()
+
+
+@on_both_loops
+async def test_a_replica_that_connects_in_the_moment_of_closing_is_closed() -> None:
+    class Listener(ConnectionListener):
+        async def expect(self, token: bytes) -> "asyncio.Future[Connection]":
+            connection = await super().expect(token)
+            connection.add_done_callback(lambda _: kept.close())
+            return connection
+
+    listener, replica = Listener(), Replica()
+    kept = ReplicaConnection(listener, replica.attend)
     await until(lambda: bool(replica.tokens))
     await until(lambda: not replica.attending)
-    assert 0 == len(lanes)
-    await meeting.close()
+    assert kept.usable is None
+    await listener.close()
+
+
+# Replicas that cannot connect, do not, or must not ----------------------------------------------
+
+
+@on_both_loops
+async def test_a_replica_that_says_why_it_cannot_connect_is_asked_again_much_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    module.logger.addHandler(handler)
+    later = asyncio.get_running_loop().create_future()
+    sleep = asyncio.sleep
+    pauses: list[float] = []
+
+    async def sleeping(seconds: float) -> None:
+        if seconds >= 1:
+            pauses.append(seconds)
+            await later
+        else:
+            await sleep(seconds)
+
+    async with scene() as at:
+        at.replica.outcome = "it is elsewhere"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleeping)
+            await until(lambda: bool(pauses))
+            at.replica.outcome = None
+            later.set_result(None)
+            await at.connected()
+    module.logger.removeHandler(handler)
+    assert [60.0] == pauses
+    assert ["no direct connection to a replica: it is elsewhere"] == records
+
+
+@on_both_loops
+async def test_a_replica_that_fails_to_attend_is_asked_again() -> None:
+    async with scene() as at:
+        at.replica.outcome = ValueError()
+        await until(lambda: len(at.replica.tokens) >= 3)
+        at.replica.outcome = None
+        await at.connected()
+
+
+@on_both_loops
+async def test_a_replica_that_never_connects_is_given_up_and_refused_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scene() as at:
+        at.replica.open.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(timing, "CONNECT_S", 0.01)
+            await until(lambda: len(at.replica.tokens) >= 2)
+        await serve_connection(at.listener.name, at.replica.tokens[0], echo)
+        assert at.kept.usable is None
+        at.replica.open.set()
+        await at.connected()
+        await at.attending(1)  # nor did the calls before it go on
+
+
+@on_both_loops
+async def test_a_process_that_cannot_listen_goes_on_without_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    def broken(name: str) -> None:
+        tried.append(name)
+        raise OSError(24, "Too many open files")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "listening", broken)
+        patch.setattr(timing, "RECONNECT_REFUSED_S", 0.01)
+        async with scene() as at:
+            await until(lambda: len(tried) >= 2)
+            assert {at.listener.name} == set(tried)
+            assert [] == at.replica.tokens
+            patch.undo()
+            await at.connected()
+
+
+@on_both_loops
+async def test_only_peers_that_are_expected_are_connected() -> None:
+    before = Bomb.exploded
+    listener = ConnectionListener()
+    left, expected = await listener.expect(b"a" * 16), await listener.expect(b"b" * 16)
+    left.cancel()
+    attending = asyncio.create_task(serve_connection(listener.name, b"b" * 16, echo))
+    connection = await expected
+    for token in (b"a", b"b", b"c"):  # one that was cancelled, one that is there, one unknown
+        reader, writer = await connected(listener.name)
+        writer.write(token * 16 + framed(Bomb()))
+        assert await closed_by_peer(reader)
+        await hung_up(writer)
+    assert 7 == await connection.call(7)
+    connection.close()
+    await attending
+    await listener.close()
+    await settled()
+    assert before == Bomb.exploded

@@ -19,24 +19,20 @@ from deployments.transport.batches import (
     BatchItem,
     Referenced,
 )
-from tests.ingress.routing.connected_replicas import Clock
 from tests.ingress.routing.serve_handle import (
     CALL,
+    FIRST,
     NOBODY,
     REPLY,
+    CountingServe,
     Serve,
     ray_replicas,
 )
 from tests.loops import on_both_loops, until
 
 
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
 @on_both_loops
-async def test_without_lanes_all_calls_take_the_handle_by_message_or_by_reference() -> None:
+async def test_without_connections_all_calls_take_the_handle_by_message_or_by_reference() -> None:
     serve = Serve()
     replicas = ray_replicas(serve)
     for by_reference in (False, False, False, True):
@@ -117,7 +113,7 @@ async def test_while_there_is_no_replica_calls_wait_for_the_next(
     serve.outcomes |= {"infer": coming, "answers": False}
     replicas = ray_replicas(serve)
     nobody = ShapeAffinity()
-    monkeypatch.setattr(type(replicas._serve), "affinity", nobody)
+    monkeypatch.setattr(type(replicas), "_affinity", nobody)
     asking = asyncio.ensure_future(replicas.infer(CALL, ANY_ROUTE, by_reference=False))
     await asyncio.sleep(0.05)
     coming.set_result(REPLY)
@@ -141,15 +137,15 @@ async def test_a_replica_that_takes_long_and_is_alive_is_waited_for(
 
 @on_both_loops
 async def test_replicas_that_cannot_attend_are_reached_through_the_handle() -> None:
-    serve = Serve()
+    serve = CountingServe()
     serve.outcomes["attend"] = RayActorError()
-    meeting = ConnectionListener()
-    replicas = ray_replicas(serve, meeting)
+    listener = ConnectionListener()
+    replicas = ray_replicas(serve, listener)
     for _ in range(5):
-        assert REPLY == await replicas.infer(CALL, ANY_ROUTE, by_reference=False)
-    await until(lambda: not replicas._lanes[ANY_ROUTE]._calls)
+        assert REPLY == await replicas.infer(CALL, FIRST, by_reference=False)
+    assert ("attend", False) in serve.calls
     replicas.close()
-    await meeting.close()
+    await listener.close()
     assert 5 == serve.infers
 
 
