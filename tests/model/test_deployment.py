@@ -179,9 +179,9 @@ async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
         await model.check_health()
 
 
-async def test_an_ingress_of_other_code_gets_no_lane(tmp_path: Path) -> None:
+async def test_an_ingress_of_other_code_gets_no_connection(tmp_path: Path) -> None:
     async with running(tmp_path) as model:
         before = await model.attend("nobody", bytes(16), ANY_ROUTE)  # as it was without formats
         later = await model.attend("nobody", bytes(16), ANY_ROUTE, FORMAT + 1)
-    assert f"a replica's lanes have format {FORMAT}, its ingress's 1" == before
-    assert f"a replica's lanes have format {FORMAT}, its ingress's {FORMAT + 1}" == later
+    assert f"the replica's messages have format {FORMAT}, its ingress's 1" == before
+    assert f"the replica's messages have format {FORMAT}, its ingress's {FORMAT + 1}" == later

@@ -10,61 +10,32 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from deployments import timing
 from deployments.inference import ShapeKey
+from deployments.model.cache.compiling import ShapeCompiler
 from deployments.model.cache.demand import Demand
+from deployments.model.cache.entries import Counters, Entry
 from deployments.model.cache.failures import ExpiringByShape
 from deployments.model.cache.reshape_events import Reason, Reshape
 from deployments.model.cache.shape_statistics import ShapeStatistics
-from deployments.model.execution.executor import shielded
 from deployments.observability.shape_records import CacheBounds, State
 
 CompiledT = TypeVar("CompiledT")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Counters:
-    """What happened since the model was loaded."""
-
-    hits: int = 0
-    served_dynamic: int = 0
-    compiles: int = 0
-    compile_failures: int = 0
-    compile_seconds: float = 0.0
-    evictions: int = 0
-    not_worth_it: int = 0
-
-
-@dataclass(slots=True)
-class _Entry(Generic[CompiledT]):
-    """A static compilation, done or under way, and how many use it or wait for it.
-
-    `checked` says that its answers were compared with another compilation's.
-    """
-
-    compilation: "asyncio.Task[CompiledT]"
-    users: int = 0
-    unused: asyncio.Event = field(default_factory=asyncio.Event)
-    checked: bool = False
-    took_s: float = 0.0
-
-
 class CompiledShapes(Generic[CompiledT]):
     """A bounded LRU cache of static compilations beside an optional dynamic one.
 
-    `reshape` runs in a thread, one at a time, under `lock`, which the deployment owns; it returns
-    what compiles the shape, which runs there too: in `executor` where somebody waits for it, else
-    in `background`. Shapes that are compiled never touch the lock. There are never more than
-    `bound` static compilations alive: one that is in use is waited for before its place is taken.
-    A shape that cannot be reshaped to takes no place.
+    A `ShapeCompiler` makes them; shapes that are compiled never touch its lock. At most `bound`
+    static compilations are alive: before one that is in use is replaced, its users finish.
 
     A compilation that is made in the background answers nothing yet: it is on trial until it is
-    kept or discarded. `reshaped` is told of every reshape when that is decided, `evicted` of every
-    compilation that is pushed out.
+    kept or discarded. `reshaped` is called for every reshape when that is decided, `evicted` for
+    every compilation that is evicted.
     """
 
     def __init__(
@@ -84,12 +55,9 @@ class CompiledShapes(Generic[CompiledT]):
         reshaped: Callable[[Reshape], None] = lambda reshape: None,
         evicted: Callable[[], None] = lambda: None,
     ) -> None:
-        self._reshape = reshape
+        self._compiler = ShapeCompiler(reshape, lock, executor, background or executor, clock)
         self._dynamic = dynamic
         self._blocking = blocking
-        self._lock = lock
-        self._executor = executor
-        self._background = background or executor
         self._bound = bound
         self._clock = clock
         self._seen = ShapeStatistics() if seen is None else seen
@@ -97,10 +65,9 @@ class CompiledShapes(Generic[CompiledT]):
         self._evicted = evicted
         self._dynamic_suffices: ExpiringByShape[bool] = ExpiringByShape(clock)
         self._failed: ExpiringByShape[Exception] = ExpiringByShape(clock)
-        self._entries: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
-        self._on_trial: OrderedDict[ShapeKey, _Entry[CompiledT]] = OrderedDict()
-        self._compiling: dict[ShapeKey, _Entry[CompiledT]] = {}
-        self._since: float | None = None
+        self._entries: OrderedDict[ShapeKey, Entry[CompiledT]] = OrderedDict()
+        self._on_trial: OrderedDict[ShapeKey, Entry[CompiledT]] = OrderedDict()
+        self._compiling: dict[ShapeKey, Entry[CompiledT]] = {}
         self.demand = Demand(promote_after, compiles_per_minute, clock)
         self.counters = Counters()
 
@@ -122,8 +89,8 @@ class CompiledShapes(Generic[CompiledT]):
 
     @property
     def compiling_s(self) -> float:
-        """For how long a compilation has been under way; 0 if none is."""
-        return 0.0 if self._since is None else self._clock() - self._since
+        """For how long a compilation has been in progress; 0 if none is."""
+        return self._compiler.compiling_s
 
     def statistics(self) -> dict[str, Any]:
         return {
@@ -183,16 +150,8 @@ class CompiledShapes(Generic[CompiledT]):
             self._note(key, requests)
             yield self._dynamic
             return
-        # Who waits counts as a user: else the place could be taken before they had their turn.
-        entry.users += 1
-        entry.unused.clear()
-        try:
-            # The compilation belongs to everybody who waits for it: one who leaves does not end it.
-            yield await asyncio.shield(entry.compilation)
-        finally:
-            entry.users -= 1
-            if not entry.users:
-                entry.unused.set()
+        async with entry.held() as compiled:
+            yield compiled
 
     def set_bounds(self, bound: int, promote_after: int, compiles_per_minute: int) -> None:
         """Changes the bounds. Compilations beyond a lower one go, oldest first; those in use serve
@@ -215,13 +174,15 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiling.clear()
 
     def release(self) -> None:
-        """Of all compilations, and of who makes them: whoever made this has it, and would never
-        be freed without the garbage collector."""
+        """Drops all compilations and what makes them.
+
+        The owner owns this too: the circle would stay alive until a garbage collection.
+        """
         self._entries.clear()
         self._on_trial.clear()
         self._dynamic = None
-        self._reshape = _nobody
-        self._reshaped = self._evicted = _nobody
+        self._compiler.release()
+        self._reshaped = self._evicted = _released
 
     # What answers, and what may not --------------------------------------------------------------
 
@@ -261,7 +222,7 @@ class CompiledShapes(Generic[CompiledT]):
         """Another compilation answers the shape, if it still has one; it was compared."""
         if (entry := self._entries.get(key)) is not None:
             task = asyncio.get_running_loop().create_task(_value(compiled))
-            self._entries[key] = _Entry(task, checked=True, took_s=entry.took_s)
+            self._entries[key] = Entry(task, checked=True, took_s=entry.took_s)
 
     def answer_with(self, dynamic: CompiledT) -> None:
         """Another compilation than before answers all shapes that have none of their own."""
@@ -281,12 +242,7 @@ class CompiledShapes(Generic[CompiledT]):
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Reshapes and compiles what is not for the cache, in the background under the lock."""
-        async with self._lock:
-            self._since = self._clock()
-            try:
-                return await self._in_thread(work, self._background)
-            finally:
-                self._since = None
+        return await self._compiler.beside(work)
 
     # Compiling -----------------------------------------------------------------------------------
 
@@ -319,47 +275,35 @@ class CompiledShapes(Generic[CompiledT]):
             return False
         return interest > 2 * self.demand.of(next(iter(self._on_trial or self._entries)))
 
-    def _start(self, key: ShapeKey, reason: Reason) -> _Entry[CompiledT]:
+    def _start(self, key: ShapeKey, reason: Reason) -> Entry[CompiledT]:
         task = asyncio.get_running_loop().create_task(self._compile(key, reason))
         # Looked at here: nobody may wait for a background compilation.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        entry = self._compiling[key] = _Entry(task)
+        entry = self._compiling[key] = Entry(task)
         return entry
 
     async def _compile(self, key: ShapeKey, reason: Reason) -> CompiledT:
-        # Nobody else compiles this shape meanwhile: until it stands among the entries, whoever
-        # asks for it finds it in `_compiling`.
+        # Until the shape is among the entries, further requests find it in `_compiling`.
         promotion = reason == "promotion"
-        executor = self._background if promotion else self._executor
-        async with self._lock:
-            try:
-                started = self._since = self._clock()
-                try:
-                    compile_it = await self._in_thread(lambda: self._reshape(key), executor)
-                    await self._make_room()
-                    compiled = await self._in_thread(compile_it, executor)
-                finally:
-                    took_s = self._clock() - started
-                    self.counters.compile_seconds += took_s
-            except Exception as error:
-                self._remember_failure(key, error)
-                self._reshaped(Reshape(key, reason, "failed", took_s, error))
-                raise
-            finally:
-                self._since = None
-                entry = self._compiling.pop(key)
-            self.counters.compiles += 1
-            entry.took_s = took_s
-            if promotion and not entry.users:
-                self._on_trial[key] = entry
-            else:
-                self._entries[key] = entry
-                self._seen.compiled(key, took_s, kept=True)
-                self._reshaped(Reshape(key, reason, "compiled", took_s))
-            return compiled
-
-    async def _in_thread(self, work: Callable[[], T], executor: Executor) -> T:
-        return await shielded(asyncio.get_running_loop().run_in_executor(executor, work))
+        try:
+            made = await self._compiler.compile(key, self._make_room, background=promotion)
+        finally:
+            entry = self._compiling.pop(key)
+        self.counters.compile_seconds += made.took_s
+        if made.error is not None:
+            self._remember_failure(key, made.error)
+            self._reshaped(Reshape(key, reason, "failed", made.took_s, made.error))
+            raise made.error
+        assert made.compiled is not None
+        self.counters.compiles += 1
+        entry.took_s = made.took_s
+        if promotion and not entry.users:
+            self._on_trial[key] = entry
+        else:
+            self._entries[key] = entry
+            self._seen.compiled(key, made.took_s, kept=True)
+            self._reshaped(Reshape(key, reason, "compiled", made.took_s))
+        return made.compiled
 
     async def _make_room(self) -> None:
         while self._taken >= self._bound:
@@ -367,7 +311,7 @@ class CompiledShapes(Generic[CompiledT]):
             if oldest.users:
                 await oldest.unused.wait()
 
-    def _evict(self) -> _Entry[CompiledT]:
+    def _evict(self) -> Entry[CompiledT]:
         """Takes out the one that was not used for longest, first of those that answer nothing."""
         if self._on_trial:
             key = next(iter(self._on_trial))
@@ -396,5 +340,5 @@ async def _value(value: T) -> T:
     return value
 
 
-def _nobody(*arguments: Any) -> Any:
-    raise RuntimeError("its version was let go of")
+def _released(*arguments: Any) -> None:
+    raise RuntimeError("its version is unloaded")

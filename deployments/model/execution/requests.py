@@ -41,6 +41,19 @@ class BatchMember:
         return tuple(tensor.shape for tensor in self.tensors)
 
 
+def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in memory of their own."""
+    return [
+        Tensor(
+            tensor.name,
+            tensor.datatype,
+            tensor.shape,
+            list(tensor.data) if isinstance(tensor.data, list) else tensor.data.copy(),
+        )
+        for tensor in tensors
+    ]
+
+
 def wanted(outputs: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
     """The outputs of these names, in their order; all outputs if there are no names."""
     by_name = {output.name: output for output in outputs}

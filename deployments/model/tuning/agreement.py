@@ -115,3 +115,22 @@ def _unlike(rows: Array, others: Array, scale: float) -> Iterator[float]:
         away = np.abs(alike[:, 2:] - row[2:]).max(axis=1) / scale if len(alike) else np.ones(1)
         nearest = min(1.0, float(away.min()))
         yield min(nearest, max(0.0, row[2] - least)) if len(rows) > len(others) else nearest
+
+
+def input_statistics(inputs: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    """The smallest, the largest and the mean value of each numeric input."""
+    return {
+        tensor.name: _of_numbers(
+            bf16_to_float32(tensor.data) if tensor.datatype == BF16 else tensor.data
+        )
+        for tensor in inputs
+        if not isinstance(tensor.data, list) and tensor.data.size
+    }
+
+
+def _of_numbers(values: Array) -> dict[str, float]:
+    return {
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mean": float(values.mean(dtype=np.float64)),
+    }

@@ -12,23 +12,26 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from deployments.inference import ShapeKey
 from deployments.model.cache.compiled_shapes import CompiledShapes
 from deployments.model.execution.executor import Execution, Kind
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import CannotReshape
-from deployments.model.tuning.agreement import Difference, difference, tolerance
+from deployments.model.tuning.agreement import (
+    Difference,
+    difference,
+    input_statistics,
+    tolerance,
+)
 from deployments.model.tuning.random_inputs import Values, random_rows
 from deployments.model.versions.loaded import LoadedModel
 from deployments.observability.logs import log
 from deployments.observability.metrics import SHAPES_DIFFERING, Telemetry
 from deployments.observability.shape_records import Differing
-from deployments.tensors import BF16, Array, Tensor, bf16_to_float32
+from deployments.tensors import Tensor
 
 logger: Final = logging.getLogger("ray.serve")
 
@@ -37,6 +40,22 @@ _WINS_BELOW: Final = 0.9
 _LOSES_FROM: Final = 1.0
 _FEWEST_PAIRS: Final = 3
 _FOREVER_S: Final = float("inf")
+_REMEMBERED: Final = 1024
+_STATIC_IS_WRONG: Final = (
+    "the static compilation differs from the dynamic one and one without snippets: "
+    "the dynamic one answers"
+)
+_DYNAMIC_IS_WRONG: Final = (
+    "the dynamic compilation differs from a static one and one without optimisations: "
+    "each shape of the model waits for its own"
+)
+_NONE_AGREES: Final = (
+    "the static, the dynamic and an unoptimised compilation differ from each other: "
+    "the dynamic one answers, which may be wrong"
+)
+_REPLACED: Final = (
+    "the static compilation differs from one without optimisations, which answers from now on"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +307,7 @@ class PromotionTrials:
         self, key: ShapeKey, inputs: Sequence[Tensor], found: Difference, verdict: str
     ) -> None:
         if len(self.differing) < _REMEMBERED:
-            told = Differing(found.largest, found.output, verdict, _statistics(inputs))
+            told = Differing(found.largest, found.output, verdict, input_statistics(inputs))
             self.differing[key] = told
         name = self._version.info.name
         self._telemetry.count(SHAPES_DIFFERING, name)
@@ -303,53 +322,3 @@ class PromotionTrials:
             model=name,
             shape=self._version.info.spelled(key),
         )
-
-
-_REMEMBERED: Final = 1024
-_STATIC_IS_WRONG: Final = (
-    "the static compilation differs from the dynamic one and one without snippets: "
-    "the dynamic one answers"
-)
-_DYNAMIC_IS_WRONG: Final = (
-    "the dynamic compilation differs from a static one and one without optimisations: "
-    "each shape of the model waits for its own"
-)
-_NONE_AGREES: Final = (
-    "the static, the dynamic and an unoptimised compilation differ from each other: "
-    "the dynamic one answers, which may be wrong"
-)
-_REPLACED: Final = (
-    "the static compilation differs from one without optimisations, which answers from now on"
-)
-
-
-def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """In memory of their own."""
-    return [
-        Tensor(
-            tensor.name,
-            tensor.datatype,
-            tensor.shape,
-            list(tensor.data) if isinstance(tensor.data, list) else tensor.data.copy(),
-        )
-        for tensor in tensors
-    ]
-
-
-def _statistics(inputs: Sequence[Tensor]) -> dict[str, dict[str, Any]]:
-    """The least, the largest and the mean value of each input of numbers."""
-    return {
-        tensor.name: _of_numbers(
-            bf16_to_float32(tensor.data) if tensor.datatype == BF16 else tensor.data
-        )
-        for tensor in inputs
-        if not isinstance(tensor.data, list) and tensor.data.size
-    }
-
-
-def _of_numbers(values: Array) -> dict[str, float]:
-    return {
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "mean": float(values.mean(dtype=np.float64)),
-    }

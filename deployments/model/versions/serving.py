@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from deployments.errors import (
-    DeadlineExceeded,
     InferenceFailed,
     ModelUnavailable,
     ServingError,
@@ -21,34 +19,27 @@ from deployments.model.cache.compiled_shapes import CompiledShapes
 from deployments.model.cache.reshape_events import ReshapeReport
 from deployments.model.cache.shape_statistics import ShapeStatistics
 from deployments.model.execution.compilers import Compilers
-from deployments.model.execution.executor import Kind, SharedExecutions
-from deployments.model.execution.inference_times import InferenceTimes
+from deployments.model.execution.executor import SharedExecutions
 from deployments.model.execution.requests import (
     Answer,
     BatchMember,
-    note_inference,
     rows_of,
-    wanted,
 )
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import CannotReshape
 from deployments.model.policy.shapes import any_rows
 from deployments.model.tuning.random_inputs import random_rows
-from deployments.model.tuning.stacking import RowsLost, scatter, stack
+from deployments.model.versions.batch_runner import BatchRunner, remember
 from deployments.model.versions.loaded import LoadedModel
-from deployments.model.versions.promotion import PromotionTrials, copied
+from deployments.model.versions.promotion import PromotionTrials
 from deployments.observability.logs import log
 from deployments.observability.metrics import DYNAMIC_REQUESTS, SILENT, Telemetry
 from deployments.observability.shape_records import ShapesReport
 from deployments.settings import ModelSettings
-from deployments.tensors import Tensor
 from deployments.transport.routing_stats import RoutingStats
 
-_REMEMBERED_KEYS: Final = 4096
 _MOST_KERNELS_TOLD: Final = 256
 """Of the shapes that find their kernels, so many are told to the request routers."""
-
-_Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows and requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +68,10 @@ class VersionServer:
         self._execution = self._executions.take(version.slots, version.streams)
         self._compilers = Compilers()
         self.batches = 0
-        self.stacked_batches = 0
         self.requests = 0
         self.rows = 0
         self._seen = ShapeStatistics()
         self._failing: set[ShapeKey] = set()
-        self._unstackable: set[ShapeKey] = set()
-        self._times = InferenceTimes()
         self._running = 0
         self._quiet = asyncio.Event()
         self._closing = False
@@ -102,6 +90,7 @@ class VersionServer:
             evicted=report.evicted,
         )
         self._trials = PromotionTrials(version, self._shapes, self._execution, telemetry)
+        self._runner = BatchRunner(version, self._execution, self._trials, self._seen)
 
     @property
     def remark(self) -> str:
@@ -171,7 +160,7 @@ class VersionServer:
                 key, len(members), static=static, reason="fallback" if static else "new_shape"
             )
             async with use as compiled:
-                answers = await self._answers(compiled, key, members)
+                answers = await self._runner.answers(compiled, key, members)
         except CannotReshape as error:
             return [self._not_supported(key, str(error)) for _ in members]
         pairs = list(zip(members, answers, strict=True))
@@ -190,117 +179,16 @@ class VersionServer:
         if all(isinstance(answer, ShapeNotSupported) for answer in again):
             self._shapes.demand.refund()  # reshaping failed, which is quick
         elif all(isinstance(answer, InferenceFailed) for answer in again):
-            _remember(self._failing, key)
+            remember(self._failing, key)
         rest = iter(again)
         return [next(rest) if isinstance(a, CannotInfer) else a for a in answers]
-
-    async def _answers(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
-    ) -> Sequence[Answer | CannotInfer]:
-        if self._stacks(key, members):
-            try:
-                return await self._together(compiled, key, members)
-            except RowsLost as error:
-                text = "%s: requests of this shape are not stacked any more"
-                log(logging.WARNING, text, error, model=self.info.name)
-                _remember(self._unstackable, key)
-            except CannotInfer as error:
-                text = "a stacked batch failed, its members run alone: %s"
-                log(logging.WARNING, text, error, model=self.info.name)
-        if len(members) == 1:
-            return [await self._alone(compiled, key, members[0])]
-        return await asyncio.gather(*(self._alone(compiled, key, work) for work in members))
-
-    def _stacks(self, key: ShapeKey, members: Sequence[BatchMember]) -> bool:
-        rows = rows_of(members)
-        return (
-            len(members) > 1
-            and self.version.stacks(key)
-            and key not in self._unstackable
-            and all(work.rows > 0 for work in members)
-            and any(-1 in shape for shape in key)
-            and all(spec.dims[0].accepts(rows) for spec in self.version.info.inputs)
-        )
-
-    async def _together(
-        self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
-    ) -> list[Answer]:
-        assert self.version.stacking is not None
-        rules = self.version.stacking.rules
-        compares = self._trials.wants(key)
-        inputs: list[Tensor] = []
-
-        def work() -> tuple[list[Answer], _Took | None]:
-            now = time.monotonic()
-            early = [self._instead(member, now) for member in members]
-            in_time = [m for m, answer in zip(members, early, strict=True) if answer is None]
-            if compares and in_time:
-                inputs.extend(copied(in_time[0].tensors))
-            parts: Iterator[list[Tensor]] = iter(())
-            took = None
-            if in_time:
-                stacked = stack([member.tensors for member in in_time])
-                outputs, ns = compiled.timed(stacked)
-                took = ns, rows_of(in_time), len(in_time)
-                note_inference(in_time, time.monotonic(), ns)
-                parts = iter(scatter(outputs, rules, [member.rows for member in in_time]))
-            answers = [
-                self._checked(member, wanted(next(parts), member.outputs))
-                if answer is None
-                else answer
-                for member, answer in zip(members, early, strict=True)
-            ]
-            return answers, took
-
-        self.stacked_batches += 1
-        deadline = min(work.deadline for work in members)
-        shapes = [(rows_of(members), *shape[1:]) for shape in members[0].shapes]
-        kind = _kind(compiled, shapes)
-        answers, took = await self._execution.run(deadline, work, kind)
-        self._note_time(compiled, key, took, kind)
-        if inputs:
-            self._trials.compare(key, inputs, members[0].timeout_s)
-        return answers
-
-    async def _alone(
-        self, compiled: CompiledShape, key: ShapeKey, member: BatchMember
-    ) -> Answer | CannotInfer:
-        compares = self._trials.wants(key)
-        inputs: list[Tensor] = []
-
-        def work() -> tuple[Answer, _Took | None]:
-            if (answer := self._instead(member, time.monotonic())) is not None:
-                return answer, None
-            outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
-            note_inference([member], time.monotonic(), ns)
-            if compares:
-                inputs.extend(copied(member.tensors))
-            return self._checked(member, outputs), (ns, member.rows, 1)
-
-        kind = _kind(compiled, member.shapes)
-        try:
-            answer, took = await self._execution.run(member.deadline, work, kind)
-        except CannotInfer as error:
-            return error
-        self._note_time(compiled, key, took, kind)
-        if inputs:
-            self._trials.compare(key, inputs, member.timeout_s)
-        return answer
-
-    def _note_time(
-        self, compiled: CompiledShape, key: ShapeKey, took: "_Took | None", kind: Kind
-    ) -> None:
-        if took is not None:
-            ns, rows, requests = took
-            self._times.note(1e-9 * ns / requests, built=kind is Kind.BUILDS)
-            self._seen.inferred(key, ns, rows, static=compiled is not self.version.dynamic)
 
     def statistics(self) -> dict[str, Any]:
         cache = self.version.kernel_cache
         return {
             **self._shapes.statistics(),
             "batches": self.batches,
-            "stacked_batches": self.stacked_batches,
+            "stacked_batches": self._runner.stacked_batches,
             "requests": self.requests,
             "rows": self.rows,
             "slots": self._execution.count,
@@ -320,9 +208,9 @@ class VersionServer:
         if version.dynamic is not None and version.kernel_cache is not None:
             built = version.dynamic.built(_MOST_KERNELS_TOLD)
             keys.update(version.key_of(shapes) for shapes in built)
-            cost = self._times.building_cost(streams)
+            cost = self._runner.times.building_cost(streams)
         else:
-            cost = self._times.compile_cost(self._shapes.compile_s, streams)
+            cost = self._runner.times.compile_cost(self._shapes.compile_s, streams)
         numbers = (shape_number(self.info.revision, any_rows(self.info.inputs, k)) for k in keys)
         return RoutingStats(frozenset(numbers), version.slots, cost, ready=True)
 
@@ -360,21 +248,6 @@ class VersionServer:
     def _not_supported(self, key: ShapeKey, why: str) -> ServingError:
         return ShapeNotSupported(self.version.info.name, self.info.spelled(key), why)
 
-    def _instead(self, member: BatchMember, now: float) -> Answer | None:
-        """What is answered without the device."""
-        if now >= member.deadline:
-            return self._late(member)
-        numbers = self.version.numbers
-        answer = numbers.instead(member.tensors) if numbers else None
-        return wanted(answer, member.outputs) if isinstance(answer, list) else answer
-
-    def _checked(self, member: BatchMember, outputs: list[Tensor]) -> Answer:
-        numbers = self.version.numbers
-        return numbers.checked(member.tensors, outputs) if numbers else outputs
-
-    def _late(self, member: BatchMember) -> ServingError:
-        return DeadlineExceeded(self.version.info.name, member.timeout_s)
-
     def _failed(self, error: CannotInfer, member: BatchMember) -> ServingError:
         why, about = error.__cause__ or error, [member.request_id]
         log(logging.ERROR, "inference failed: %s", why, about=about, model=self.info.name)
@@ -382,14 +255,3 @@ class VersionServer:
         if any(0 in shape for shape in shapes):
             return self._not_supported(shapes, str(error))
         return InferenceFailed(self.version.info.name, str(error))
-
-
-def _kind(compiled: CompiledShape, shapes: Sequence[tuple[int, ...]]) -> Kind:
-    return Kind.USUAL if compiled.knows(tuple(shapes)) else Kind.BUILDS
-
-
-def _remember(keys: set[ShapeKey], key: ShapeKey) -> None:
-    """Adds the key; so that a flood of keys cannot fill memory, a full set starts anew."""
-    if len(keys) >= _REMEMBERED_KEYS:
-        keys.clear()
-    keys.add(key)

@@ -85,7 +85,7 @@ async def test_every_datatype_comes_back_from_a_batch(
     requests = [[tensor(v, datatype)] for v in ([[one, zero]], [[zero, zero], [one, one]])]
     async with serving(version, blocking=blocking) as served:
         answers = await served.ask(*requests)
-        assert (stacking == "always") == served.stacked_batches
+        assert (stacking == "always") == served.statistics()["stacked_batches"]
         for given, answer in zip(requests, answers, strict=True):
             assert_answer(direct(model, given), answer)
 
@@ -99,7 +99,7 @@ async def test_stacked_rows_come_apart_with_the_outputs_that_each_asked_for(
         answers = await served.ask(
             [first], Request([second], ("halves", "rows")), Request([third], ("columns",))
         )
-    assert 1 == served.stacked_batches
+    assert 1 == served.statistics()["stacked_batches"]
     rows, _, halves = direct(model, [second])
     assert_answer(direct(model, [first]), answers[0])
     assert_answer([halves, rows], answers[1])
@@ -112,7 +112,7 @@ async def test_a_batch_without_rows_is_not_stacked(blocking: bool) -> None:
         empty, full = await served.ask([values(0, 4)], [values(2, 4)])
     assert_answer(direct(model, [values(0, 4)]), empty)
     assert_answer(direct(model, [values(2, 4)]), full)
-    assert 0 == served.stacked_batches
+    assert 0 == served.statistics()["stacked_batches"]
 
 
 async def test_no_more_rows_are_stacked_than_the_shape_rule_allows(blocking: bool) -> None:
@@ -123,7 +123,7 @@ async def test_no_more_rows_are_stacked_than_the_shape_rule_allows(blocking: boo
             requests = [[values(2, 4)] for _ in range(count)]
             for answer in await served.ask(*requests):
                 assert_answer(direct(model, [values(2, 4)]), answer)
-            assert stacked == served.stacked_batches
+            assert stacked == served.statistics()["stacked_batches"]
 
 
 async def test_a_stacked_batch_that_fails_is_run_one_by_one(
@@ -139,9 +139,11 @@ async def test_a_stacked_batch_that_fails_is_run_one_by_one(
     async with serving(loaded(model, stacking="always"), blocking=blocking) as served:
         monkeypatch.setattr(CompiledShape, "infer", loses_a_row)
         answers = await served.ask([tensor([[1, 2, 3, 4]])], [tensor([[5, 6, 7, 8]])])
-        stacked = served.stacked_batches
+        stacked = served.statistics()["stacked_batches"]
         await served.ask([tensor([[1, 2, 3, 4]])], [tensor([[5, 6, 7, 8]])])
-        assert stacked == served.stacked_batches, "rows were lost once, that is enough"
+        assert stacked == served.statistics()["stacked_batches"], (
+            "rows were lost once, that is enough"
+        )
     assert_answer([np.array([[2, 3, 4, 5]], np.float32)], answers[0])
     assert_answer([np.array([[6, 7, 8, 9]], np.float32)], answers[1])
 

@@ -185,7 +185,7 @@ async def test_a_blocking_detector_gives_the_same_batches() -> None:
         await served.settled()
         after = await served.ask(*requests)
         alone = [answer for request in requests for answer in await served.ask(request)]
-        assert 2 == served.stacked_batches
+        assert 2 == served.statistics()["stacked_batches"]
         assert 1 == served.statistics()["compiled_shapes"]
     for answers in (before, after):
         for expected, actual in zip(alone, answers, strict=True):

@@ -70,7 +70,7 @@ async def test_a_member_that_is_late_is_told_so_and_the_others_are_answered(
                 Request([tensor([[9, 9, 9, 9]])], late_s=0),
                 [tensor([[0, 0, 0, 0]] * 2)],
             )
-            assert stacking == served.stacked_batches
+            assert stacking == served.statistics()["stacked_batches"]
         assert_answer([np.array([[6, 7, 8, 9]], np.float32)], answers[1])
         assert_answer([np.ones((2, 4), np.float32)], answers[3])
         for late in (answers[0], answers[2]):

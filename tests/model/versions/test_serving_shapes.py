@@ -183,7 +183,7 @@ async def test_an_inference_of_stacked_requests_is_one_with_all_their_rows() -> 
     async with serving(loaded(models.add_one(), stacking="always")) as served:
         await served.ask([values(1, 4)], [values(2, 4)], Request([values(7, 4)], late_s=1))
         record = await known(served, ANY_FOUR)
-    assert 1 == served.stacked_batches
+    assert 1 == served.statistics()["stacked_batches"]
     assert (3, 10, 1, 2) == told(record, "requests", "rows", "batches", "dynamic")
     ((calls, _, _),) = record.dynamic
     assert (1, [3]) == (calls, [rows for _, rows in record.dynamic[0].samples()])

@@ -378,7 +378,7 @@ async def test_a_member_that_is_refused_leaves_the_rest_of_its_batch_alone() -> 
         first, bad, last = await served.ask(
             *([tensor([[value]], "INT64")] for value in (1, 2**40, 2 * BILLION))
         )
-        assert 1 == served.stacked_batches
+        assert 1 == served.statistics()["stacked_batches"]
     assert isinstance(bad, NumberNotCarried)
     assert isinstance(first, list)
     assert isinstance(last, list)
