@@ -12,11 +12,6 @@ from tests.model.cache.compiler import A, B, Clock, Compiler, Refused, Shapes, k
 
 
 @pytest.fixture
-def compiler() -> Compiler:
-    return Compiler()
-
-
-@pytest.fixture
 def seen() -> ShapeStatistics:
     return ShapeStatistics(Clock())
 
