@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.model.execution import Execution, Kind, to_the_end
+from tests.effort import examples
 from tests.loops import settled
 from tests.model.working import PATIENCE_S, Work
 
@@ -257,7 +258,7 @@ class Load:
     """Something that a weak reference can point at."""
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     st.integers(1, 3),
     st.integers(1, 3),
