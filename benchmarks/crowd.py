@@ -91,12 +91,15 @@ class Account:
 
 
 @contextlib.asynccontextmanager
-async def crowd(addresses: Sequence[Address]) -> AsyncIterator[Account]:
-    """Clients at work for the time of the context; they start one after the other at an address."""
+async def crowd(addresses: Sequence[Address], pause_s: float = 0.0) -> AsyncIterator[Account]:
+    """Clients at work for the time of the context; they start one after the other at an address.
+
+    Each pauses after an answer: what recovers on the same processors is not to wait for clients.
+    """
     account = Account()
     clients = [
         asyncio.ensure_future(
-            (_over_grpc if number % 2 else _over_http)(account, addresses, number)
+            (_over_grpc if number % 2 else _over_http)(account, addresses, number, pause_s)
         )
         for number in range(CLIENTS)
     ]
@@ -115,29 +118,36 @@ def _tensor(number: int) -> Any:
     return np.full((1, SIZES[number // 2 % len(SIZES)]), number, np.float32)
 
 
-async def _over_http(account: Account, addresses: Sequence[Address], number: int) -> None:
+async def _over_http(
+    account: Account, addresses: Sequence[Address], number: int, pause_s: float
+) -> None:
     for address in itertools.cycle(_from(number, addresses)):
         async with httpx.AsyncClient(
             base_url=address.http, timeout=PATIENCE_S, verify=False
         ) as client:
-            while await _noted(account, number, _asked_http(client, number)):
+            while await _noted(account, number, _asked_http(client, number), pause_s):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _over_grpc(account: Account, addresses: Sequence[Address], number: int) -> None:
+async def _over_grpc(
+    account: Account, addresses: Sequence[Address], number: int, pause_s: float
+) -> None:
     for address in itertools.cycle(_from(number, addresses)):
         async with grpc.aio.insecure_channel(address.grpc) as channel:
-            while await _noted(account, number, _asked_grpc(channel, number)):
+            while await _noted(account, number, _asked_grpc(channel, number), pause_s):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _noted(account: Account, number: int, asked: Awaitable[tuple[Outcome, str]]) -> bool:
-    """Whether the answer was right."""
+async def _noted(
+    account: Account, number: int, asked: Awaitable[tuple[Outcome, str]], pause_s: float
+) -> bool:
+    """Whether the answer was right; after the pause."""
     began = time.monotonic()
     outcome, reason = await asked
     account.note(number, outcome, time.monotonic() - began, f"client {number}: {reason}")
+    await asyncio.sleep(pause_s)
     return outcome == "right"
 
 

@@ -241,8 +241,8 @@ class Event:
 
 
 @contextlib.asynccontextmanager
-async def under_load(cluster: Cluster) -> AsyncIterator[Account]:
-    async with crowd(cluster.addresses) as account:
+async def under_load(cluster: Cluster, pause_s: float = 0.0) -> AsyncIterator[Account]:
+    async with crowd(cluster.addresses, pause_s) as account:
         await account.answered(_SETTLED)
         yield account
 

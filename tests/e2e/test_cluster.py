@@ -38,7 +38,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 async def event(cluster: Cluster, happens: Happens) -> Event:
-    async with under_load(cluster) as account:
+    async with under_load(cluster, pause_s=0.02) as account:
         return await watched(account, "", happens)
 
 
