@@ -15,6 +15,7 @@ import openvino.opset15 as op
 
 CLIENTS = 16
 PATIENCE_S = 40.0
+PAUSE_S = 0.01
 
 
 def counting_model(number: int) -> ov.Model:
@@ -44,9 +45,10 @@ class Load:
     wrong: list[str] = field(default_factory=list)
 
     async def ask_on(self, http: httpx.AsyncClient, path: str, size: int) -> None:
-        """Asks until it is cancelled."""
+        """Asks until it is cancelled, with pauses in which the server gets to what changes."""
         inputs = [{"name": "data", "datatype": "FP32", "shape": [1, size], "data": [0.0] * size}]
         while True:
+            await asyncio.sleep(PAUSE_S)
             response = await http.post(f"{path}/infer", json={"inputs": inputs})
             self.asked += 1
             if response.status_code != 200:
