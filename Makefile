@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 # Byte code is kept, whatever the shell says: each replica would compile our sources anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve test check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing bench-answers format protos clean
+.PHONY: help serve test test-long check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing bench-answers format protos clean
 
 help:
 	@echo "make serve   start the server with $(CONFIG), http://localhost:8000; Ctrl-C ends it"
 	@echo "make test    run all tests"
-	@echo "make check   formatting, lint, types"
+	@echo "make test-long  the same with four times as many examples in property-based tests"
+	@echo "make check   formatting, lint, who imports whom, types"
 	@echo "make bench   compare with other ways to serve a model; needs wrk (apt-get install wrk)"
 	@echo "make bench-gate  a short run that fails where Ray Serve as documented is too close"
 	@echo "make bench-peers  compare with Triton, or with MLServer, LitServe and BentoML (BENCH=python);"
@@ -28,16 +29,19 @@ help:
 	@echo "make format  rewrite the sources as 'make check' wants them"
 	@echo "make clean   remove $(VENV) and everything that was generated"
 
-# The environment for serving, and the one for developing on top of it.
+# The environment for serving, and the one for developing, which has all of it. Python compiles the
+# sources that it imports, when it imports them; pip would compile all of them.
+INSTALL = $(PYTHON) -m venv $(VENV) && \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e
 $(VENV)/.serve: pyproject.toml constraints.txt
 	@echo 'installing into $(VENV), which takes a minute or two'
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples]'
+	@$(INSTALL) '.[examples]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@echo 'installing into $(VENV), which takes a minute or two'
+	@$(INSTALL) '.[dev]'
+	@touch $(VENV)/.serve $@
 
 # Ray is started with ray.env.
 # Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
@@ -52,14 +56,19 @@ serve: $(VENV)/.serve
 	  exec $(BIN)/serve run $(VENV)/$(notdir $(CONFIG)); \
 	fi
 
-# Really started servers are tested in a process of their own, all else on all cores.
+# Really started servers are tested by themselves, all else on all cores.
+PYTEST := $(BIN)/python -m pytest --durations=10
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore=tests/e2e --numprocesses=auto --dist=loadfile
-	$(BIN)/python -m pytest tests/e2e
+	$(PYTEST) --ignore=tests/e2e --numprocesses=auto --dist=loadfile
+	$(PYTEST) tests/e2e --numprocesses=2
+
+test-long: export ANYSHAPE_TESTS := long
+test-long: test
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
 
 # BENCH=--help tells what can be chosen.

@@ -22,7 +22,7 @@ from benchmarks.compiling import precision
 from benchmarks.models import ROOT
 from benchmarks.workloads import ANYSHAPE, CAREFUL, DOCUMENTED, MODEL_SERVER, RELOAD, Workload
 from deployments.settings.model import INGRESS_NAME
-from tests.e2e.server import family, free_ports, running, stop
+from tests.e2e.server import end, family, free_ports, running
 
 START_S: Final = 90.0
 
@@ -94,7 +94,7 @@ def _answering(
         _wait(base + path, first)
         yield Target(base + path, base + "/stats", lambda: family(process))
     finally:
-        stop(process)
+        end(process)
         started.wait(10)
 
 

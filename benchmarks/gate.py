@@ -5,6 +5,7 @@ import signal
 import statistics
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -37,17 +38,20 @@ def main() -> None:
 def measured() -> tuple[list[float], float]:
     """The ratio of each repetition, and how many requests failed.
 
-    Both servers run all the time, and take turns with the load: starting them is what takes long.
+    Both servers start at once and run all the time, and take turns with the load: starting them is
+    what takes long.
     """
     ratios, errors = [], 0.0
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as running:
         directory = Path(temporary)
         model = build_models(directory, default_detector())[ONE_SHAPE.model]
         settle_precision(model)
-        targets = {
-            arm: running.enter_context(SERVING[arm](model, ONE_SHAPE, directory))
-            for arm in (DOCUMENTED, ANYSHAPE)
-        }
+        arms = (DOCUMENTED, ANYSHAPE)
+        with ThreadPoolExecutor() as starting:
+            started = starting.map(
+                lambda arm: running.enter_context(SERVING[arm](model, ONE_SHAPE, directory)), arms
+            )
+        targets = dict(zip(arms, started, strict=True))
         for _ in range(REPETITIONS):
             rows = {
                 arm: load(target, ONE_SHAPE, SECONDS, directory) for arm, target in targets.items()

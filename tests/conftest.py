@@ -2,6 +2,8 @@
 
 from hypothesis import settings
 
+from tests.effort import examples
+
 # A shared machine stalls now and then; pytest's own timeout bounds every test.
-settings.register_profile("anyshape", deadline=None)
+settings.register_profile("anyshape", deadline=None, max_examples=examples(100))
 settings.load_profile("anyshape")

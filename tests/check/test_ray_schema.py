@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.check.ray_schema import at, entries, ray_problems, serve_variables
+from tests.effort import examples
 
 VARIABLES = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 
@@ -313,7 +314,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for step in steps for place in _places(value[step], (*path, step)))]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.sampled_from(_places(config())[1:]), values)
 def test_any_value_in_any_place_is_reported_if_ray_would_refuse_it(
     place: tuple[Any, ...], value: Any

@@ -1,4 +1,4 @@
-"""One server with all the models that the end-to-end tests ask for."""
+"""What servers are started with, and the models that several of them have."""
 
 import os
 import signal
@@ -10,8 +10,10 @@ import numpy as np
 import openvino as ov
 import openvino.opset15 as op
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from tests.e2e.server import Server, running
+from tests.e2e.calling import Client, client
+from tests.e2e.host import Host, host
 from tests.shared import FACE_MODEL
 
 FAST_PATH = {
@@ -22,6 +24,8 @@ FAST_PATH = {
 }
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 SLOW_LAYERS = 750
+# These modules start what nothing else can share.
+ALONE = ("test_cluster", "test_lifecycle", "test_rays_own_proxy", "test_watching")
 
 
 def config(models: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
@@ -78,15 +82,32 @@ def save(model: ov.Model, repository: Path, name: str) -> None:
     ov.save_model(model, directory / f"{name}.xml", compress_to_fp16=False)
 
 
+class OneServerInOneWorker(LoadScopeScheduling):  # type: ignore[misc]
+    """For pytest-xdist. Its own `loadgroup` does not find the groups with pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = Path(nodeid.partition("::")[0]).stem
+        return module if module in ALONE else "shared"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServerInOneWorker:
+    return OneServerInOneWorker(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The server that many tests share comes last: the others would start more slowly beside it."""
-    items.sort(key=_shares_the_server)
+    """What needs a server that has just started comes first.
+
+    The folders with many models come last: to start them keeps all processors busy.
+    """
+    items.sort(key=lambda item: (*_configuration(item), item.get_closest_marker("fresh") is None))
 
 
-def _shares_the_server(item: pytest.Item) -> bool:
-    assert isinstance(item, pytest.Function)
-    elsewhere = hasattr(item.module, "server") or item.path.parent != Path(__file__).parent
-    return "server" in item.fixturenames and not elsewhere
+def _configuration(item: pytest.Item) -> tuple[bool, str]:
+    """A folder's tests have one, and else a module's."""
+    folder = item.path.parent
+    in_folder = folder != Path(__file__).parent
+    return in_folder, folder.name if in_folder else item.path.stem
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,6 +115,20 @@ def ctrl_c() -> None:
     """Shells have what they start in the background ignore it, and the servers would inherit it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[Client]:
+    """An interpreter for the calls of `tests.e2e.clients.triton_grpc`."""
+    with client("triton_grpc") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """For all configurations that need nothing of their own from the cluster."""
+    with host(tmp_path_factory.mktemp("host")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -105,50 +140,3 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if FACE_MODEL.exists():
         os.symlink(FACE_MODEL.parents[1], path / "face-detection")
     return path
-
-
-@pytest.fixture(scope="session")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models: list[dict[str, Any]] = [
-        {
-            "name": "spots",
-            "source": "builtin:spots",
-            "plugin_config": F32,
-            "batching": {"stacking": "never"},  # so that shapes of one row are promoted
-            "kernel_cache_mb": 32,  # full after some ten shapes
-        },
-        {
-            "name": "spots-blocking",
-            "source": "builtin:spots",
-            "plugin_config": F32,
-            "reshape": "blocking",
-            "max_compiled_shapes": 4,
-        },
-        {
-            "name": "slow",
-            "source": "slow",
-            "reshape": "blocking",
-            "warm_up": ["(1,1,4)"],
-            "batching": {"stacking": "never"},  # measuring it would take half a minute
-        },
-        {
-            "name": "add-one",
-            "source": "add-one",
-            "shape": "(1:64,10)",
-            "version_labels": {"stable": 1},
-        },
-        {"name": "echo", "source": "echo"},
-        {
-            "name": "missing",
-            "source": [{"url": "https://127.0.0.1:9/missing.onnx", "sha384": "0" * 96}],
-        },
-    ]
-    if FACE_MODEL.exists():
-        models.append({"name": "face-detection", "source": "face-detection", "plugin_config": F32})
-        models.append({"name": "face-default", "source": "face-detection"})
-    directory = tmp_path_factory.mktemp("server")
-    settings = {"limits": {"body_bytes": 32 * 2**20, "timeout_s": 50.0}}
-    # Metrics are handed on every second instead of every ten, so that tests need not wait.
-    variables = {"ANYSHAPE_MODELS": str(repository), "RAY_metrics_report_interval_ms": "1000"}
-    with running(config(models, **settings), directory, variables) as running_server:
-        yield running_server

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ STOP_S = 60.0  # Serve gives the ingress 20 s to drain, and then the models 20 s
 GRPC_PORTS = 10
 NO_TLS = False  # for `verify=`: reading the certificates would take 25 ms a request
 _SERVE = Path(sys.executable).with_name("serve")
-_RAY_ENV = Path(__file__).parents[2] / "ray.env"
+ROOT = Path(__file__).parents[2]
+_RAY_ENV = ROOT / "ray.env"
 
 
 def ray_environment() -> dict[str, str]:
@@ -70,6 +71,20 @@ class Server:
     process: psutil.Process
     log: Path
     ports: list[int]
+    versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The model and the version that a name stands for, where it is not a model of its own."""
+
+    def model(self, name: str) -> tuple[str, str]:
+        """The model that is asked under this name, and its version, "" for the highest."""
+        return self.versions.get(name, (name, ""))
+
+    def path(self, name: str) -> str:
+        model, version = self.model(name)
+        return f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.ports[1]}"
 
     @property
     def dashboard(self) -> str:
@@ -92,6 +107,15 @@ class Server:
             check=True,
         )
 
+    def replicas(self) -> list[psutil.Process]:
+        """The processes of the application's replicas."""
+        found = []
+        for member in family(self.process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if ":ServeReplica:anyshape:" in "".join(member.cmdline()[:1]):
+                    found.append(member)
+        return found
+
     def processes(self, title: str) -> list[psutil.Process]:
         """Those that are called so, as Ray titles its workers and their like."""
         found = []
@@ -111,7 +135,7 @@ class Server:
 
     def all_statistics(self, model: str) -> list[dict[str, Any]]:
         """The counters of each replica of the model."""
-        reply = httpx.get(f"{self.url}/v2/models/{model}/stats", timeout=10, verify=NO_TLS)
+        reply = httpx.get(f"{self.url}{self.path(model)}/stats", timeout=10, verify=NO_TLS)
         assert reply.status_code == 200, reply.text
         replicas: list[dict[str, Any]] = reply.json()["replicas"]
         return replicas

@@ -11,14 +11,12 @@ import httpx
 import pytest
 import yaml
 
+from tests.e2e.calling import Client
 from tests.e2e.client import spots_found
-from tests.e2e.clients import call
-from tests.e2e.server import family, running, stop
+from tests.e2e.server import ROOT, family, running, stop
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).parents[2]
 
 
 def default_config() -> dict[str, Any]:
@@ -28,7 +26,7 @@ def default_config() -> dict[str, Any]:
 
 
 def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
-    tmp_path: Path,
+    tmp_path: Path, triton: Client
 ) -> None:
     """Without the face detector's files, which the first model's reason says in words."""
     default = default_config()
@@ -40,7 +38,7 @@ def test_the_default_configuration_serves_spots_and_ctrl_c_leaves_nothing(
         assert "cannot be downloaded" in reply.json()["error"]
         expected, found = spots_found(server.url)
         assert expected == found
-        call("sends_pictures", server)
+        triton.call("sends_pictures", server.grpc)
         until(lambda: not server.processes("ray::IDLE"), "nobody waits for work")
 
         members = family(server.process)

@@ -14,8 +14,9 @@ import openvino as ov
 import pytest
 
 from tests.e2e.conftest import config
+from tests.e2e.host import Host
 from tests.e2e.live import eventually, load, put_version, reason, states, until
-from tests.e2e.server import Server, running
+from tests.e2e.server import Server
 from tests.model.file_server import Server as FileServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -51,11 +52,8 @@ def remote() -> Iterator[FileServer]:
 
 @pytest.fixture(scope="module")
 def live(
-    files: Path,
-    unpublished: dict[str, bytes],
-    remote: FileServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
+    shared_host: Host, files: Path, unpublished: dict[str, bytes], remote: FileServer
+) -> Server:
     late = [
         {"url": remote.url(path), "sha384": sha384(body).hexdigest()}
         for path, body in unpublished.items()
@@ -67,11 +65,7 @@ def live(
         {"name": "fetched", "source": "fetched", "poll_s": 0.0, "model_version_policy": "all"},
         {"name": "late", "source": late},
     ]
-    application = config(models, model_control=True)
-    with running(
-        application, tmp_path_factory.mktemp("live"), {"ANYSHAPE_MODELS": str(files)}
-    ) as server:
-        yield server
+    return shared_host.serve(config(models, model_control=True), files)
 
 
 @pytest.fixture

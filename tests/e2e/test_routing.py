@@ -1,7 +1,6 @@
 """Two replicas of a model behind one ingress: a shape is compiled where it goes, and only there."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -10,7 +9,8 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import config
-from tests.e2e.server import NO_TLS, Server, running
+from tests.e2e.host import Host
+from tests.e2e.server import NO_TLS, Server
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -18,7 +18,7 @@ SIDES = range(32, 44)
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def pair(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Server:
     models = [
         {"name": "spots", "source": "builtin:spots", "reshape": "blocking"},
         {"name": "rare", "source": "builtin:spots", "reshape": "blocking"},
@@ -43,11 +43,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         {"name": "spots", "autoscaling_config": scaling},
         {"name": "rare", "autoscaling_config": to_zero},
     ]
-    with running(wanted, tmp_path_factory.mktemp("pair")) as server:
-        end = time.monotonic() + 60
-        while len(compiles(server)) < 2 and time.monotonic() < end:
-            time.sleep(0.2)
-        yield server
+    server = shared_host.serve(wanted, tmp_path_factory.mktemp("pair"))
+    until(lambda: len(compiles(server)) == 2, "both replicas are there", patience_s=60, every_s=0.2)
+    return server
 
 
 def infer(server: Server, side: int, model: str = "spots") -> int:

@@ -112,7 +112,7 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def channel(server: Server) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+    with grpc.insecure_channel(server.grpc) as channel:
         yield channel
 
 

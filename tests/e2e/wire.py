@@ -32,7 +32,7 @@ def asked(server: Server, model: str, tensors: Sequence[Tensor], form: Form) -> 
     if form == "grpc":
         return _over_grpc(server, model, tensors)
     body, headers = request_body(tensors, binary=form == "binary")
-    url = f"{server.url}/v2/models/{model}/infer"
+    url = f"{server.url}{server.path(model)}/infer"
     return outputs_of(httpx.post(url, content=body, headers=headers, timeout=50, verify=NO_TLS))
 
 
@@ -76,10 +76,14 @@ def _over_grpc(server: Server, model: str, tensors: Sequence[Tensor]) -> list[Te
         pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape)
         for t in tensors
     ]
+    name, version = server.model(model)
     request = pb.ModelInferRequest(
-        model_name=model, inputs=inputs, raw_input_contents=map(_raw, tensors)
+        model_name=name,
+        model_version=version,
+        inputs=inputs,
+        raw_input_contents=map(_raw, tensors),
     )
-    with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+    with grpc.insecure_channel(server.grpc) as channel:
         infer = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             pb.ModelInferRequest.SerializeToString,

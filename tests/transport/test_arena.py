@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 
 from deployments.tensors import Array
 from deployments.transport.arena import ALIGNMENT, Arena
+from tests.effort import examples
 from tests.transport.arena_peer import allocated, lend, place
 
 SIZE = 1 << 16
@@ -105,7 +106,7 @@ class Allocation(RuleBasedStateMachine):
 
 
 TestAllocation = Allocation.TestCase
-TestAllocation.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAllocation.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.parametrize("lead", [0, 1, 63, 64, 65, 1000])

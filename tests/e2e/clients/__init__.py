@@ -1,19 +1,20 @@
-"""Clients that need a process of their own."""
+"""Clients that need an interpreter of their own; `tests.e2e.calling` starts it."""
 
-import subprocess
-import sys
-
-from tests.e2e.server import Server
-
-
-def call(name: str, server: Server) -> None:
-    """Runs a function of `triton_grpc.py` against the server."""
-    address = f"127.0.0.1:{server.ports[1]}"
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.clients.triton_grpc", name, address],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert not run.returncode, run.stdout + run.stderr
+TRITON_GRPC = [
+    "describes",
+    "infers",
+    "infers_compressed",
+    "infers_async",
+    "infers_aio",
+    "streams",
+    "sends_strings",
+    "sends_pictures",
+    "sends_typed_contents",
+    "is_refused",
+    "is_too_late",
+    "is_too_large",
+    "is_healthy",
+    "is_reflected",
+    "leaves",
+]
+"""The functions of `triton_grpc`."""

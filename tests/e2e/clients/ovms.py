@@ -1,38 +1,37 @@
-"""Calls of `ovmsclient` 2023.1, unmodified, in the virtual environment that it needs.
+"""Calls of `ovmsclient` 2023.1, unmodified, in the virtual environment that it needs."""
 
-python tests/e2e/clients/ovms.py <grpc|http> <function> <host:port>
-"""
-
-import sys
+import base64
+from functools import partial
 from typing import Any
 
 import numpy as np
 import ovmsclient
+
+from tests.e2e.clients.answering import answer
 
 ROWS = np.arange(20, dtype=np.float32).reshape(2, 10)
 
 
 def predict(client: Any, protocol: str) -> None:
     for version in (0, 1):
-        answer = client.predict({"data": ROWS}, "add-one", model_version=version)
-        np.testing.assert_array_equal(ROWS + 1, answer)
-        assert protocol == "http" or answer.dtype == np.float32
+        rows = client.predict({"data": ROWS}, "add-one", model_version=version)
+        np.testing.assert_array_equal(ROWS + 1, rows)
+        assert protocol == "http" or rows.dtype == np.float32
 
 
 def predict_several(client: Any, protocol: str) -> None:
     inputs = {"numbers": np.array([[1, -(2**52)]], np.int64), "words": [b"one", b"two"]}
     answers = client.predict(inputs, "echo")
-    assert [[1, -(2**52)]] in [answer.tolist() for answer in answers.values()]
+    assert [[1, -(2**52)]] in [values.tolist() for values in answers.values()]
     words = next(a for a in answers.values() if a.dtype.kind in "SU")
     assert [b"one", b"two"] == [w if isinstance(w, bytes) else w.encode() for w in words.tolist()]
 
 
-def predict_picture(client: Any, protocol: str) -> None:
-    """Reads the PNG from standard input; the picture goes as it is, decoded by the server."""
-    png = sys.stdin.buffer.read()
-    answer = client.predict({"data": [png]}, "spots")
-    assert (1, 1, 200, 7) == answer.shape
-    assert answer[0, 0, 0, 2] > 0.5, "no spot was found"
+def predict_picture(client: Any, protocol: str, png: str) -> None:
+    """The picture, here in base64, goes as it is, decoded by the server."""
+    table = client.predict({"data": [base64.b64decode(png)]}, "spots")
+    assert (1, 1, 200, 7) == table.shape
+    assert table[0, 0, 0, 2] > 0.5, "no spot was found"
 
 
 def status(client: Any, protocol: str) -> None:
@@ -78,6 +77,13 @@ def refused(client: Any, protocol: str) -> None:
             raise AssertionError(words)
 
 
+CALLS = (predict, predict_several, predict_picture, status, metadata, refused)
+MAKE = {"grpc": ovmsclient.make_grpc_client, "http": ovmsclient.make_http_client}
+
+
+def call(function: Any, protocol: str, address: str, *more: str) -> None:
+    function(MAKE[protocol](address), protocol, *more)
+
+
 if __name__ == "__main__":
-    make = {"grpc": ovmsclient.make_grpc_client, "http": ovmsclient.make_http_client}
-    globals()[sys.argv[2]](make[sys.argv[1]](sys.argv[3]), sys.argv[1])
+    answer({function.__name__: partial(call, function) for function in CALLS})

@@ -1,12 +1,8 @@
-"""Calls of `tritonclient.grpc`, unmodified. A process of its own runs each function: the client's
-messages have the names of the server's.
-
-    python -m tests.e2e.clients.triton_grpc <function> <host:port>
-"""
+"""Calls of `tritonclient.grpc`, unmodified. An interpreter of its own runs them: the client's
+messages have the names of the server's. Each function takes the server's `<host>:<port>`."""
 
 import asyncio
 import queue
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,6 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
+
+from tests.e2e.clients.answering import answer
 
 ROWS = np.arange(20, dtype=np.float32).reshape(2, 10)
 
@@ -307,4 +305,4 @@ def is_reflected(address: str) -> None:
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](sys.argv[2])
+    answer(globals())

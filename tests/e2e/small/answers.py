@@ -8,7 +8,7 @@ import httpx
 import openvino as ov
 
 from deployments.tensors import Tensor
-from tests.e2e.server import Server
+from tests.e2e.server import NO_TLS, Server
 from tests.e2e.wire import FORMS, asked, outputs_of, request_body
 from tests.model.loading import assert_same, direct
 
@@ -17,7 +17,7 @@ Request: TypeAlias = Sequence[Tensor]
 
 def sizes(server: Server, model: str, kind: str = "inputs") -> dict[str, list[int]]:
     """The shape that clients are told of each input or output."""
-    metadata = httpx.get(f"{server.url}/v2/models/{model}").json()
+    metadata = httpx.get(server.url + server.path(model), verify=NO_TLS).json()
     return {port["name"]: port["shape"] for port in metadata[kind]}
 
 
@@ -44,7 +44,7 @@ async def check_together(
     async with httpx.AsyncClient(base_url=server.url, timeout=50, limits=limits) as client:
 
         async def one(body: bytes, headers: dict[str, str]) -> list[Tensor]:
-            target = f"/v2/models/{name}/infer"
+            target = f"{server.path(name)}/infer"
             return outputs_of(await client.post(target, content=body, headers=headers))
 
         answers = await asyncio.gather(*(one(*body) for body in bodies))

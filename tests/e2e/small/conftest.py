@@ -1,6 +1,8 @@
-"""One server with all the small models, each computing in f32: to start one takes half a minute."""
+"""One server with all the small models, each computing in f32."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import F32, config, save
-from tests.e2e.server import Server, running
+from tests.e2e.host import Host
+from tests.e2e.server import Server
 from tests.e2e.small import formats, kinds, preprocessed, rows
 from tests.e2e.small.rules import RULES
 
@@ -35,23 +38,35 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def grouped(names: Iterable[str]) -> list[list[str]]:
+    """Names of models that can be versions of one: their settings are equal."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        source = formats.SOURCES.get(name, "")  # a file or directory without versions
+        groups.setdefault(source + json.dumps(SETTINGS.get(name)), []).append(name)
+    return list(groups.values())
+
+
 @pytest.fixture(scope="package")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(shared_host: Host, repository: Path) -> Server:
+    """A replica takes three seconds of a processor to start: models share one where they can."""
     names = [*SAVED, *formats.FILES]
     assert len(names) == len(set(names))
-    entries = [
-        {
-            "name": name,
-            "source": formats.SOURCES.get(name, name),
-            "plugin_config": F32,
-            **SETTINGS.get(name, {}),
-        }
-        for name in names
-    ]
-    variables = {"ANYSHAPE_MODELS": str(repository)}
-    with running(config(entries), tmp_path_factory.mktemp("server"), variables) as server:
-        states = httpx.get(f"{server.url}/v2/models").json()["models"]
-        assert dict.fromkeys(names, "AVAILABLE") == {
-            model["name"]: model.get("reason") or model["state"] for model in states
-        }
-        yield server
+    entries, versions, expected = [], {}, set()
+    for members in grouped(names):
+        model = members[0]
+        source = formats.SOURCES.get(model, model)
+        if len(members) > 1:
+            model = source = f"{model}-and-others"
+            (repository / source).mkdir()
+            for number, name in enumerate(members, 1):
+                (repository / source / str(number)).symlink_to(repository / name / "1")
+                versions[name] = (model, str(number))
+        settings = SETTINGS.get(members[0], {})
+        entry = {"name": model, "source": source, "model_version_policy": "all"}
+        entries.append({**entry, "plugin_config": F32, **settings})
+        expected |= {(model, str(number), "READY") for number in range(1, 1 + len(members))}
+    server = shared_host.serve(config(entries), repository)
+    index = httpx.post(f"{server.url}/v2/repository/index", timeout=30).json()
+    assert expected == {(m["name"], m["version"], m["reason"] or m["state"]) for m in index}
+    return replace(server, versions=versions)

@@ -52,7 +52,7 @@ async def test_shapes_and_values_that_fail_leave_what_comes_with_them_alone(
         body, headers = request_body(fail[name], binary=True)
         async with httpx.AsyncClient(base_url=server.url, timeout=50) as client:
             while not over.is_set():
-                target = f"/v2/models/{name}/infer"
+                target = f"{server.path(name)}/infer"
                 answer = await client.post(target, content=body, headers=headers)
                 assert answer.status_code in (400, 500)
                 refused += 1

@@ -11,7 +11,7 @@ import pytest
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
 from deployments.ingress.protos import tensorflow_serving_pb2 as serving
 from deployments.tensors import Array
-from tests.e2e.server import Server
+from tests.e2e.server import NO_TLS, Server
 from tests.e2e.small.answers import Request
 from tests.e2e.wire import Form, Refused, asked
 from tests.model.loading import tensor
@@ -33,7 +33,7 @@ def by_form(form: Form) -> Ask:
 
 
 def called(server: Server, method: str, request: Any) -> bytes:
-    with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+    with grpc.insecure_channel(server.grpc) as channel:
         call: Any = channel.unary_unary(method)
         try:
             answer: bytes = call(request.SerializeToString(), timeout=50)
@@ -43,7 +43,8 @@ def called(server: Server, method: str, request: Any) -> bytes:
 
 
 def by_contents(server: Server, model: str, request: Request) -> Array:
-    message = kserve.ModelInferRequest(model_name=model)
+    name, version = server.model(model)
+    message = kserve.ModelInferRequest(model_name=name, model_version=version)
     for given in request:
         entry = message.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
         getattr(entry.contents, FIELDS[given.datatype][0]).extend(flat(given.data))
@@ -55,15 +56,17 @@ def by_contents(server: Server, model: str, request: Request) -> Array:
 
 def by_tfs_rest(server: Server, model: str, request: Request) -> Array:
     content = {"inputs": {t.name: np.asarray(t.data).tolist() for t in request}}
-    url = f"{server.url}/v1/models/{model}:predict"
-    response = httpx.post(url, json=content, timeout=50)
+    name, version = server.model(model)
+    url = f"{server.url}/v1/models/{name}/versions/{version}:predict"
+    response = httpx.post(url, json=content, timeout=50, verify=NO_TLS)
     if response.status_code != 200:
         raise Refused(response.status_code, response.json()["error"])
     return np.array(response.json()["outputs"], np.asarray(request[0].data).dtype)
 
 
 def by_tfs_grpc(server: Server, model: str, request: Request) -> Array:
-    message = serving.PredictRequest(model_spec={"name": model})
+    name, version = server.model(model)
+    message = serving.PredictRequest(model_spec={"name": name, "version": {"value": int(version)}})
     for given in request:
         proto = message.inputs[given.name]
         proto.dtype = DTYPES[given.datatype]
@@ -126,7 +129,7 @@ def test_results_beyond_the_device_are_computed_right(
 
 def test_the_metadata_tell_what_is_computed_in(server: Server) -> None:
     for datatype, narrow in (("INT64", "INT32"), ("FP64", "FP32")):
-        metadata = httpx.get(f"{server.url}/v2/models/sum-{datatype}").json()
+        metadata = httpx.get(server.url + server.path(f"sum-{datatype}")).json()
         for port in metadata["inputs"] + metadata["outputs"]:
             assert {"computed_in": narrow} == port["parameters"]
         statistics = server.statistics(f"sum-{datatype}")

@@ -61,6 +61,7 @@ def test_a_new_shape_blocks_for_one_compile_whatever_its_rows(server: Server) ->
     assert before + 1 == compiles(server, "auto-blocking")
 
 
+@pytest.mark.fresh
 def test_a_shape_that_comes_often_is_compiled_and_answers_as_before(server: Server) -> None:
     rule, request = RULES["auto"], request_of((1, 3, 22, 23))
     expected, before = direct(rule.model, request), server.statistics("auto")

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.inference import ShapeKey
+from tests.effort import examples
 from tests.model.cache.compiler import Compiler, D, Refused, Shapes, key
 
 steps = st.lists(
@@ -14,7 +15,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_every_schedule_keeps_the_bound_and_answers_everybody(
     schedule: list[tuple[str, int]], bound: int
 ) -> None:

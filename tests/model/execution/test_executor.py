@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.model.execution.executor import Execution, Kind, shielded
+from tests.effort import examples
 from tests.loops import settled
 from tests.model.execution.working import PATIENCE_S, Work
 
@@ -94,15 +95,15 @@ async def test_work_that_builds_begins_beside_other_work_where_there_is_one_stre
 
 
 async def test_work_that_builds_begins_when_the_work_it_waited_for_is_cancelled() -> None:
-    execution, first, other, second = Execution(2, 2), Work(), Work(), Work()
+    execution, first, other, second, left = Execution(2, 2), Work(), Work(), Work(), Work()
     busy = [asyncio.create_task(execution.run(0.0, w)) for w in (first, other)]
     await first.has_begun()
     await other.has_begun()
-    waiting = asyncio.create_task(execution.run(1.0, Work()))
+    waiting = asyncio.create_task(execution.run(1.0, left))
     building = [asyncio.create_task(execution.run(2.0, w, Kind.BUILDS)) for w in (second, int)]
     await settled()
     waiting.cancel()
-    for work in (first, other, second):
+    for work in (first, other, second, left):  # it may have begun before it is cancelled
         work.end.set()
     await asyncio.wait_for(asyncio.gather(*busy, *building), PATIENCE_S)
     execution.close()
@@ -257,7 +258,7 @@ class Load:
     """Something that a weak reference can point at."""
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(
     st.integers(1, 3),
     st.integers(1, 3),

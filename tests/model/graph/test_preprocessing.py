@@ -14,6 +14,7 @@ from deployments.inference import InputSpec
 from deployments.model.graph.preprocessing import prepare
 from deployments.settings.preprocessing import Preprocessing
 from deployments.tensors import BF16, Array, Tensor, bf16_to_float32, float32_to_bf16
+from tests.effort import examples
 from tests.model import models
 from tests.model.graph.prepared import (
     LUMINANCE,
@@ -88,7 +89,7 @@ NUMPY: dict[str, Any] = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     target=st.sampled_from(["".join(order) for order in permutations("NCHW")]),
     source=st.sampled_from(["NCHW", "NHWC", "CHWN"]),

@@ -14,6 +14,7 @@ from deployments.model.graph.rows.outputs import Detections, NotProven, OutputRu
 from deployments.model.graph.rows.proof import rows_kept_apart
 from deployments.model.openvino.runtime import DATATYPES
 from deployments.model.openvino.spots import spots_model
+from tests.effort import examples
 from tests.model import models
 from tests.model.graph.rows import row_models
 from tests.model.graph.rows.row_models import i64, number, number_of_rows
@@ -236,7 +237,7 @@ STEPS: dict[str, Any] = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4))
 def test_what_is_proven_of_a_chain_of_operations_holds(steps: list[str]) -> None:
     x = models.parameter([-1, 4, 6])

@@ -1,4 +1,4 @@
-"""`tritonclient.grpc` as its users have it, through HAProxy and through Ray's own proxy."""
+"""A server behind Ray's own proxy, as where HAProxy cannot run."""
 
 import os
 from collections.abc import Iterator
@@ -9,40 +9,17 @@ import numpy as np
 import pytest
 
 from deployments.check import without_haproxy
+from tests.e2e.calling import Client
 from tests.e2e.client import infer, spots_found
-from tests.e2e.clients import call
+from tests.e2e.clients import TRITON_GRPC
 from tests.e2e.conftest import config
 from tests.e2e.server import Server, family, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-CALLS = [
-    "describes",
-    "infers",
-    "infers_compressed",
-    "infers_async",
-    "infers_aio",
-    "streams",
-    "sends_strings",
-    "sends_pictures",
-    "sends_typed_contents",
-    "is_refused",
-    "is_too_late",
-    "is_too_large",
-    "is_healthy",
-    "is_reflected",
-    "leaves",
-]
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_through_haproxy(name: str, server: Server) -> None:
-    call(name, server)
-
 
 @pytest.fixture(scope="module")
 def proxied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server behind Ray's own proxy, as where HAProxy cannot run."""
     models: list[dict[str, Any]] = [
         {"name": "spots", "source": "builtin:spots"},
         {
@@ -87,6 +64,6 @@ def test_a_large_answer_over_http_through_rays_own_proxy(proxied: Server) -> Non
     assert answer.nbytes > 2**17
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_through_rays_own_proxy(name: str, proxied: Server) -> None:
-    call(name, proxied)
+@pytest.mark.parametrize("name", TRITON_GRPC)
+def test_through_rays_own_proxy(name: str, triton: Client, proxied: Server) -> None:
+    triton.call(name, proxied.grpc)

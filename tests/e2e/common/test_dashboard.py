@@ -13,7 +13,7 @@ import pytest
 
 from cluster.grafana.render import DASHBOARD, Prometheus, concrete, panels, render
 from tests.e2e.client import infer
-from tests.e2e.prometheus import metrics_address, needs_prometheus, prometheus, until
+from tests.e2e.common.prometheus import metrics_address, needs_prometheus, prometheus, until
 from tests.e2e.server import NO_TLS, Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), needs_prometheus]

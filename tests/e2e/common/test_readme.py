@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import Server
+from tests.e2e.server import ROOT, Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).parents[2]
 
 
 def blocks(language: str) -> list[str]:

@@ -75,6 +75,7 @@ def _utc(text: str) -> str:
     return text.removesuffix("Z") + "+00:00"  # what Python 3.10 reads
 
 
+@pytest.mark.fresh
 def test_a_shape_that_keeps_coming_is_seen_to_change_over(server: Server) -> None:
     """After eight requests it is compiled, and after some more it answers where it is faster."""
     for _ in range(8):

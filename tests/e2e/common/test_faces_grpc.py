@@ -36,8 +36,8 @@ async def over_grpc(server: Server, tensors: list[Array], directory: Path) -> li
     given, answered = directory / "given.npz", directory / "answered.npz"
     named: dict[str, Any] = {str(number): tensor for number, tensor in enumerate(tensors)}
     np.savez(given, **named)
-    address = f"127.0.0.1:{server.ports[1]}"
-    arguments = ["-m", "tests.e2e.clients.faces_grpc", address, MODEL, str(given), str(answered)]
+    arguments = ["-m", "tests.e2e.clients.faces_grpc", server.grpc, MODEL]
+    arguments += [str(given), str(answered)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stderr=asyncio.subprocess.PIPE
     )
