@@ -81,6 +81,8 @@ def holds_only(directory: Path, names: Collection[str]) -> bool:
 def _parsed(record: Any) -> Origin:
     # Releases that recorded no downloads wrote the URL and the signature of a store's copy.
     sums = record["sums"] if "sums" in record else {record["url"]: record["signature"]}
-    if not sums or not all(isinstance(text, str) for pair in dict(sums).items() for text in pair):
+    if not isinstance(sums, dict) or not sums:
         raise ValueError("no sums")
+    if not all(isinstance(text, str) for pair in sums.items() for text in pair):
+        raise ValueError("a URL or a sum is no text")
     return Origin.of(sums)
