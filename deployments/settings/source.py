@@ -30,9 +30,9 @@ class RemoteFile(Group):
     """A file of a model that is downloaded once (`source` as a list)."""
 
     url: str = Field(
-        description="Fetched once over https into the model repository, and again when it changes "
-        "but for its query; the last part of the path is the file's name there. Plain http is refused "
-        "except from localhost."
+        description="Fetched once over https into the model repository, and again when it "
+        "changes but for its query. The last part of the path is the file's name there; plain "
+        "http is refused except from localhost."
     )
     sha384: str = Field(
         description="What the file has to hash to, as 96 hexadecimal digits. When it changes the "

@@ -148,7 +148,8 @@ class _Download:
         if here == self._origin:
             here = None  # a file is missing, and nothing is known of the others
         for leftover in self._version.glob(".*.part"):
-            leftover.unlink()  # older releases gathered files there
+            with suppress(OSError):
+                leftover.unlink()  # older releases gathered files there
         sums = self._sums()
         right = {
             name: digest for name, digest in sums.items() if self._is_right(name, digest, here)
@@ -157,12 +158,13 @@ class _Download:
             self._origin.record(self._version)
             self._progress(f"{self._name}: the files that are there have the right sums")
             return
+        disposable = self._version.is_dir() and (
+            here.accounts_for(self._version) if here else holds_only(self._version, right)
+        )
         tidy(home)
         try:
-            part = self._gather(right, max_bytes)
-            disposable = self._version.is_dir() and (
-                here.accounts_for(self._version) if here else holds_only(self._version, right)
-            )
+            # A file that is set aside may be written to: it must not be one that is served.
+            part = self._gather(right, _link if disposable else shutil.copyfile, max_bytes)
             exchange(part, self._version, disposable=disposable)
         finally:
             tidy(home)
@@ -170,11 +172,13 @@ class _Download:
             self._tell_replaced(sums)
         self._progress(f"{self._name}: downloaded, all sums are right")
 
-    def _gather(self, right: Collection[str], max_bytes: int) -> Path:
+    def _gather(
+        self, right: Collection[str], take: Callable[[Path, Path], object], max_bytes: int
+    ) -> Path:
         part = part_of(self._version)
         part.mkdir()
         for filename in right:
-            _link(self._version / filename, part / filename)
+            take(self._version / filename, part / filename)
         with _client() as client:
             for filename, file in self._plan.items():
                 if filename not in right:

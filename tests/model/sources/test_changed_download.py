@@ -155,6 +155,7 @@ def test_a_file_with_another_sum_is_replaced_and_set_aside(
     assert server.requests == ["/m.xml"]
     assert PAIR == contents(version)
     assert {"m.xml": b"<own/>", "m.bin": BIN} == contents(version.with_name("1.aside-1"))
+    assert not (version / "m.bin").samefile(version.with_name("1.aside-1") / "m.bin")
     own, wanted = (hashlib.sha384(body).hexdigest()[:12] for body in (b"<own/>", XML))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert f"{version} is not what the model's source has: it is set aside as 1.aside-1" in said
