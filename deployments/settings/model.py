@@ -38,8 +38,11 @@ class ModelSettings(Group):
         description="Where the model comes from: a directory `<dir>/<version>/<files>`, a single "
         "model file (either one absolute or relative to the model repository), `builtin:spots`, "
         "the URL of such a directory in a store (`s3://bucket/dir`, `gs://bucket/dir`, or another "
-        "that fsspec knows), or a list of files to download. Files that are already in the "
-        "repository are not downloaded; copies from a store are renewed when its files change.",
+        "that fsspec knows), or a list of files to download, which become version 1. A directory "
+        "is served as it is. Downloads and copies from a store are recorded in the model "
+        "repository, and only those of this source are served: files of another source, url or "
+        "sha384 are replaced. Files without a record are kept where their sha384 is that of the "
+        "download, and set aside otherwise, as `<version>.aside-1`.",
     )
     storage_options: dict[str, StorageOption] = Field(
         default_factory=dict,

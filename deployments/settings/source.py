@@ -30,12 +30,14 @@ class RemoteFile(Group):
     """A file of a model that is downloaded once (`source` as a list)."""
 
     url: str = Field(
-        description="Fetched once over https into the model repository, where it keeps the last "
-        "part of the path as its name; plain http is refused except from localhost."
+        description="Fetched once over https into the model repository, and again when it "
+        "changes but for its query. The last part of the path is the file's name there; plain "
+        "http is refused except from localhost."
     )
     sha384: str = Field(
-        description="What the file has to hash to, as 96 hexadecimal digits; a download that "
-        "differs is thrown away and the model stays unavailable."
+        description="What the file has to hash to, as 96 hexadecimal digits. When it changes the "
+        "file is downloaded anew; a download that differs is thrown away, and what served before "
+        "serves on, if anything did."
     )
 
     @property

@@ -154,6 +154,12 @@ async def test_hot_shapes_are_compiled_at_the_next_start(tmp_path: Path) -> None
         assert (2, 3) == (counters["hits"], counters["compiles"])
 
 
+async def healthy_until_it_raises(model: OpenVINOModel) -> None:
+    while True:
+        await model.check_health()
+        await asyncio.sleep(0.02)
+
+
 async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,9 +179,7 @@ async def test_a_replica_whose_compilation_hangs_says_so_and_goes_on(
         try:
             reason = r"^model 'm': .* compile_timeout_s \(0\.2\)"
             with pytest.raises(CompilationHangs, match=reason):
-                while True:
-                    await model.check_health()
-                    await asyncio.sleep(0.02)
+                await healthy_until_it_raises(model)
             assert 1.0 == await ask(model, 1, 3)
         finally:
             hanging.set()

@@ -3,33 +3,37 @@
 Blocks and belongs in a worker thread.
 """
 
-import fcntl
 import hashlib
+import logging
 import os
-import re
+import shutil
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Final, Protocol
 
 import httpx
 
 from deployments.model.sources.local import (
     MODEL_SUFFIXES,
     SourceUnavailable,
+    as_read,
     in_words,
     translate_os_errors,
-    versions_in,
 )
+from deployments.model.sources.origin import Origin, holds_only, recorded
+from deployments.model.sources.repository import exchange, home_of, locked, part_of, tidy
+from deployments.model.sources.urls import file_name, shown
+
+logger: Final = logging.getLogger("ray.serve")
 
 MAX_BYTES = 8 * 2**30
 
-_PLAIN_NAME = re.compile(r"\w[\w .+@()=-]*")
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (httpx.InvalidURL, "it is not a valid URL"),
     (httpx.ConnectTimeout, "no connection within 10 s"),
@@ -61,7 +65,7 @@ class RemoteFile:
     @property
     def filename(self) -> str:
         """The name it is stored under; raises SourceUnavailable when the URL has no plain one."""
-        return _filename(self.url)
+        return file_name(self.url)
 
 
 def fetch(
@@ -72,51 +76,30 @@ def fetch(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> dict[int, Path]:
-    """The versions in `<repository>/<name>/`; if there are none, downloads `files` as version 1.
+    """Version 1 in `<repository>/<name>/`, with the path that OpenVINO reads.
 
-    No file takes its name before the sums of all are right, and the model file takes its name
-    last, so that a version with a model file is always complete. Processes that fetch the same
+    Downloads what the record of a download does not name, or what has another sum where there is
+    no record. What lay there before keeps its place until the sums of all files are right, and
+    files that a record names are removed then, others set aside. Processes that fetch the same
     model wait for each other, and the later ones find the files there. `max_bytes` bounds each
     file. `progress` gets lines for people to read; what it raises ends the download and leaves
     no partial file. Raises SourceUnavailable.
     """
-    home = home_of(name, repository)
-    with translate_os_errors(home):
-        if versions := versions_in(home):
-            return versions
-        plan = _plan(name, files)
-        home.mkdir(parents=True, exist_ok=True)
-        waiting = f"{name}: waiting for another process that downloads it"
-        with locked(home, lambda: progress(waiting)):
-            if not versions_in(home):
-                _download(name, plan, home / "1", progress, max_bytes)
-                progress(f"{name}: downloaded, all sums are right")
-            return versions_in(home)
-
-
-def home_of(name: str, repository: Path) -> Path:
-    """The directory of a model's versions; raises SourceUnavailable when `name` cannot name it."""
-    if not _PLAIN_NAME.fullmatch(name):
-        raise SourceUnavailable(f"model name {name!r} cannot be the name of a directory")
-    return repository / name
-
-
-@contextmanager
-def locked(home: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock of a model's directory, among threads and processes; tells if it waits."""
-    # The file stays: unlinking it would let a waiter and a newcomer hold two different locks.
-    with (home / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    version = home_of(name, repository) / "1"
+    wanted = _Download(name, _plan(name, files), version, progress)
+    with translate_os_errors(version.parent):
+        if not wanted.is_here() and not wanted.is_read_only():
+            version.parent.mkdir(parents=True, exist_ok=True)
+            waiting = f"{name}: waiting for another process that downloads it"
+            with locked(version.parent, lambda: progress(waiting)):
+                if not wanted.is_here():  # another process may have been here
+                    wanted.bring(max_bytes)
+    return {1: as_read(version / wanted.model_file)}
 
 
 def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLike]:
     """File names and what to put there, the model file last."""
-    plan = {_filename(file.url): file for file in files}
+    plan = {file_name(file.url): file for file in files}
     if len(plan) != len(files):
         raise SourceUnavailable(f"two files of model {name} have the same name")
     models = [filename for filename in plan if Path(filename).suffix in MODEL_SUFFIXES]
@@ -129,49 +112,121 @@ def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLik
     return plan
 
 
-def _filename(url: str) -> str:
-    filename = unquote(shown(url).rpartition("/")[2])
-    if not _PLAIN_NAME.fullmatch(filename):
-        raise SourceUnavailable(f"{shown(url)} does not end in a plain file name")
-    return filename
+class _Download:
+    """The files of one version: those that lie there and those that have to come."""
 
+    def __init__(
+        self,
+        name: str,
+        plan: dict[str, RemoteFileLike],
+        version: Path,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._name, self._plan, self._version, self._progress = name, plan, version, progress
+        self._origin = Origin.of({file.url: file.sha384 for file in plan.values()})
+        self.model_file = next(reversed(plan))
 
-def shown(url: str) -> str:
-    """The URL without what may be secret in it; raises SourceUnavailable when it is none."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise SourceUnavailable("a file of the source has no valid URL") from error
-    # Passwords and signatures stand before the @ and after the ?.
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path or '/'}"
+    def is_here(self) -> bool:
+        """Whether the record names this download; the sums were checked before it was written."""
+        return recorded(self._version) == self._origin and all(
+            (self._version / filename).is_file() for filename in self._plan
+        )
 
+    def is_read_only(self) -> bool:
+        """Whether all files are here with the right sums, and no record can be written."""
+        places = (self._version.parent, self._version)
+        return (
+            self._version.is_dir()
+            and not all(os.access(place, os.W_OK) for place in places)
+            and recorded(self._version) is None
+            and self._sums() == self._wanted()
+        )
 
-def _download(
-    name: str,
-    plan: dict[str, RemoteFileLike],
-    folder: Path,
-    progress: Callable[[str], None],
-    max_bytes: int,
-) -> None:
-    folder.mkdir(exist_ok=True)
-    parts = {filename: folder / f".{filename}.part" for filename in plan}
-    try:
+    def bring(self, max_bytes: int) -> None:
+        """Checks and records what lies there, or gathers all files and gives them its place."""
+        home, here = self._version.parent, recorded(self._version)
+        if here == self._origin:
+            here = None  # a file is missing, and nothing is known of the others
+        for leftover in self._version.glob(".*.part"):
+            with suppress(OSError):
+                leftover.unlink()  # older releases gathered files there
+        sums = self._sums()
+        right = {
+            name: digest for name, digest in sums.items() if self._is_right(name, digest, here)
+        }
+        if right == self._wanted() and (here is None or here.urls <= self._origin.urls):
+            self._origin.record(self._version)
+            self._progress(f"{self._name}: the files that are there have the right sums")
+            return
+        disposable = self._version.is_dir() and (
+            here.accounts_for(self._version) if here else holds_only(self._version, right)
+        )
+        tidy(home)
+        try:
+            # A file that is set aside may be written to: it must not be one that is served.
+            part = self._gather(right, _link if disposable else shutil.copyfile, max_bytes)
+            exchange(part, self._version, disposable=disposable)
+        finally:
+            tidy(home)
+        if here is None:
+            self._tell_replaced(sums)
+        self._progress(f"{self._name}: downloaded, all sums are right")
+
+    def _gather(
+        self, right: Collection[str], take: Callable[[Path, Path], object], max_bytes: int
+    ) -> Path:
+        part = part_of(self._version)
+        part.mkdir()
+        for filename in right:
+            take(self._version / filename, part / filename)
         with _client() as client:
-            for filename, file in plan.items():
-                tell = Progress(f"{name}: {filename}", progress)
-                _receive(client, file, parts[filename], tell, max_bytes)
-        for filename, part in parts.items():
-            part.replace(folder / filename)
-    finally:
-        _tidy(folder)
+            for filename, file in self._plan.items():
+                if filename not in right:
+                    tell = Progress(f"{self._name}: {filename}", self._progress)
+                    _receive(client, file, part / filename, tell, max_bytes)
+        self._origin.record(part)
+        return part
+
+    def _wanted(self) -> dict[str, str]:
+        return {filename: file.sha384.lower() for filename, file in self._plan.items()}
+
+    def _sums(self) -> dict[str, str]:
+        """What the files of these names that lie there hash to."""
+        paths = {filename: self._version / filename for filename in self._plan}
+        return {filename: _sha384(path) for filename, path in paths.items() if path.is_file()}
+
+    def _is_right(self, filename: str, digest: str, here: Origin | None) -> bool:
+        """Whether a file that lies there may stay: one with a record has to be from its URL."""
+        file = self._plan[filename]
+        known = here is None or shown(file.url) in here.urls
+        return known and digest == file.sha384.lower()
+
+    def _tell_replaced(self, sums: dict[str, str]) -> None:
+        for filename, sha384 in self._wanted().items():
+            if sums.get(filename, sha384) != sha384:
+                logger.warning(
+                    "model '%s': %s had sha384 %.12s..., not %.12s... as in the settings, "
+                    "and was downloaded anew",
+                    *(self._name, filename, sums[filename], sha384),
+                )
 
 
-def _tidy(folder: Path) -> None:
-    # Whoever holds the lock owns every part, those of a killed process too.
-    with suppress(OSError):
-        for part in folder.glob(".*.part"):
-            part.unlink()
-        folder.rmdir()  # refuses, as it should, when something is in there
+def _link(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file.resolve())
+    except OSError:  # not every filesystem can
+        shutil.copyfile(file, target)
+
+
+def _sha384(file: Path) -> str:
+    facts = file.stat()
+    return _sha384_once(file, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)  # where no record can be written, every look at the source asks again
+def _sha384_once(file: Path, *_facts: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha384").hexdigest()
 
 
 class _Refused(httpx.HTTPError):

@@ -117,7 +117,7 @@ def locate(name: str, source: str, repository: Path) -> dict[int, Path]:
             raise SourceUnavailable(f"source of model {name} does not exist: {path}")
     if path.suffix not in MODEL_SUFFIXES:
         raise SourceUnavailable(f"{path} is not a model file ({', '.join(MODEL_SUFFIXES)})")
-    return {1: _as_read(path)}
+    return {1: as_read(path)}
 
 
 def version_directories(directory: Path) -> list[tuple[int, Path]]:
@@ -161,10 +161,11 @@ def in_words(error: OSError) -> str:
 
 def _model_in(folder: Path) -> Path | None:
     name = model_name([file.name for file in folder.iterdir() if file.is_file()])
-    return None if name is None else _as_read(folder / name)
+    return None if name is None else as_read(folder / name)
 
 
-def _as_read(file: Path) -> Path:
+def as_read(file: Path) -> Path:
+    """What OpenVINO reads for a model file: a SavedModel is read as its directory."""
     return file.parent if file.name == "saved_model.pb" else file
 
 

@@ -20,8 +20,9 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from deployments import timing
-from deployments.model.sources.download import broken_connection, shown
+from deployments.model.sources.download import broken_connection
 from deployments.model.sources.local import SourceUnavailable, model_name, version_number
+from deployments.model.sources.urls import shown
 
 PIECE_BYTES = 4 * 2**20
 

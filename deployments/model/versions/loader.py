@@ -18,6 +18,7 @@ from deployments.model.policy.shapes import PolicyError
 from deployments.model.sources.download import fetch
 from deployments.model.sources.local import Found, SourceUnavailable, find, found
 from deployments.model.sources.mirror import Mirror
+from deployments.model.sources.origin import Origin
 from deployments.model.versions.hot_shapes import HotShapes
 from deployments.model.versions.idle import IdleVersion
 from deployments.model.versions.lifecycle import LoadFailed
@@ -75,7 +76,7 @@ class Loader:
             mirror = self._mirror(settings)
             known = mirror.known_versions(self._tell)
             home = self._repository / name
-            return {n: Found(home / str(n), stamp, remote=True) for n, stamp in known.items()}
+            return {n: Found(home / str(n), origin, remote=True) for n, origin in known.items()}
         if isinstance(source, str):
             return find(name, source, self._repository)
         versions = fetch(name, source, self._repository, self._tell)
@@ -149,9 +150,10 @@ class Loader:
         return Mirror(settings.name, settings.source, settings.storage_options, self._repository)
 
     def _copied(self, number: int, files: Found, settings: ModelSettings) -> Path:
-        """Copies a version from its store, and lets go of the copies of those that are gone."""
+        """Copies a version from its store, and removes the copies of those that are gone."""
         mirror = self._mirror(settings)
-        path = mirror.bring({number: str(files.signature)}, self._tell)[number]
+        assert isinstance(files.signature, Origin)
+        path = mirror.bring({number: files.signature}, self._tell)[number]
         with suppress(SourceUnavailable):
             mirror.prune(mirror.remote_versions())
         return path

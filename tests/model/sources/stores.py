@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 from xml.sax.saxutils import escape
 
 import fsspec
@@ -14,6 +15,7 @@ from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
 LOCALHOST = "127.0.0.1"
+MEMORY = fsspec.filesystem("memory")
 
 
 class Bucket:
@@ -35,6 +37,20 @@ class Bucket:
 
     def remove(self, path: str) -> None:
         self._files.rm_file(f"models/resnet/{path}")
+
+
+class Memory:
+    """A directory of versions in the memory of this process."""
+
+    def __init__(self) -> None:
+        self._root = f"/{uuid4().hex}/resnet"
+        self.url = f"memory:/{self._root}"
+
+    def put(self, path: str, content: bytes = b"<net/>") -> None:
+        MEMORY.pipe_file(f"{self._root}/{path}", content)
+
+    def remove(self, path: str = "") -> None:
+        MEMORY.rm(f"{self._root}/{path}".rstrip("/"), recursive=True)
 
 
 class Denying(ThreadingHTTPServer):

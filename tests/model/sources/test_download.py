@@ -1,8 +1,6 @@
 import fcntl
 import re
 import socket
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,25 +8,10 @@ import pytest
 
 from deployments.model.sources.download import MAX_BYTES, RemoteFile, fetch
 from deployments.model.sources.local import SourceUnavailable, versions_in
+from deployments.model.sources.origin import RECORD
 from tests.model.file_server import BIN, XML, Server
 
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for scheme in ("http", "https", "all"):
-        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
-        monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.go_on.set()
-        running.shutdown()
-        thread.join()
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def ignore(_: str) -> None:
@@ -64,24 +47,24 @@ def test_a_download_becomes_version_1(server: Server, tmp_path: Path) -> None:
     assert {1: repository / "m" / "1" / "m.xml"} == found
     assert found[1].read_bytes() == XML
     assert found[1].with_suffix(".bin").read_bytes() == BIN
-    assert {"m/1/m.xml", "m/1/m.bin"} == files_below(repository)
+    assert {"m/1/m.xml", "m/1/m.bin", f"m/1/{RECORD}"} == files_below(repository)
 
 
-def test_the_model_file_takes_its_name_last(
+def test_a_version_takes_its_name_when_its_files_and_its_record_are_there(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named: list[str] = []
-    replace = Path.replace
+    named: list[set[str]] = []
+    rename = Path.rename
 
     def spy(self: Path, target: Path) -> Path:
         assert versions_in(tmp_path / "m") == {}
-        assert server.requests == ["/m.bin", "/m.xml"]
-        named.append(target.name)
-        return replace(self, target)
+        named.append(files_below(self))
+        return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", spy)
+    monkeypatch.setattr(Path, "rename", spy)
     fetch("m", server.pair, tmp_path, ignore)
-    assert named == ["m.bin", "m.xml"]
+    assert named == [{"m.bin", "m.xml", RECORD}]
+    assert server.requests == ["/m.bin", "/m.xml"]
 
 
 def test_capital_sums_are_sums_too(server: Server, tmp_path: Path) -> None:
@@ -108,12 +91,21 @@ def test_a_failed_download_can_be_repeated(server: Server, tmp_path: Path) -> No
 
 
 def test_what_a_killed_download_left_is_replaced(server: Server, tmp_path: Path) -> None:
-    put(tmp_path / "m" / "1" / ".m.xml.part", b"half")
-    put(tmp_path / "m" / "1" / ".old.bin.part", b"half")
-    put(tmp_path / "m" / "1" / "m.bin", b"half")
+    put(tmp_path / "m" / ".1.part" / "m.xml", b"half")
+    put(tmp_path / "m" / ".1.old.part" / "m.xml", b"old")
     fetch("m", server.pair, tmp_path, ignore)
-    assert {"m/1/m.xml", "m/1/m.bin"} == files_below(tmp_path)
-    assert (tmp_path / "m" / "1" / "m.bin").read_bytes() == BIN
+    assert {"m/1/m.xml", "m/1/m.bin", f"m/1/{RECORD}"} == files_below(tmp_path)
+    assert server.requests == ["/m.bin", "/m.xml"]
+
+
+def test_what_a_killed_download_of_an_older_release_left_is_replaced(
+    server: Server, tmp_path: Path
+) -> None:
+    put(tmp_path / "m" / "1" / ".m.xml.part", b"half")
+    put(tmp_path / "m" / "1" / "m.bin", BIN)
+    fetch("m", server.pair, tmp_path, ignore)
+    assert {"m/1/m.xml", "m/1/m.bin", f"m/1/{RECORD}"} == files_below(tmp_path)
+    assert server.requests == ["/m.xml"]
 
 
 def test_a_missing_file_is_told_by_its_status(server: Server, tmp_path: Path) -> None:
@@ -201,12 +193,21 @@ def test_an_announced_size_over_the_limit_is_refused_at_once(
     assert refusal(server.pair, tmp_path, max_bytes=len(BIN) - 1).endswith(reason)
 
 
-def test_what_is_there_is_served_without_download(server: Server, tmp_path: Path) -> None:
-    own = put(tmp_path / "m" / "7" / "own.onnx")
-    assert {7: own} == fetch("m", server.pair, tmp_path, ignore)
-    assert server.requests == []
-    assert {"m/7/own.onnx"} == files_below(tmp_path)
-    assert not (tmp_path / "m" / ".lock").exists()
+def test_what_was_downloaded_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
+    found = fetch("m", server.pair, tmp_path, ignore)
+    before, lines = found[1].stat(), list[str]()
+    server.requests.clear()
+    signed = [RemoteFile(f"{file.url}?signature=another", file.sha384) for file in server.pair]
+    for files in (server.pair, server.pair[::-1], signed):
+        assert found == fetch("m", files, tmp_path, lines.append)
+    assert (server.requests, lines) == ([], [])
+    assert before == found[1].stat()
+
+
+def test_a_download_is_version_1_and_no_other(server: Server, tmp_path: Path) -> None:
+    put(tmp_path / "m" / "7" / "own.onnx")
+    assert [1] == list(fetch("m", server.pair, tmp_path, ignore))
+    assert "m/7/own.onnx" in files_below(tmp_path)
 
 
 def test_two_fetches_at_once_download_once(server: Server, tmp_path: Path) -> None:

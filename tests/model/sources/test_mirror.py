@@ -1,9 +1,8 @@
 import json
+import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import uuid4
 
 import fsspec
 import pytest
@@ -11,33 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.model.sources.local import SourceUnavailable, versions_in
-from deployments.model.sources.mirror import ORIGIN, OWN, Mirror, _stays_inside
-from tests.model.sources.stores import Bucket, google_server, s3_server
-
-FILES = fsspec.filesystem("memory")
-
-
-class Memory:
-    """A directory of versions in the memory of this process."""
-
-    def __init__(self) -> None:
-        self._root = f"/{uuid4().hex}/resnet"
-        self.url = f"memory:/{self._root}"
-
-    def put(self, path: str, content: bytes = b"<net/>") -> None:
-        FILES.pipe_file(f"{self._root}/{path}", content)
-
-    def remove(self, path: str = "") -> None:
-        FILES.rm(f"{self._root}/{path}".rstrip("/"), recursive=True)
-
-
-@pytest.fixture
-def remote() -> Iterator[Memory]:
-    memory = Memory()
-    memory.put("1/m.xml")
-    memory.put("1/m.bin", b"weights")
-    yield memory
-    FILES.store.clear()
+from deployments.model.sources.mirror import Mirror, _stays_inside
+from deployments.model.sources.origin import RECORD
+from tests.model.sources.stores import Bucket, Memory, google_server, s3_server
 
 
 @pytest.fixture
@@ -85,8 +60,8 @@ def test_wanted_versions_are_copied_and_no_others(remote: Memory, mirror: Mirror
     assert {1: home / "1" / "m.xml", 2: home / "2"} == found
     assert b"weights" == (home / "1" / "m.bin").read_bytes()
     assert {
-        *("1/m.xml", "1/m.bin", f"1/{ORIGIN}"),
-        *("2/saved_model.pb", "2/variables/variables.index", f"2/{ORIGIN}"),
+        *("1/m.xml", "1/m.bin", f"1/{RECORD}"),
+        *("2/saved_model.pb", "2/variables/variables.index", f"2/{RECORD}"),
     } == below(home)
 
 
@@ -106,7 +81,7 @@ def test_a_changed_version_is_replaced_as_a_whole(remote: Memory, mirror: Mirror
     remote.put("1/m.xml", b"<new/>")
     remote.remove("1/m.bin")
     assert before == bring_all(mirror)
-    assert {"1/m.xml", f"1/{ORIGIN}"} == below(mirror.repository / "m")
+    assert {"1/m.xml", f"1/{RECORD}"} == below(mirror.repository / "m")
     assert b"<new/>" == before[1].read_bytes()
     with held:  # who has opened the old version keeps it
         assert b"<net/>" == held.read()
@@ -140,7 +115,7 @@ def test_what_a_killed_copy_left_is_removed(mirror: Mirror) -> None:
     put(home / ".1.part" / "m.xml")
     put(home / ".1.old.part" / "m.xml")
     bring_all(mirror)
-    assert {"1/m.xml", "1/m.bin", f"1/{ORIGIN}"} == below(home)
+    assert {"1/m.xml", "1/m.bin", f"1/{RECORD}"} == below(home)
 
 
 def test_two_that_bring_at_once_copy_once(mirror: Mirror) -> None:
@@ -268,30 +243,84 @@ def test_copies_from_another_url_are_not_used_but_replaced(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1'])
-def test_a_copy_of_nobody_knows_what_is_replaced(mirror: Mirror, text: str) -> None:
+def test_a_copy_whose_record_is_broken_is_set_aside(mirror: Mirror, text: str) -> None:
     bring_all(mirror)
-    (mirror.repository / "m" / "1" / ORIGIN).write_text(text)
+    home = mirror.repository / "m"
+    (home / "1" / RECORD).write_text(text)
     assert mirror.local_versions() == {}
+    assert mirror.prune(keep=[]) == []
     bring_all(mirror)
     assert mirror.remote_versions() == mirror.local_versions()
+    assert b"weights" == (home / "1.aside-1" / "m.bin").read_bytes()
+
+
+def test_a_record_that_cannot_be_read_is_told(mirror: Mirror) -> None:
+    bring_all(mirror)
+    record = mirror.repository / "m" / "1" / RECORD
+    record.unlink()
+    record.mkdir()
+    reason = f"{record} cannot be read: is a directory"
+    with pytest.raises(SourceUnavailable, match=re.escape(reason)):
+        mirror.local_versions()
+
+
+def test_the_records_of_older_releases_count(remote: Memory, mirror: Mirror) -> None:
+    path = bring_all(mirror)[1]
+    (origin,) = mirror.remote_versions().values()
+    ((url, signature),) = origin.sums
+    path.with_name(RECORD).write_text(json.dumps({"url": url, "signature": signature}))
+    before = path.stat()
+    assert {1: origin} == mirror.local_versions()
+    lines: list[str] = []
+    assert {1: path} == mirror.bring(mirror.remote_versions(), lines.append)
+    assert lines == []
+    assert before == path.stat()
 
 
 # Versions that are no copies --------------------------------------------------------------------
 
 
-def test_what_was_put_there_by_other_means_stays(remote: Memory, mirror: Mirror) -> None:
-    remote.put("7/m.xml")
-    own = put(mirror.repository / "m" / "7" / "own.onnx")
-    assert own == bring_all(mirror)[7]
-    assert OWN == mirror.local_versions()[7]
+def test_what_was_put_there_by_other_means_is_not_served_and_stays(
+    remote: Memory, mirror: Mirror
+) -> None:
+    put(mirror.repository / "m" / "7" / "own.onnx")
+    assert [1] == list(bring_all(mirror))
+    assert [1] == list(mirror.local_versions())
     assert [1] == mirror.prune(keep=[])
     assert {"7/own.onnx"} == below(mirror.repository / "m")
 
 
-def test_a_directory_without_a_model_is_not_replaced(mirror: Mirror) -> None:
-    notes = put(mirror.repository / "m" / "1" / "notes.txt")
-    assert refusal(mirror).endswith("cannot be used: directory not empty")
-    assert notes.read_bytes() == b"own"
+@pytest.mark.parametrize("file", ["own.onnx", "notes.txt"])
+def test_what_has_the_name_of_a_version_is_set_aside(
+    mirror: Mirror, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = mirror.repository / "m"
+    for round_ in (1, 2):
+        put(home / "1" / file)
+        (home / "1" / RECORD).unlink(missing_ok=True)
+        assert {1: home / "1" / "m.xml"} == bring_all(mirror)
+        assert b"own" == (home / f"1.aside-{round_}" / file).read_bytes()
+        assert f"it is set aside as 1.aside-{round_}" in caplog.text
+    assert [1] == list(versions_in(home))
+
+
+def test_what_has_the_name_of_a_version_stays_until_the_copy_is_complete(
+    remote: Memory, mirror: Mirror
+) -> None:
+    own = put(mirror.repository / "m" / "1" / "own.onnx")
+    remote.put("1/sub/../../../evil", b"")
+    assert "no copy can be named" in refusal(mirror)
+    assert own.read_bytes() == b"own"
+
+
+def test_a_linked_version_gives_way_as_a_link(mirror: Mirror, tmp_path: Path) -> None:
+    own = put(tmp_path / "elsewhere" / "own.onnx")
+    home = mirror.repository / "m"
+    home.mkdir(parents=True)
+    (home / "1").symlink_to(own.parent)
+    bring_all(mirror)
+    assert (home / "1.aside-1").readlink() == own.parent
+    assert not (home / "1").is_symlink()
 
 
 def test_copies_that_are_not_kept_are_removed(remote: Memory, mirror: Mirror) -> None:
@@ -299,7 +328,7 @@ def test_copies_that_are_not_kept_are_removed(remote: Memory, mirror: Mirror) ->
     bring_all(mirror)
     assert mirror.prune(keep=[1, 2, 3]) == []
     assert [1] == mirror.prune(keep=[2])
-    assert {"2/m.onnx", f"2/{ORIGIN}"} == below(mirror.repository / "m")
+    assert {"2/m.onnx", f"2/{RECORD}"} == below(mirror.repository / "m")
 
 
 def test_nothing_is_pruned_where_nothing_is(mirror: Mirror) -> None:
@@ -325,7 +354,9 @@ def test_ordinary_names_are_taken(name: str) -> None:
     assert _stays_inside(f"variables/{name}")
 
 
-def test_the_origin_can_be_read_by_people(remote: Memory, mirror: Mirror) -> None:
+def test_the_record_can_be_read_by_people(remote: Memory, mirror: Mirror) -> None:
     known = mirror.remote_versions()
-    path = bring_all(mirror)[1].with_name(ORIGIN)
-    assert {"url": remote.url, "signature": known[1]} == json.loads(path.read_text())
+    path = bring_all(mirror)[1].with_name(RECORD)
+    ((url, signature),) = known[1].sums
+    assert remote.url == url
+    assert {"sums": {url: signature}} == json.loads(path.read_text())

@@ -1,10 +1,12 @@
 """Loading versions from real files with real OpenVINO, without Ray."""
 
 import shutil
+from hashlib import sha384
 from pathlib import Path
 
 import openvino as ov
 
+from deployments.model.versions.versions import Versions
 from tests.e2e.live import counting_model, put_version
 from tests.model.versions.from_files import ask, loaded, loader, settings
 
@@ -76,3 +78,40 @@ async def test_versions_of_a_store_are_copied_when_they_are_loaded(tmp_path: Pat
     assert ["3"] == sorted(path.name for path in home.iterdir() if path.name.isdigit())
     shutil.rmtree(store)
     assert [3] == list(from_store.find(wanted))
+
+
+async def test_a_source_that_becomes_a_store_serves_the_stores_version(tmp_path: Path) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    store = tmp_path / "store"
+    (store / "1").mkdir(parents=True)
+    ov.save_model(counting_model(5), store / "1" / "m.xml", compress_to_fp16=False)
+    serving = await loaded(tmp_path)
+    assert 1.0 == await ask(serving, 1, 4)
+    await serving.close()
+    serving = await loaded(tmp_path, source=f"file://{store}")
+    assert 5.0 == await ask(serving, 1, 4)
+    await serving.close()
+
+
+async def test_what_serves_goes_on_when_the_download_of_a_changed_source_fails(
+    tmp_path: Path,
+) -> None:
+    put_version(tmp_path / "models" / "m", 1)
+    files = [
+        {"url": f"http://127.0.0.1:9/{file.name}", "sha384": sha384(file.read_bytes()).hexdigest()}
+        for file in sorted((tmp_path / "models" / "m" / "1").iterdir())
+    ]
+    from_files = loader(tmp_path)
+    versions = Versions(settings(source=files), from_files.find, from_files.load)
+    await versions.look()
+    assert ("AVAILABLE", "") == (versions.status().state, versions.status().reason)
+    changed = [files[0], {**files[1], "sha384": "00" * 48}]
+    versions.reconfigure(settings(source=changed))
+    await versions.look()
+    status = versions.status()
+    assert "AVAILABLE" == status.state
+    assert "m.xml cannot be downloaded: connection refused; next try in" in status.reason
+    serving = versions.version(None)
+    assert serving is not None
+    assert 1.0 == await ask(serving, 1, 4)
+    await versions.close()
