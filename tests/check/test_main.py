@@ -93,7 +93,7 @@ def test_what_a_user_config_changes_is_checked_with_the_rest() -> None:
         "applications[0].deployments[1].user_config.shpae: unknown setting, did you mean 'shape'?",
         (
             "applications[0].deployments[2].user_config: "
-            "shape '(1,3)' does not allow batch_size 2, give only one"
+            "shape '(1,3)' does not allow batch_size 2, set only one"
         ),
     ]
 

@@ -42,7 +42,7 @@ def test_a_name_may_have_letters_digits_and_some_marks(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "-m", ".m", "a b", "a/b", "ä", "m\n", "m" * 65])
 def test_other_names_are_refused(name: str) -> None:
     assert refusal(name=name) == (
-        f"{name!r} has to be 1 to 64 letters, digits, '_', '.' or '-', "
+        f"{name!r} must be 1 to 64 letters, digits, '_', '.' or '-', "
         "the first one a letter or digit"
     )
 
@@ -73,21 +73,21 @@ def test_a_source_may_be_remote_files() -> None:
         (
             "https://example.org/model.xml",
             (
-                "'https://example.org/model.xml' has to be a list of files, "
+                "'https://example.org/model.xml' must be a list of files, "
                 "each with its url and sha384"
             ),
         ),
         (
             "https://user:hush@example.org/m?signature=hush",
-            "'https://example.org/m' has to be a list of files, each with its url and sha384",
+            "'https://example.org/m' must be a list of files, each with its url and sha384",
         ),
         ("gss://bucket/m", "'gss://' cannot be read, did you mean 'gs'?"),
         *(
             (
                 url,
                 (
-                    "the URL after 's3://' may have no password and no query: credentials belong "
-                    "in the environment, anything else in storage_options"
+                    "the URL after 's3://' may have no password and no query: put "
+                    "credentials into the environment, and other options into storage_options"
                 ),
             )
             for url in ("s3://key:hush@bucket/m", "s3://bucket/m?hush", "s3://:@bucket/m")
@@ -126,7 +126,7 @@ def test_a_source_may_be_a_directory_in_a_store(source: str) -> None:
 @pytest.mark.parametrize("source", ["builtin:spots", "m", FILES])
 def test_only_a_store_has_options(source: object) -> None:
     assert not model(source=source).remote
-    reason = "storage_options are for a source that is a URL such as 's3://bucket/dir'"
+    reason = "has storage_options, which need a source that is a URL such as 's3://bucket/dir'"
     assert reason == refusal(source=source, storage_options={"anon": True})
 
 
@@ -155,15 +155,15 @@ def test_a_remote_file_keeps_the_last_part_of_its_url(url: str, expected: str) -
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://example.org/m.xml", "has to use https, plain http is for localhost only"),
-        ("http://localhost.example.org/m.xml", "has to use https, plain http is for localhost"),
-        ("http://localhost@example.org/m.xml", "has to use https, plain http is for localhost"),
+        ("http://example.org/m.xml", "must use https, plain http is for localhost only"),
+        ("http://localhost.example.org/m.xml", "must use https, plain http is for localhost"),
+        ("http://localhost@example.org/m.xml", "must use https, plain http is for localhost"),
         ("ftp://example.org/m.xml", "is not a URL that starts with https://"),
         ("file:///m.xml", "is not a URL that starts with https://"),
         ("https:///m.xml", "is not a URL that starts with https://"),
         ("m.xml", "is not a URL that starts with https://"),
         ("https://[/m.xml", "is not a URL"),
-        ("https://example.org/a\n.xml", "has blanks or control characters in it"),
+        ("https://example.org/a\n.xml", "has blanks or control characters"),
         ("https://example.org", "does not end in a file name"),
         ("https://example.org/a/", "does not end in a file name"),
         ("https://example.org/a/..", "does not end in a file name"),
@@ -262,10 +262,10 @@ def test_without_settings_nothing_is_preprocessed() -> None:
         ({"layout": {"x": "NN"}}, "'x': 'NN' has N twice in one layout"),
         ({"precision": "float"}, "'float' is not a precision, known: uint8, "),
         ({"precision": {"x": "u8"}}, "'x': 'u8' is not a precision, known: uint8, "),
-        ({"color_format": "RGB"}, "'RGB' has to be target and source"),
+        ({"color_format": "RGB"}, "'RGB' must be target and source"),
         ({"mean": "1;2"}, "'1;2' has '1;2', which is no number"),
         ({"mean": []}, "lists no number"),
-        ({"scale": 0}, "0.0 has the scale 0, values are divided by it"),
+        ({"scale": 0}, "0.0 has the scale 0, the graph divides by the scale"),
         ({"scale": {"x": [1, 0]}}, "'x': [1.0, 0.0] has the scale 0"),
     ],
 )
@@ -327,16 +327,16 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
     [
         (
             {"shape": "(1,3)", "batch_size": 4},
-            "shape '(1,3)' does not allow batch_size 4, give only one",
+            "shape '(1,3)' does not allow batch_size 4, set only one",
         ),
         (
             {"shape": "(1:3,3)", "batch_size": 4},
-            "shape '(1:3,3)' does not allow batch_size 4, give only one",
+            "shape '(1:3,3)' does not allow batch_size 4, set only one",
         ),
-        ({"shape": "()", "batch_size": 1}, "shape '()' does not allow batch_size 1, give only one"),
+        ({"shape": "()", "batch_size": 1}, "shape '()' does not allow batch_size 1, set only one"),
         (
             {"shape": {"a": "(1,3)"}, "batch_size": 4},
-            "shape {'a': '(1,3)'} does not allow batch_size 4, give only one",
+            "shape {'a': '(1,3)'} does not allow batch_size 4, set only one",
         ),
         (
             {"warm_up": ["(1)", "(2)"], "max_compiled_shapes": 1},
@@ -356,7 +356,7 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         ),
         (
             {"shape": {"a": "auto", "b": "auto"}, "warm_up": ["(6)"]},
-            "warm_up[0] '(6)' names no input, shape has several (a, b)",
+            "warm_up[0] '(6)' names no input, shape names several (a, b)",
         ),
         (
             {"shape": {"a": "auto", "b": "auto"}, "warm_up": [{"a": "(6)"}]},
@@ -369,13 +369,13 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         (
             {"shape": "(1,3)", "batch_size": 4, "warm_up": ["(4,3)"]},
             (
-                "shape '(1,3)' does not allow batch_size 4, give only one; "
+                "shape '(1,3)' does not allow batch_size 4, set only one; "
                 "warm_up[0] '(4,3)' is outside shape '(1,3)'"
             ),
         ),
         (
             {"layout": "CN", "shape": "(4,3)", "batch_size": 4},
-            "shape '(4,3)' does not allow batch_size 4, give only one",
+            "shape '(4,3)' does not allow batch_size 4, set only one",
         ),
         (
             {"layout": "CN", "batch_size": 4, "warm_up": ["(4,3)"]},
@@ -395,7 +395,7 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         ),
         (
             {"batching": {"max_rows": 1, "stacking": "always"}},
-            "stacking 'always' needs max_rows above 1, with 1 nothing is stacked",
+            "stacking 'always' needs max_rows above 1, max_rows 1 stacks nothing",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_problem_of_a_part_is_seen_from_the_whole() -> None:
         ({"name": "a", "leaves": {}}, ["leaves: must be a list, not a mapping"]),
         ({"name": "a", "leaves": [7]}, ["leaves[0]: must be a mapping, not 7"]),
         ({"name": "a", "share": "much"}, ["share: must be a number, not 'much'"]),
-        ({"name": "a", "some": []}, ["some: needs at least 1 of them"]),
+        ({"name": "a", "some": []}, ["some: needs at least 1 entries"]),
         (
             {"name": "a", "leaves": [{"size": True}]},
             ["leaves[0].size: must be an integer, not true"],
