@@ -96,7 +96,7 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         errors.ValueOutOfRange("data", "UINT8", "256"),
         BAD,
         "INVALID_ARGUMENT",
-        "input 'data' holds a value that is no UINT8: 256",
+        "input 'data' has a value that does not fit UINT8: 256",
     ),
     (
         errors.NumberNotCarried(
@@ -162,25 +162,25 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         errors.MetricsUnavailable(3),
         503,
         "UNAVAILABLE",
-        "none of 3 metrics agents of Ray answers",
+        "none of Ray's 3 metrics agents answers",
     ),
     (
         errors.ControlDisabled(),
         403,
         "PERMISSION_DENIED",
-        "models cannot be loaded and unloaded over the API here: model_control is false",
+        "the API does not load or unload models on this server: model_control is false",
     ),
     (
         errors.VersionChanged("faces", "2"),
         503,
         "UNAVAILABLE",
-        "version '2' of model 'faces' changed under way, send the request again",
+        "version '2' of model 'faces' changed while the request was in flight, send it again",
     ),
     (
         errors.QueueFull("faces", 4096, 4096),
         503,
         "RESOURCE_EXHAUSTED",
-        "4096 requests wait for model 'faces', limits.queue_length is 4096",
+        "queue of model 'faces' is full: 4096 requests wait, limits.queue_length is 4096",
     ),
     (
         errors.DeadlineExceeded("faces", 0.25),

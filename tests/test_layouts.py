@@ -53,19 +53,19 @@ def test_any_order_of_the_dimensions_can_become_any_other(letters: list[str], co
         (
             "NHWC:NCH",
             (
-                "'NHWC:NCH' has NHWC before the colon and NCH behind it, "
-                "which are not the same dimensions"
+                "'NHWC:NCH' has NHWC before the colon and NCH after it, "
+                "which do not have the same dimensions"
             ),
         ),
         (
             "NHWC:NCHD",
             (
-                "'NHWC:NCHD' has NHWC before the colon and NCHD behind it, "
-                "which are not the same dimensions"
+                "'NHWC:NCHD' has NHWC before the colon and NCHD after it, "
+                "which do not have the same dimensions"
             ),
         ),
-        ("N...:...N", "'N...:...N' has to name every dimension, as it moves some"),
-        ("N?C:NC?", "'N?C:NC?' has to name every dimension, as it moves some"),
+        ("N...:...N", "'N...:...N' must name every dimension, because it transposes"),
+        ("N?C:NC?", "'N?C:NC?' must name every dimension, because it transposes"),
         ("N" * 90, f"'{'N' * 77}...' has N twice in one layout"),
     ],
 )

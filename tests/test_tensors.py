@@ -160,8 +160,8 @@ def test_any_bytes_are_strings_or_malformed(raw: bytes, count: int) -> None:
     [
         (framed([b"a"]), "input 'x' has 1 elements, its shape needs 2"),
         (framed([b"a"]) + b"\1\0\0", "input 'x' ends inside the length of element 1"),
-        (framed([b"a"]) + b"\5\0\0\0abcd", "input 'x', element 1 claims 5 bytes, 4 are left"),
-        (b"\xff" * 4, "input 'x', element 0 claims 4294967295 bytes, 0 are left"),
+        (framed([b"a"]) + b"\5\0\0\0abcd", "input 'x', element 1 announces 5 bytes, 4 are left"),
+        (b"\xff" * 4, "input 'x', element 0 announces 4294967295 bytes, 0 are left"),
         (framed([b"a"] * 3), "input 'x' has more than the 2 elements of its shape"),
     ],
 )

@@ -88,7 +88,7 @@ def test_what_a_user_config_changes_is_checked_with_the_rest() -> None:
     assert lines(document) == [
         (
             "applications[0].deployments[0].user_config: "
-            "'Ingress' takes none, its models are told it in args"
+            "'Ingress' takes no user_config, set its models in args"
         ),
         "applications[0].deployments[1].user_config.shpae: unknown setting, did you mean 'shape'?",
         (
@@ -133,7 +133,7 @@ def test_anything_can_be_checked(document: object) -> None:
     [
         (b"a: 1\nb: [1\nc: 2\n", ":3:2: expected ',' or ']', but got ':'"),
         (b"a: 1\n\tb: 2\n", ":2:1: found character '\\t' that cannot start any token"),
-        (b"a: {x: 1,\n  x: 2}\n", ":2:3: the key 'x' is here for the second time"),
+        (b"a: {x: 1,\n  x: 2}\n", ":2:3: the key 'x' appears a second time"),
         (b"a: 1\n---\nb: 2\n", ":2:1: but found another document"),
         (b"a: *b\n", ":1:4: found undefined alias 'b'"),
         (b"a: \x00", ": not YAML: unacceptable character #x0000"),

@@ -269,7 +269,7 @@ def test_serve_variables_have_to_agree_between_controller_and_application() -> N
     assert lines(document) == [
         (
             "applications[0].runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY: "
-            "has to be '1' as under controller_options, not '0'"
+            "must be '1' as under controller_options, not '0'"
         ),
         (
             "applications[0].runtime_env.env_vars.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD: "

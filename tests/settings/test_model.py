@@ -214,10 +214,10 @@ def test_warm_up_shapes_are_read() -> None:
         ({"shape": "1,3"}, "'1,3' is not a shape: write 'auto' or '(1,3,300,300)'"),
         (
             {"shape": {"a": "(5:1)"}},
-            "input 'a': '(5:1)' has the range 5:1, its end has to be above",
+            "input 'a': '(5:1)' has the range 5:1, its end must be above",
         ),
         ({"shape": {}}, "names no input"),
-        ({"warm_up": ["(1,-1)"]}, "'(1,-1)' leaves a dimension open (-1), it has to be one shape"),
+        ({"warm_up": ["(1,-1)"]}, "'(1,-1)' leaves a dimension open (-1), it must be one shape"),
         ({"warm_up": ["auto"]}, "'auto' is not a shape"),
         ({"warm_up": [{"a": "(2:3)"}]}, "input 'a': '(2:3)' leaves a dimension open (2:3)"),
         ({"warm_up": [{}]}, "names no input"),
@@ -258,12 +258,12 @@ def test_without_settings_nothing_is_preprocessed() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"layout": "NHWC:NCH"}, "'NHWC:NCH' has NHWC before the colon and NCH behind it"),
+        ({"layout": "NHWC:NCH"}, "'NHWC:NCH' has NHWC before the colon and NCH after it"),
         ({"layout": {"x": "NN"}}, "'x': 'NN' has N twice in one layout"),
         ({"precision": "float"}, "'float' is not a precision, known: uint8, "),
         ({"precision": {"x": "u8"}}, "'x': 'u8' is not a precision, known: uint8, "),
         ({"color_format": "RGB"}, "'RGB' must be target and source"),
-        ({"mean": "1;2"}, "'1;2' has '1;2', which is no number"),
+        ({"mean": "1;2"}, "'1;2' has '1;2', which is not a number"),
         ({"mean": []}, "lists no number"),
         ({"scale": 0}, "0.0 has the scale 0, the graph divides by the scale"),
         ({"scale": {"x": [1, 0]}}, "'x': [1.0, 0.0] has the scale 0"),

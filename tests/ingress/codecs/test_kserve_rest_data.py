@@ -144,7 +144,7 @@ def test_integers_keep_their_full_range_in_json(datatype: str) -> None:
 def test_integers_beyond_their_datatype_are_refused(datatype: str, beyond: int) -> None:
     ends = np.iinfo(NUMPY_DTYPES[datatype])
     for value in (int(ends.min) - beyond, int(ends.max) + beyond):
-        with pytest.raises(ValueOutOfRange, match=f"holds a value that is no {datatype}"):
+        with pytest.raises(ValueOutOfRange, match=f"has a value that does not fit {datatype}"):
             parsed(WRITTEN % (datatype.encode(), b"[2]", b"[0,%d]" % value))
 
 

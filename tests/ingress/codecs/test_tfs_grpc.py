@@ -145,8 +145,8 @@ REFUSED = [
     (proto("FP32", *[1] * 9, float_val=[1]), "exceeds limits.rank"),
     (proto("FP32", 2**40, 2**40, float_val=[1]), "exceeds limits.elements"),
     (proto("BYTES", 2**21, string_val=[b"a"]), "exceeds limits.strings"),
-    (proto("INT8", 1, int_val=[128]), "holds a value that is no INT8: 128"),
-    (proto("FP16", 1, half_val=[-1]), "holds a value that is no UINT16: -1"),
+    (proto("INT8", 1, int_val=[128]), "has a value that does not fit INT8: 128"),
+    (proto("FP16", 1, half_val=[-1]), "has a value that does not fit UINT16: -1"),
 ]
 
 

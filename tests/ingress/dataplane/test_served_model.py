@@ -99,7 +99,9 @@ async def test_the_queue_is_full_at_its_limit_even_within_one_turn_of_the_loop()
     await quiet()
     refused = [caller.exception() for caller in callers if caller.done()]
     assert [QueueFull, QueueFull] == list(map(type, refused))
-    assert "3 requests wait for model 'doubler', limits.queue_length is 3" == str(refused[0])
+    assert "queue of model 'doubler' is full: 3 requests wait, limits.queue_length is 3" == str(
+        refused[0]
+    )
     replicas.open.set()
     await asyncio.gather(*callers[:3])
     assert (1, 7) == (await infer(model, 1, 7)).shape

@@ -74,5 +74,5 @@ async def test_an_agent_that_does_not_answer_is_left_out() -> None:
 
 
 async def test_no_agent_at_all_is_an_error() -> None:
-    with pytest.raises(MetricsUnavailable, match="none of 1 metrics agents of Ray answers"):
+    with pytest.raises(MetricsUnavailable, match="none of Ray's 1 metrics agents answers"):
         await MetricsEndpoint(lambda: ["http://127.0.0.1:9/"]).text()
