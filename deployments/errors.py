@@ -174,7 +174,7 @@ class NumberNotCarried(InvalidRequest):
     """Raised when a number of a request, or one computed from it, exceeds the device's range."""
 
     def __init__(self, what: str, value: float, least: float, most: float) -> None:
-        super().__init__(f"{what} {value!r}, the device computes with {least!r} to {most!r} there")
+        super().__init__(f"{what} {value!r}, the device computes only with {least!r} to {most!r}")
 
 
 class InvalidImage(InvalidRequest):

@@ -106,7 +106,7 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "INVALID_ARGUMENT",
         (
             "input 'ids' (INT64, computed in INT32) holds 2147483648, "
-            "the device computes with 0 to 2147483647 there"
+            "the device computes only with 0 to 2147483647"
         ),
     ),
     (

@@ -11,7 +11,7 @@ class UnreadableConfig(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader for YAML's safe subset that refuses a repeated key: its first value would be lost."""
+    """Loads YAML's safe subset and refuses a repeated key: its first value would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

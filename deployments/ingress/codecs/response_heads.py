@@ -1,5 +1,7 @@
-"""Answers whose outputs are all binary, with JSON parts that are remembered: a model answers with
-the same names and shapes again and again."""
+"""Encodes answers whose outputs are all binary, and remembers their JSON parts.
+
+A model answers with the same names and shapes again and again.
+"""
 
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -16,7 +18,7 @@ _REMEMBERED: Final = 256
 
 
 def all_binary(response: InferResponse) -> tuple[int, list[bytes | memoryview]]:
-    """The JSON part's length, and the body's parts, for a response without an id."""
+    """Encodes a response without an id; returns the JSON part's length and the body's parts."""
     told: list[_Told] = []
     parts: list[bytes | memoryview] = []
     for tensor in response.tensors:

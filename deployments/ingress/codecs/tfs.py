@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's REST API and its gRPC services have in common."""
+"""The common part of TensorFlow Serving's REST API and its gRPC services."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +31,7 @@ DATATYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version; its number is 0 for as long as the model has not been read."""
+    """The status of one version; its number is 0 until the model has been read."""
 
     version: int
     state: str
@@ -40,11 +40,11 @@ class VersionStatus:
 
 
 def check_signature(name: object) -> None:
-    """Every model has the one signature that TensorFlow Serving calls by default."""
+    """Raises MalformedBody unless the name is that of the default signature, the only one."""
     if name is not None and not isinstance(name, str):
         raise MalformedBody("signature_name is not a string")
     if name not in (None, "", SIGNATURE):
-        raise MalformedBody(f"signature_name is {name[:100]!r}, models have '{SIGNATURE}'")
+        raise MalformedBody(f"signature_name is {name[:100]!r}, models have only '{SIGNATURE}'")
 
 
 def version_statuses(

@@ -31,7 +31,7 @@ def refusal(*pictures: bytes, **options: Any) -> ServingError:
 
 
 def test_no_picture_at_all_is_refused() -> None:
-    assert "malformed request: input 'data' holds no image" == refusal().message
+    assert "malformed request: input 'data' has no image" == refusal().message
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1), (1, 1, 1, 1)])

@@ -163,10 +163,10 @@ def one_output_twice() -> pb.ModelInferRequest:
 
 REFUSED = [
     (raw(numbers(1), raw_input_contents=[b"1234"]), "2 raw_input_contents for 1 inputs"),
-    (both(), "input 'x' has contents beside raw_input_contents"),
+    (both(), "input 'x' has both contents and raw_input_contents"),
     (typed("FP32", [1], int_contents=[1]), "is FP32 and has int_contents, not fp32_contents"),
-    (typed("FP16", [1], fp32_contents=[1]), "is FP16, which has raw_input_contents only"),
-    (typed("BF16", [1]), "is BF16, which has raw_input_contents only"),
+    (typed("FP16", [1], fp32_contents=[1]), "is FP16, which travels in raw_input_contents only"),
+    (typed("BF16", [1]), "is BF16, which travels in raw_input_contents only"),
     (typed("FP32", [3], fp32_contents=[1, 2]), r"has 2 values, its shape \[3\] needs 3"),
     (typed("FP32", [3]), r"has 0 values, its shape \[3\] needs 3"),
     (typed("INT8", [1], int_contents=[128]), "has a value that does not fit INT8: 128"),

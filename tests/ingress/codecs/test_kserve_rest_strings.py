@@ -35,7 +35,7 @@ def test_strings_arrive_as_written_flat_nested_and_binary(data: st.DataObject) -
 
 @pytest.mark.parametrize("odd", [1, True, None, ["text"]])
 def test_strings_in_json_are_strings(odd: Any) -> None:
-    with pytest.raises(ValueOutOfRange, match="JSON data of BYTES are strings"):
+    with pytest.raises(ValueOutOfRange, match="in JSON, BYTES data must be strings"):
         parsed_input(entry("x", BYTES, (2,), data=["text", odd]))
 
 
