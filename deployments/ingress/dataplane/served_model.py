@@ -145,7 +145,7 @@ class ServedModel:
             raise ModelUnavailable(self.name, "not all of its replicas answer") from None
 
     async def shapes(self, version: str) -> list[ShapesReport]:
-        """The reports of the replicas that serve the version. Raises ModelUnavailable if none does."""
+        """The reports of replicas that serve the version. Raises ModelUnavailable without any."""
         replies = await self._called(self._replicas.shapes(version))
         reports = [report for report in replies if report is not None]
         if not reports:

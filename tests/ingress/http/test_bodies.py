@@ -189,7 +189,7 @@ async def test_a_member_that_ends_at_a_piece_end_hides_nothing_behind_it() -> No
         if len(packed := gzip.compress(np.random.default_rng(1).bytes(size), 0)) == 1 << 16
     )
     assert 1 << 16 == len(packed)
-    with pytest.raises(MalformedBody, match="goes on after its end"):
+    with pytest.raises(MalformedBody, match="has bytes after its end"):
         await read(packed, b"x", content_encoding="gzip")
 
 
