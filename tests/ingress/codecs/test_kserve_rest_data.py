@@ -172,7 +172,7 @@ def test_floats_are_refused_where_rounding_would_make_them_infinite(
     if too_large is not None:
         with pytest.raises(ValueOutOfRange) as caught:
             parsed_input(entry("x", datatype, (2,), data=[0, -too_large]))
-        assert f"a value that is no {datatype}: {-too_large:g}" in caught.value.message
+        assert f"a value that does not fit {datatype}: {-too_large:g}" in caught.value.message
 
 
 @pytest.mark.parametrize("datatype", FLOATS)

@@ -254,7 +254,7 @@ def test_metadata_is_the_signature() -> None:
 
 @pytest.mark.parametrize("fields", [[], ["other"], ["signature_def", "other"]])
 def test_other_metadata_is_not_there(fields: list[str]) -> None:
-    with pytest.raises(ServingError, match="there is 'signature_def'"):
+    with pytest.raises(ServingError, match="there is only 'signature_def'"):
         encode_metadata(ModelInfo("m", "2", ("2",), (), (), 8), fields)
 
 

@@ -136,7 +136,7 @@ WRONG = [
         "GetModelMetadata",
         serving.GetModelMetadataRequest(model_spec={"name": "doubler"}),
         INVALID,
-        "there is 'signature_def'",
+        "there is only 'signature_def'",
     ),
     ("Check", health_pb2.HealthCheckRequest(service="other"), NOT_FOUND, "not served here"),
 ]
