@@ -100,12 +100,12 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
     ),
     (
         errors.NumberNotCarried(
-            "input 'ids' (INT64, computed in INT32) holds", 2**31, 0, 2**31 - 1
+            "input 'ids' (INT64, computed in INT32) has", 2**31, 0, 2**31 - 1
         ),
         BAD,
         "INVALID_ARGUMENT",
         (
-            "input 'ids' (INT64, computed in INT32) holds 2147483648, "
+            "input 'ids' (INT64, computed in INT32) has 2147483648, "
             "the device computes only with 0 to 2147483647"
         ),
     ),

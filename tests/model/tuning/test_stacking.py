@@ -221,7 +221,7 @@ def test_stacking_is_proven_where_rows_do_not_mix(
         pytest.param(models.fixed_batch(), "input 'x' has no open number of rows", id="fixed"),
         pytest.param(models.scaled_by_scalar(), "input 'scale' has no open number", id="no batch"),
         pytest.param(models.add_one(()), "input 'x' has no open number of rows", id="a scalar"),
-        pytest.param(models.without_inputs(), "output 'y' holds no rows", id="no inputs"),
+        pytest.param(models.without_inputs(), "output 'y' has no rows", id="no inputs"),
         pytest.param(models.refuses_open_dimensions(), "has no open number of rows", id="closed"),
     ],
 )

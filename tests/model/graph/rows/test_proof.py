@@ -161,7 +161,7 @@ def test_what_becomes_of_detections_has_to_be_their_output() -> None:
     model = spots_model()
     found = model.output(0).get_node().input_value(0)
     halved = ops.result(ops.multiply(found, number(0.5)))
-    with pytest.raises(NotProven, match="works on what a DetectionOutput gives"):
+    with pytest.raises(NotProven, match="takes the output of a DetectionOutput"):
         proven(ov.Model([halved], model.get_parameters(), "halved"))
 
 
