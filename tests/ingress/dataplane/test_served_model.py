@@ -198,7 +198,7 @@ async def test_two_deaths_make_the_model_unavailable_and_the_next_request_tries_
     replicas = Replicas()
     replicas.outcomes = [ReplicaDied("one"), ReplicaDied("two")]
     model = served(replicas)
-    with pytest.raises(ModelUnavailable, match="its replicas failed over this request, twice"):
+    with pytest.raises(ModelUnavailable, match="two of its replicas failed during this request"):
         await infer(model, 1, 1)
     assert [1, 1] == replicas.batch_sizes
     assert 2 == (await infer(model, 1, 1)).item()
