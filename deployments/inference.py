@@ -59,7 +59,7 @@ class InputSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """The dimensions as clients are told them: -1 for open ones."""
+        """The dimensions as the API reports them: -1 for open ones."""
         return spelled_sizes(self.dims)
 
     def check(self, tensor: Tensor) -> None:
@@ -83,7 +83,7 @@ class OutputSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """The dimensions as clients are told them: -1 for open ones."""
+        """The dimensions as the API reports them: -1 for open ones."""
         return spelled_sizes(self.dims)
 
 

@@ -57,8 +57,8 @@ class _Head:
             data = numbers(binary.take(name, size), NUMPY_DTYPES[datatype], shape)
             tensors.append(Tensor(name, datatype, shape, data))
         binary.expect_end()
-        said = self.request
-        rest = said.outputs, said.id, said.parameters, said.input_parameters
+        request = self.request
+        rest = request.outputs, request.id, request.parameters, request.input_parameters
         return InferRequest(tuple(tensors), *rest)
 
 
@@ -113,8 +113,8 @@ def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest
         parameters=_parameters(message),
         input_parameters={str(entry["name"]): _parameters(entry) for entry in entries},
     )
-    told = all(_parameters(entry).get("binary_data_size") is not None for entry in entries)
-    return request, told and all(tensor.datatype != BYTES for tensor in tensors)
+    sized = all(_parameters(entry).get("binary_data_size") is not None for entry in entries)
+    return request, sized and all(tensor.datatype != BYTES for tensor in tensors)
 
 
 def parse_index_request(body: Array, limits: Limits) -> bool:

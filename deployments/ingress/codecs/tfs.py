@@ -52,18 +52,18 @@ def version_statuses(
 ) -> list[VersionStatus]:
     """The statuses of all versions, or of one. Raises VersionNotFound."""
     if not status.versions:
-        return [_told(0, status.state, status.reason)]
+        return [_version_status(0, status.state, status.reason)]
     known = [v.version for v in status.versions]
     if version is not None and version not in known:
         raise VersionNotFound(model, version, known)
     return [
-        _told(int(v.version), v.state, v.reason)
+        _version_status(int(v.version), v.state, v.reason)
         for v in status.versions
         if version in (None, v.version)
     ]
 
 
-def _told(version: int, state: ModelState, reason: str) -> VersionStatus:
+def _version_status(version: int, state: ModelState, reason: str) -> VersionStatus:
     if state == "UNAVAILABLE":
         return VersionStatus(version, "END", ModelUnavailable.grpc_code, reason)
     return VersionStatus(version, state, error_message=reason)

@@ -189,10 +189,10 @@ class GrpcMethods:
         except Exception:
             logger.exception("ModelStreamInfer failed")
             reason = _INTERNAL
-        told = kserve.ModelInferResponse(
+        failed = kserve.ModelInferResponse(
             model_name=request.model_name, model_version=request.model_version, id=request.id
         )
-        return kserve.ModelStreamInferResponse(error_message=reason, infer_response=told)
+        return kserve.ModelStreamInferResponse(error_message=reason, infer_response=failed)
 
     async def _inferred(
         self,
