@@ -99,9 +99,7 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         "input 'data' has a value that does not fit UINT8: 256",
     ),
     (
-        errors.NumberNotCarried(
-            "input 'ids' (INT64, computed in INT32) has", 2**31, 0, 2**31 - 1
-        ),
+        errors.NumberNotCarried("input 'ids' (INT64, computed in INT32) has", 2**31, 0, 2**31 - 1),
         BAD,
         "INVALID_ARGUMENT",
         (
@@ -206,7 +204,7 @@ def family(root: type[ServingError]) -> set[type[ServingError]]:
     return {cls for cls in {root}.union(*below) if cls.__module__ == errors.__name__}
 
 
-def test_every_class_stands_in_the_table_once() -> None:
+def test_the_table_lists_every_class_once() -> None:
     assert family(ServingError) == {type(row[0]) for row in ERRORS}
     assert len(family(ServingError)) == len(ERRORS)
 

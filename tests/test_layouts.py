@@ -69,7 +69,7 @@ def test_any_order_of_the_dimensions_can_become_any_other(letters: list[str], co
         ("N" * 90, f"'{'N' * 77}...' has N twice in one layout"),
     ],
 )
-def test_what_is_no_layout_is_refused(text: str, reason: str) -> None:
+def test_invalid_layouts_are_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
         parse_layout_rule(text)
 

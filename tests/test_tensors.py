@@ -165,7 +165,7 @@ def test_any_bytes_are_strings_or_malformed(raw: bytes, count: int) -> None:
         (framed([b"a"] * 3), "input 'x' has more than the 2 elements of its shape"),
     ],
 )
-def test_what_is_wrong_with_strings_is_told(wire: bytes, complaint: str) -> None:
+def test_the_error_says_what_is_wrong_with_strings(wire: bytes, complaint: str) -> None:
     with pytest.raises(MalformedBody) as error:
         split_strings("x", (2,), vector(wire))
     assert f"malformed request: {complaint}" == error.value.message
@@ -197,7 +197,7 @@ def test_a_shape_within_the_limits_is_taken(shape: list[int]) -> None:
         [1, -(2**70)],
     ],
 )
-def test_what_is_no_list_of_sizes_is_refused(shape: object) -> None:
+def test_invalid_lists_of_sizes_are_refused(shape: object) -> None:
     with pytest.raises(InvalidShape, match=r"^input 'x' has shape .*, not a list of integers"):
         checked_shape("x", shape, rank=8, elements=100)
 

@@ -151,7 +151,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_line_and_column(
     assert str(raised.value).startswith(f"{path}{complaint}")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableConfig, match="No such file or directory"):
         load(tmp_path / "c.yaml")
 

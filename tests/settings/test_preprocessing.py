@@ -156,7 +156,7 @@ def test_settings_are_read_by_name() -> None:
     assert {"a": 2.0} == settings.scale
 
 
-def test_what_cannot_be_read_is_told_with_its_name() -> None:
+def test_the_error_of_an_invalid_setting_names_the_input_or_output() -> None:
     with pytest.raises(ValueError, match=re.escape("'b': 'NN' has N twice in one layout")):
         read({"a": "N", "b": "NN"}, {}, {}, "none", {}, {})
 

@@ -146,7 +146,7 @@ def test_unknown_names_come_with_the_likely_one_or_all_there_are() -> None:
     assert closest("x", known) is None
 
 
-def test_only_what_quotes_would_mend_is_told_to_use_them() -> None:
+def test_only_errors_that_quotes_would_mend_suggest_quotes() -> None:
     assert must_be("text", 384) == "must be text, not 384: put it in quotes"
     assert must_be("a number", 384) == "must be a number, not 384"
     assert must_be("text", {}) == "must be text, not a mapping"

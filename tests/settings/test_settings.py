@@ -97,7 +97,7 @@ def test_a_mistyped_setting_is_named_with_its_path_and_the_likely_one() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_readable_lines(given: Any, expected: list[str]) -> None:
+def test_problems_are_readable_lines(given: Any, expected: list[str]) -> None:
     assert expected == refusal(given)
 
 
@@ -259,12 +259,12 @@ def test_two_places_for_compilations_are_refused() -> None:
     assert settings_from(args(models=[model])).models
 
 
-def test_every_setting_of_a_model_says_whether_it_has_the_model_loaded_anew() -> None:
+def test_every_setting_of_a_model_is_listed_as_changed_in_place_or_loaded_anew() -> None:
     said = [*CHANGED_IN_PLACE, *LOADED_ANEW]
     assert sorted(ModelSettings.model_fields) == sorted(said)
 
 
-def test_what_is_changed_in_place_loads_nothing_anew() -> None:
+def test_settings_changed_in_place_do_not_reload_the_model() -> None:
     before = change({})
     in_place = {
         "max_compiled_shapes": 1,

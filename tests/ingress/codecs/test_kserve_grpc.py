@@ -138,7 +138,7 @@ def test_id_outputs_and_parameters_are_read() -> None:
     assert [("b", {"scale": 0.5}), ("a", {"last": True})] == list(request.outputs.items())
 
 
-def test_what_is_left_out_is_not_there() -> None:
+def test_omitted_fields_have_no_value() -> None:
     request = parsed(raw(numbers(1)))
     assert request.id is None
     assert not request.outputs
@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_what_is_wrong_is_told(message: pb.ModelInferRequest, why: str) -> None:
+def test_the_error_says_what_is_wrong(message: pb.ModelInferRequest, why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         parsed(message)
     assert refused.value.grpc_code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")

@@ -242,7 +242,7 @@ def test_data_nested_otherwise_than_its_shape_is_refused(shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3], [1] * 5, []])
-def test_a_wrong_number_of_values_is_told_with_both_numbers(data: list[int]) -> None:
+def test_the_error_of_a_wrong_number_of_values_has_both_numbers(data: list[int]) -> None:
     with pytest.raises(WrongElementCount) as caught:
         parsed_input(entry("x", "INT32", (2, 2), data=data))
     assert f"input 'x' has {len(data)} values, its shape [2,2] needs 4" == caught.value.message

@@ -151,7 +151,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("tensor", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_what_is_wrong_is_told(tensor: pb.TensorProto, why: str) -> None:
+def test_the_error_says_what_is_wrong(tensor: pb.TensorProto, why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         only(tensor)
     assert refused.value.grpc_code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")

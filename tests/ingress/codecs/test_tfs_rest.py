@@ -122,7 +122,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "inputs", "why"), REFUSED)
-def test_what_is_wrong_is_told(message: Any, inputs: list[InputSpec], why: str) -> None:
+def test_the_error_says_what_is_wrong(message: Any, inputs: list[InputSpec], why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         parsed(message, *inputs)
     assert refused.value.http_status in (400, 413)
@@ -168,7 +168,7 @@ def numbers(name: str, values: Any) -> Tensor:
     return Tensor(name, "FP32", array.shape, array)
 
 
-def test_one_output_stands_without_its_name() -> None:
+def test_a_single_output_comes_without_its_name() -> None:
     assert {"predictions": [[1.0], [2.0]]} == answered(numbers("y", [[1], [2]]), by_row=True)
     assert {"outputs": [[1.0], [2.0]]} == answered(numbers("y", [[1], [2]]), by_row=False)
     assert {"outputs": 3.0} == answered(numbers("y", 3), by_row=False)

@@ -44,7 +44,7 @@ async def test_what_has_its_answer_keeps_it_and_the_next_still_ends() -> None:
     assert "answer" == answered.result()
 
 
-async def test_what_is_removed_is_not_ended() -> None:
+async def test_a_removed_result_is_not_ended() -> None:
     deadlines = Deadlines()
     removed, late = pending(deadlines, 0.01), pending(deadlines, 0.03)
     deadlines.remove(removed)

@@ -107,7 +107,7 @@ async def test_the_queue_is_full_at_its_limit_even_within_one_turn_of_the_loop()
     assert (1, 7) == (await infer(model, 1, 7)).shape
 
 
-async def test_a_request_past_its_deadline_is_told_so() -> None:
+async def test_a_request_past_its_deadline_gets_that_error() -> None:
     replicas = Replicas()
     replicas.open.clear()
     model = served(replicas)
@@ -135,7 +135,7 @@ async def test_a_request_whose_deadline_passes_in_the_queue_is_not_sent() -> Non
     assert [1, 1, 1] == replicas.batch_sizes
 
 
-async def test_the_replica_is_told_what_is_left_of_each_deadline() -> None:
+async def test_the_replica_gets_the_remaining_time_of_each_request() -> None:
     replicas = Replicas()
     model = served(replicas)
     await asyncio.gather(infer(model, 1, 1, timeout_s=20), infer(model, 1, 1, timeout_s=10))
@@ -158,7 +158,7 @@ async def test_a_caller_that_leaves_does_not_end_the_call_of_its_batch_mates() -
     assert [2] == replicas.batch_sizes
 
 
-async def test_closing_waits_for_the_calls_under_way() -> None:
+async def test_closing_waits_for_the_calls_in_flight() -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.close()  # nothing has been asked yet

@@ -45,7 +45,7 @@ async def ask_again(model: ServedModel, clock: Clock) -> ModelStatus:
     return await model.status()
 
 
-async def test_all_who_ask_at_once_wait_for_one_question() -> None:
+async def test_concurrent_callers_wait_for_one_question() -> None:
     replicas = Replicas()
     replicas.open.clear()
     model = served(replicas)
@@ -78,7 +78,7 @@ async def test_a_model_that_has_loaded_is_noticed(clock: Clock) -> None:
     assert AVAILABLE is await model.status()
 
 
-async def test_nobody_waits_for_a_busy_model_that_has_answered_before(clock: Clock) -> None:
+async def test_no_request_waits_for_a_busy_model_that_has_answered_before(clock: Clock) -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.status()
@@ -195,7 +195,7 @@ async def test_a_known_version_has_its_info(version: str | None, answers: str) -
 
 
 @pytest.mark.parametrize("version", ["3", "02", "", "latest"])
-async def test_an_unknown_version_is_told_with_the_known_ones(version: str) -> None:
+async def test_the_error_of_an_unknown_version_lists_the_known_ones(version: str) -> None:
     with pytest.raises(VersionNotFound) as caught:
         await served(Replicas()).info(version)
     assert f"model 'doubler' has no version '{version}', known: 1, 2" == caught.value.message
@@ -217,7 +217,7 @@ async def test_info_that_is_known_is_not_waited_for(clock: Clock) -> None:
     assert INFO is await model.info()
 
 
-async def test_after_a_pause_nothing_is_told_that_may_be_old(clock: Clock) -> None:
+async def test_after_a_pause_no_old_status_is_returned(clock: Clock) -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.info()
@@ -229,7 +229,7 @@ async def test_after_a_pause_nothing_is_told_that_may_be_old(clock: Clock) -> No
     assert "3" == (await model.info()).version
 
 
-async def test_a_version_that_cannot_answer_is_told_with_its_reason() -> None:
+async def test_a_version_that_cannot_answer_is_reported_with_its_reason() -> None:
     broken = VersionStatus("3", "UNAVAILABLE", "m.bin is missing")
     leaving = VersionStatus("1", "UNLOADING", "it is being let go of")
     known = VersionStatus("2", "AVAILABLE", "", INFO)

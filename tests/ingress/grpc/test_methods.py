@@ -143,7 +143,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "request_", "code", "why"), WRONG)
-async def test_what_is_wrong_is_the_status_of_the_call(
+async def test_an_error_is_the_status_of_the_call(
     name: str, request_: Message | bytes, code: grpc.StatusCode, why: str
 ) -> None:
     _, context = await asked(getattr(methods(), name), request_)

@@ -94,7 +94,9 @@ async def test_others_go_on(application: Application) -> None:
 
 
 @on_loops
-async def test_who_leaves_with_the_answer_was_answered(application: Application) -> None:
+async def test_a_client_that_disconnects_with_its_answer_was_answered(
+    application: Application,
+) -> None:
     application.go_on.set()
     application.after_answer = 0.2
     async with serving(application) as port:
@@ -107,7 +109,7 @@ async def test_who_leaves_with_the_answer_was_answered(application: Application)
 
 
 @on_loops
-async def test_what_is_no_inference_is_left_to_serve(application: Application) -> None:
+async def test_requests_other_than_inferences_are_left_to_serve(application: Application) -> None:
     async with serving(application) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(b"body", path="/v2/health/live"))

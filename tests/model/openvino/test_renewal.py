@@ -124,7 +124,7 @@ def test_whether_a_shape_runs_is_asked_until_it_did(compiler: Compiler) -> None:
     assert [ONE, OTHER, EMPTY, EMPTY] == compiler.foreseen
 
 
-def test_what_is_foreseen_to_fail_is_tried_until_it_did(compiler: Compiler) -> None:
+def test_shapes_foreseen_to_fail_are_tried_until_they_fail(compiler: Compiler) -> None:
     compiler.fail(LOST)
     for _ in range(3):
         compiler.fail(LOST, "no such shape")
@@ -132,7 +132,7 @@ def test_what_is_foreseen_to_fail_is_tried_until_it_did(compiler: Compiler) -> N
     assert [["fails"], ["fine"]] == compiler.ran
 
 
-def test_where_what_is_foreseen_to_fail_runs_it_is_always_tried(compiler: Compiler) -> None:
+def test_where_shapes_foreseen_to_fail_run_they_are_always_tried(compiler: Compiler) -> None:
     compiler.ask(LOST)
     compiler.fail(LOST)
     compiler.fail(LOST)
@@ -161,7 +161,7 @@ def test_what_may_fail_runs_alone(compiler: Compiler) -> None:
     assert not together(compiler, LOST, ONE)
 
 
-def test_where_values_matter_what_cannot_be_told_runs_alone_every_time() -> None:
+def test_where_values_matter_uncertain_shapes_run_alone_every_time() -> None:
     compiler = Compiler(values_matter=True)
     for _ in range(2):
         assert not together(compiler, ONE, EMPTY)
@@ -175,7 +175,7 @@ def test_where_a_shape_that_should_run_fails_all_run_alone(compiler: Compiler) -
     assert not together(compiler, ONE, ONE)
 
 
-def test_what_was_under_way_when_another_failed_is_made_again(compiler: Compiler) -> None:
+def test_inferences_in_flight_when_another_failed_run_again(compiler: Compiler) -> None:
     for shapes in (ONE, OTHER):
         compiler.ask(shapes)
     held = Held()
@@ -214,7 +214,7 @@ def test_one_that_fails_after_another_had_is_tried_where_none_has(compiler: Comp
 # Turns ------------------------------------------------------------------------------------------
 
 
-def test_nobody_waits_for_ever() -> None:
+def test_no_caller_waits_for_ever() -> None:
     """Those that come later do not go before one that waits to be alone, and the other way."""
     turns, order = Turns(), list[str]()
     first, begun = threading.Event(), threading.Event()

@@ -53,9 +53,7 @@ rows_of_members = st.lists(st.integers(1, 4), min_size=1, max_size=5)
 
 
 @given(datatypes, rows_of_members, st.lists(st.integers(0, 3), max_size=3))
-def test_what_is_stacked_comes_apart_again(
-    datatype: str, rows: list[int], others: list[int]
-) -> None:
+def test_stacked_outputs_split_again(datatype: str, rows: list[int], others: list[int]) -> None:
     members = [[filled(datatype, (count, *others), i)] for i, count in enumerate(rows)]
     (stacked,) = stack(members)
     assert (sum(rows), *others) == stacked.shape
