@@ -199,7 +199,7 @@ EVERY_ERROR = pytest.mark.parametrize(
 
 
 def family(root: type[ServingError]) -> set[type[ServingError]]:
-    """The class and all below it, those of the module alone: tests may define others."""
+    """The class and its subclasses of this module only, because tests may define others."""
     below = [family(child) for child in root.__subclasses__()]
     return {cls for cls in {root}.union(*below) if cls.__module__ == errors.__name__}
 

@@ -40,7 +40,7 @@ def model(*inputs: InputSpec, outputs: tuple[str, ...] = ("boxes", "labels")) ->
 
 
 def tensor(name: str, shape: tuple[int, ...] = (), datatype: str = "FP32") -> Tensor:
-    """A tensor of that shape without its contents, which nothing here looks at."""
+    """A tensor of that shape without its contents, which no test here reads."""
     return Tensor(name, datatype, shape, np.empty(0, np.float32))
 
 

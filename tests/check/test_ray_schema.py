@@ -307,7 +307,7 @@ values = st.recursive(
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of the value and of all that is in it."""
+    """The paths of a value and of all values inside it."""
     steps = list(value) if isinstance(value, dict) else []
     steps = list(range(len(value))) if isinstance(value, list) else steps
     return [path, *(place for step in steps for place in _places(value[step], (*path, step)))]

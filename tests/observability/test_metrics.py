@@ -1,4 +1,4 @@
-"""The declarations, and how they are handed over. What Ray makes of it: tests/e2e."""
+"""The declared metrics, and their reports to Ray. Ray's export: tests/e2e."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Merging what replicas know must not depend on who comes first, and must lose nothing."""
+"""Merging replicas' records must not depend on their order, and must lose nothing."""
 
 import pickle
 from dataclasses import astuple

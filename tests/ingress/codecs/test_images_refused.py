@@ -1,4 +1,4 @@
-"""Pictures that are refused, and that no bytes whatever get past the limits."""
+"""Refused pictures, and a check that no bytes get past the limits."""
 
 import struct
 from collections.abc import Sequence
@@ -169,7 +169,7 @@ def test_random_bytes_behind_a_signature_are_refused(body: bytes, channels: int)
 
 
 def pieces(raw: bytes) -> list[bytes]:
-    """A JPEG cut up where its segments begin."""
+    """A JPEG, cut where its segments begin."""
     starts = [0, 2]
     while raw[starts[-1] + 1] != 0xDA:
         starts.append(starts[-1] + 2 + int.from_bytes(raw[starts[-1] + 2 : starts[-1] + 4], "big"))

@@ -312,7 +312,7 @@ print("\\n".join(lines(DESCRIPTOR)))
 
 
 def lines_of(module: str) -> set[str]:
-    """Both define the same messages, so each needs a process of its own."""
+    """Both modules define the same messages, so each needs its own process."""
     script = f"from {module} import DESCRIPTOR\n{FIELDS}"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(run.stdout.splitlines())

@@ -147,7 +147,7 @@ def refused_or_understood(message: Any, spec: InputSpec) -> None:
     else:
         return
     assert error.http_status in (400, 413)
-    assert orjson.dumps(error.message)  # it can be told
+    assert orjson.dumps(error.message)  # it can be encoded
 
 
 @given(json_values, st.sampled_from([NUMBERS, WORDS, PICTURES]), st.booleans())

@@ -203,7 +203,7 @@ async def test_a_batch_whose_callers_have_all_left_still_makes_room_for_the_next
 
 
 class Load:
-    """Something whose end can be seen."""
+    """An object whose deletion the test can observe."""
 
 
 async def test_a_queued_request_is_dropped_at_once_when_its_caller_leaves() -> None:

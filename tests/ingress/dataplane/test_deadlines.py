@@ -1,4 +1,4 @@
-"""One timer ends what is late, and nothing else."""
+"""One timer ends late results, and no others."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from deployments.ingress.dataplane.deadlines import Deadlines
 
 
 class Late(Exception):
-    """What the deadlines end their futures with."""
+    """The error with which the deadlines end their futures."""
 
 
 def pending(deadlines: Deadlines, seconds: float) -> "asyncio.Future[Any]":

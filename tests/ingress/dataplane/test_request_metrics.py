@@ -1,4 +1,4 @@
-"""What is told of requests, over each protocol, with a model whose replicas are played."""
+"""Metrics of requests over each protocol, with a model of fake replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

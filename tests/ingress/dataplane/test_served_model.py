@@ -1,4 +1,4 @@
-"""What becomes of requests for a model, and of its replicas' answers."""
+"""Requests for a model, and the answers of its replicas."""
 
 import asyncio
 from collections.abc import Sequence

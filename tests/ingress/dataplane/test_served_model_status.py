@@ -1,4 +1,4 @@
-"""What is known of a model: asked for rarely, by one task for all, and not in vain."""
+"""The cached status of a model: it is asked for rarely, by one task for all callers."""
 
 import asyncio
 import contextvars
@@ -21,7 +21,7 @@ BROKEN = ModelStatus("UNAVAILABLE", "the file is broken")
 
 
 class Clock:
-    """Stands in for the module `time`."""
+    """A replacement for the module `time`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def ask_again(model: ServedModel, clock: Clock) -> ModelStatus:
-    """The status after its time is over and the replicas have been asked anew."""
+    """The status after it has expired and the replicas were asked again."""
     clock.now += timing.STATUS_FRESH_S
     await model.status()
     await quiet()
@@ -95,7 +95,7 @@ async def test_no_request_waits_for_a_busy_model_that_has_answered_before(clock:
 async def test_a_loaded_model_is_unavailable_when_replicas_say_so_again_and_again(
     clock: Clock,
 ) -> None:
-    """Once may be one replica of several that is loading while the others serve."""
+    """One refusal may come from a single replica that is loading while others serve."""
     replicas = Replicas()
     model = served(replicas)
     await model.status()
@@ -186,7 +186,7 @@ async def test_a_model_that_answers_again_is_available_again(clock: Clock) -> No
     assert INFO is await model.info()
 
 
-# What a request is told -------------------------------------------------------------------------
+# Errors of a request ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("version", "answers"), [(None, "2"), ("1", "1"), ("2", "2")])

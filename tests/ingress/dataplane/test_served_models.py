@@ -1,4 +1,4 @@
-"""Requests for models whose versions come and go."""
+"""Requests for models whose versions change."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ def models(replicas: Replicas) -> ServedModels:
 async def infer(
     served_models: ServedModels, replicas: Replicas, then: ModelStatus, version: str | None = None
 ) -> InferResponse:
-    """The answer to a request that was under way when the replicas changed."""
+    """The answer to a request that was in flight when the replicas changed."""
     target = await served_models.addressed("doubler", version)
     replicas.status_now = then
     return await served_models.infer(target, InferRequest((tensor(2, 3),)), time.monotonic())

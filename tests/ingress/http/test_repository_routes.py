@@ -1,4 +1,4 @@
-"""What is served, asked and changed over HTTP, without a server."""
+"""The HTTP routes of the repository and of the configuration, without a server."""
 
 from typing import Any
 

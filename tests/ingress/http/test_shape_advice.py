@@ -1,4 +1,4 @@
-"""What follows from the counts, and what does not and has to be None."""
+"""Advice from the counts, and None where the counts do not determine it."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The answer about shapes: complete, in order, and of one form."""
+"""The report on shapes: complete, sorted, and uniform."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ SUMS = ("requests", "rows", "batches", "unanswered", "evictions", "recompiled_wi
 
 
 def encoded(given: ShapesReport, limit: int = DEFAULT_LIMIT) -> dict[str, Any]:
-    """Through JSON, as clients get it."""
+    """The report after a round trip through JSON, as clients get it."""
     answer = orjson.loads(orjson.dumps(encode_shapes(given, INFO, limit)))
     assert isinstance(answer, dict)
     return answer
@@ -214,7 +214,7 @@ def test_calls_without_rows_have_a_time_but_none_per_row() -> None:
 
 
 def test_the_number_of_unanswered_requests_is_never_negative() -> None:
-    """A shape that was forgotten in between is answered more often than it was asked for."""
+    """A shape that was forgotten meanwhile has more answers than requests."""
     assert 0 == encoded(report(record(1, dynamic=3)))["shapes"][0]["unanswered"]
 
 

@@ -31,7 +31,7 @@ def filled(datatype: str, shape: Sequence[int], seed: int) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """What a model gives that works on each row by itself."""
+    """The outputs of a model that works on each row by itself."""
     arrays = [
         np.array(part.data, object).reshape(part.shape) if part.datatype == BYTES else part.data
         for part in parts
@@ -119,7 +119,7 @@ def table(found: Sequence[Sequence[float]], capacity: int) -> Tensor:
 
 @st.composite
 def detections_of_members(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
-    """How many rows there are for each image, and how many are used of each image's."""
+    """The number of rows for each image, and the number used by each."""
     each = draw(st.integers(1, 4))
     member = st.lists(st.integers(0, each), min_size=1, max_size=3)
     return each, draw(st.lists(member, min_size=2, max_size=4))
@@ -149,7 +149,7 @@ def spots() -> Any:
 
 
 def picture(*counts: int) -> list[Tensor]:
-    """Pictures with so many spots each, as one tensor."""
+    """Pictures with these numbers of spots, as one tensor."""
     pictures = [
         spots_picture(160, 120, random_spots(160, 120, count, seed=count), seed=count)
         for count in counts

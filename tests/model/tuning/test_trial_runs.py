@@ -91,7 +91,7 @@ def test_outputs_of_other_shapes_than_the_graph_says_are_refused() -> None:
 
 
 def detector(finds: int) -> Any:
-    """A stand-in that finds so many things in every picture."""
+    """A detector that finds a fixed number of objects in every picture."""
 
     def infer(tensors: Sequence[Tensor]) -> list[Tensor]:
         (pictures,) = tensors

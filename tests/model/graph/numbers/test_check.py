@@ -1,4 +1,4 @@
-"""Numbers that the device does not compute with are computed right or refused, never changed."""
+"""Numbers outside the device's range are computed correctly or refused, never changed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def two(a: Any, b: Any, datatype: str) -> list[Tensor]:
 
 
 def large(model: ov.Model) -> ov.Model:
-    """The same with so many weights that nothing is computed but by the device."""
+    """The same model with more weights, so that only the device computes it."""
     weights = ops.constant(np.zeros(2**19, np.float32))
     total = ops.reduce_sum(weights, ops.constant([0]), False)
     total.output(0).set_names({"weights"})
@@ -306,7 +306,7 @@ UNBOUNDED: dict[str, tuple[Callable[[Any], Any], Callable[[Array], Array]]] = {
 
 
 REFUSED = {"Interpolate", "MaxPool", "Unique"}
-"""Where the device is wrong there is no other way to compute these."""
+"""Cases that the device computes wrongly and that have no other way."""
 
 
 @pytest.mark.parametrize("kind", UNBOUNDED)
@@ -464,7 +464,7 @@ def test_models_whose_numbers_the_device_keeps_have_no_check(model: ov.Model) ->
 
 
 def positions() -> ov.Model:
-    """What a language model computes of its integers before the first matrix."""
+    """The operations on integers in a language model before its first matrix."""
     ids, mask = (models.parameter([-1, -1], ov.Type.i64, name) for name in ("ids", "mask"))
     place = ops.subtract(ops.cum_sum(mask, constant(1)), constant(1))
     place = ops.select(ops.equal(mask, constant(0)), constant(1), place)

@@ -1,4 +1,4 @@
-"""Models [N,4,6] and what more they need, built in code: some keep rows apart, some mix them."""
+"""Models of input [N,4,6] and their other inputs: some keep rows apart, some mix them."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ Build: TypeAlias = Callable[[Any], Any]
 
 
 def of(build: Build) -> ov.Model:
-    """The model of input x [N,4,6] and what `build` makes of it."""
+    """The model that `build` makes of an input x [N,4,6]."""
     x = models.parameter([-1, 4, 6])
     return models.model((build(x), "y"), inputs=[x])
 

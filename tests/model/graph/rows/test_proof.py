@@ -44,7 +44,7 @@ def answers(model: ov.Model, x: Any) -> Any:
 
 @pytest.mark.parametrize("build", row_models.APART.values(), ids=row_models.APART)
 def test_rows_are_followed_through_what_keeps_them_apart(build: row_models.Build) -> None:
-    """And what is proven holds: rows stacked and cut are what each is alone."""
+    """Checks the proof: rows stacked and split equal each row alone."""
     model = row_models.of(build)
     (rule,) = proven(model)
     assert isinstance(rule, RowsAlong)
