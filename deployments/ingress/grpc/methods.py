@@ -73,7 +73,7 @@ def _guarded(
         except ServingError as error:
             _refuse(grpc_context, error)
         except Exception:
-            logger.exception("%s failed", method.__name__)
+            logger.exception("unexpected error in the gRPC method %s", method.__name__)
             _refuse(grpc_context, ServingError(_INTERNAL))
         return kserve.ServerLiveRequest()  # any message
 
@@ -187,7 +187,7 @@ class GrpcMethods:
         except ServingError as error:
             reason = error.message
         except Exception:
-            logger.exception("ModelStreamInfer failed")
+            logger.exception("unexpected error in the gRPC method ModelStreamInfer")
             reason = _INTERNAL
         failed = kserve.ModelInferResponse(
             model_name=request.model_name, model_version=request.model_version, id=request.id

@@ -294,7 +294,7 @@ def _answering(handler: Handler) -> Handler:
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)  # reaches no client, but Serve's log counts it
         except Exception:
-            logger.exception("%s failed", handler.__name__)
+            logger.exception("unexpected error in the HTTP handler %s", handler.__name__)
             return as_json({"error": "internal error, the server's log has the reason"}, 500)
 
     return guarded
