@@ -1,11 +1,11 @@
-# Every target makes its own environment in .venv: no step comes before `make serve`.
+# Every target makes its environment in .venv, so `make serve` needs no step before it.
 
 PYTHON ?= python3
 CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Byte code is kept, whatever the shell says: each replica would compile our sources anew.
+# Python keeps byte code, whatever the shell sets: otherwise each replica would compile the sources.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help serve test test-long check bench bench-gate bench-peers bench-clients bench-choosing bench-routing bench-failures bench-sizing bench-answers format protos clean
@@ -16,18 +16,18 @@ help:
 	@echo "make test-long  the same with four times as many examples in property-based tests"
 	@echo "make check   formatting, lint, who imports whom, types"
 	@echo "make bench   compare with other ways to serve a model; needs wrk (apt-get install wrk)"
-	@echo "make bench-gate  a short run that fails where Ray Serve as documented is too close"
+	@echo "make bench-gate  a short run that fails if Ray Serve as documented comes too close"
 	@echo "make bench-peers  compare with Triton, or with MLServer, LitServe and BentoML (BENCH=python);"
 	@echo "                  installs them in build/peers"
 	@echo "make bench-clients  Triton's perf_analyzer over HTTP and gRPC; fetches it into build/"
 	@echo "make bench-choosing  what reshape, max_compiled_shapes, ranges and layouts cost"
-	@echo "make bench-routing  our request router beside Serve's, in simulated clusters and real ones"
-	@echo "make bench-failures  three nodes under load, of which one part after the other dies; needs root"
+	@echo "make bench-routing  anyshape's request router beside Serve's, in simulated and real clusters"
+	@echo "make bench-failures  three nodes under load, whose parts die one after the other; needs root"
 	@echo "make bench-sizing  how many replicas, and how many cores for each"
 	@echo "make bench-answers  whether answers stay the same when shapes get compilations; takes minutes"
-	@echo "make protos  generate the gRPC messages anew from the .proto files"
-	@echo "make format  rewrite the sources as 'make check' wants them"
-	@echo "make clean   remove $(VENV) and everything that was generated"
+	@echo "make protos  generate the gRPC messages from the .proto files"
+	@echo "make format  format the sources for 'make check'"
+	@echo "make clean   remove $(VENV) and all generated files"
 
 # The environment for serving, and the one for developing, which has all of it. Python compiles the
 # sources that it imports, when it imports them; pip would compile all of them.
@@ -43,8 +43,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	@$(INSTALL) '.[dev]'
 	@touch $(VENV)/.serve $@
 
-# Ray is started with ray.env.
-# Where HAProxy cannot run, a copy of the configuration uses Ray's own proxy instead.
+# Starts Ray with ray.env.
+# Where HAProxy cannot run, it uses a copy of the configuration with Ray's own proxy.
 serve: $(VENV)/.serve
 	@$(BIN)/python -m deployments.check $(CONFIG)
 	@set -a; . ./ray.env; set +a; \
@@ -71,14 +71,14 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
 
-# BENCH=--help tells what can be chosen.
+# BENCH=--help lists the options.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-gate: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gate
 
-# The peers' environments are made where they are missing. BENCH=--help here too.
+# Makes the peers' environments if they are missing. BENCH=--help lists the options here too.
 bench-peers: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.peers $(BENCH)
 
@@ -104,7 +104,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# With an old compiler: what it generates runs with every protobuf since.
+# With an old compiler, whose output runs with every newer protobuf.
 PROTOS := deployments/ingress/protos
 protos:
 	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc

@@ -1,7 +1,7 @@
-"""Shapes as operators write them: `auto`, `(1,3,300,300)`, `(-1,3,200:500,200:500)`.
+"""Shapes in the settings: `auto`, `(1,3,300,300)`, `(-1,3,200:500,200:500)`.
 
-The spelling is OpenVINO Model Server's, so that its users bring their settings along. Beyond
-it, a dimension may be 0 and `()` stands for the shape of a scalar.
+The spelling is OpenVINO Model Server's, so that its users can keep their settings. In addition, a
+dimension may be 0, and `()` is the shape of a scalar.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 LARGEST = 2**31 - 1
-"""The largest number that can be written for a dimension, as in OpenVINO Model Server."""
+"""The largest size of a dimension in the settings, as in OpenVINO Model Server."""
 
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
@@ -31,14 +31,14 @@ class Dim:
 
     @property
     def fixed(self) -> int | None:
-        """The only size it may have, None where there is a choice."""
+        """The only accepted size, None if there are several."""
         return self.minimum if self.minimum == self.maximum else None
 
     def accepts(self, n: int) -> bool:
         return self.minimum <= n and (self.maximum is None or n <= self.maximum)
 
     def nearest(self, n: int) -> int:
-        """The size that it may have and that is nearest to `n`."""
+        """The accepted size that is nearest to `n`."""
         return max(self.minimum, n if self.maximum is None else min(n, self.maximum))
 
     def __str__(self) -> str:
@@ -50,16 +50,16 @@ class Dim:
 
 
 ShapeRule: TypeAlias = Literal["auto"] | tuple[Dim, ...]
-"""What shapes an input takes: any that the model can be reshaped to, or these dimensions."""
+"""The shapes that an input takes: any that the model can be reshaped to, or these dimensions."""
 
 
 def parse_shape_rule(text: str) -> ShapeRule:
-    """Read `auto` (in any case) or dimensions; ValueError says what is wrong with the text."""
+    """Reads `auto` (in any case) or dimensions; ValueError says what is wrong with the text."""
     return "auto" if text.strip().lower() == "auto" else parse_dims(text)
 
 
 def parse_dims(text: str) -> tuple[Dim, ...]:
-    """Read `(1,3,-1,200:500)`; ValueError says what is wrong with the text."""
+    """Reads `(1,3,-1,200:500)`; ValueError says what is wrong with the text."""
     inside = text.strip()
     if not (inside.startswith("(") and inside.endswith(")")):
         raise ValueError(f"{_quoted(text)} is not a shape: write 'auto' or '(1,3,300,300)'")
@@ -70,12 +70,12 @@ def parse_dims(text: str) -> tuple[Dim, ...]:
 
 
 def parse_fixed(text: str) -> tuple[int, ...]:
-    """Read a shape of numbers only; ValueError says what is wrong with the text."""
+    """Reads a shape of numbers only; ValueError says what is wrong with the text."""
     sizes = []
     for dim in parse_dims(text):
         if dim.fixed is None:
             raise ValueError(
-                f"{_quoted(text)} leaves a dimension open ({dim}), it has to be one shape"
+                f"{_quoted(text)} leaves a dimension open ({dim}), it must be one shape"
             )
         sizes.append(dim.fixed)
     return tuple(sizes)
@@ -91,12 +91,12 @@ def accepts(rule: ShapeRule, shape: Sequence[int]) -> bool:
 
 
 def spell(rule: ShapeRule) -> str:
-    """The rule as `parse_shape_rule` reads it."""
+    """Spells a rule as `parse_shape_rule` reads it."""
     return rule if isinstance(rule, str) else "(" + ",".join(map(str, rule)) + ")"
 
 
 def check(shape: str | dict[str, str], parse: Callable[[str], object]) -> None:
-    """Raises ValueError if the shape, or an input's, cannot be read."""
+    """Raises ValueError if the shape, or that of an input, is invalid."""
     if isinstance(shape, str):
         parse(shape)
     elif not shape:
@@ -114,7 +114,7 @@ def _check_input(name: str, text: str, parse: Callable[[str], object]) -> None:
 
 
 def outside(rules: Mapping[str, ShapeRule], shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    """Why shapes, by input, are not what the rules take."""
+    """The reasons why the rules do not accept these shapes, both by input."""
     for name, rule in rules.items():
         if name in shapes and not accepts(rule, shapes[name]):
             yield f"is outside shape '{spell(rule)}' of input '{name}'"
@@ -129,7 +129,7 @@ def _parse_dim(part: str, text: str) -> Dim:
     if len(ends) > 2:
         raise ValueError(f"{_quoted(text)} has a range of more than two numbers: {_quoted(part)}")
     if len(ends) == 2 and ends[1] <= ends[0]:
-        raise ValueError(f"{_quoted(text)} has the range {part}, its end has to be above its start")
+        raise ValueError(f"{_quoted(text)} has the range {part}, its end must be above its start")
     return Dim(ends[0], ends[-1])
 
 
@@ -139,9 +139,9 @@ def _parse_number(digits: str, part: str, text: str) -> int:
     if not _NUMBER.fullmatch(digits):
         raise ValueError(
             f"{_quoted(text)} has the dimension {_quoted(part)}, "
-            "which is no number, no -1 and no min:max"
+            "which is not a number, -1 or min:max"
         )
-    # The length comes first: Python refuses to convert thousands of digits, in its own words.
+    # Checks the length first, because Python refuses to convert thousands of digits.
     if len(digits.lstrip("0")) > len(str(LARGEST)) or int(digits) > LARGEST:
         raise ValueError(f"{_quoted(text)} has a dimension above {LARGEST}: {_quoted(part)}")
     return int(digits)

@@ -1,7 +1,7 @@
-"""Every way a request can fail, one class each, with its HTTP status and gRPC code.
+"""Errors of a request, one class for each failure, with its HTTP status and gRPC code.
 
-The classes build their own text from the data they are given, so that the same failure reads
-the same over every protocol. They cross process boundaries, hence the pickling support.
+Each class builds its text from the data it is given, so that a failure has the same text over every
+protocol. Errors travel between processes, so they can be pickled.
 """
 
 import reprlib
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 CLIENT_LEFT: Final = 499
-"""The status of a request whose client did not wait for the answer (nginx has it)."""
+"""The status of a request whose client disconnected before the answer, as in nginx."""
 
-# For what clients write: they may nest it deeper than Python can print, or at any length.
+# For clients' values, which may be longer or nested deeper than Python can print.
 _brief: Final = reprlib.Repr()
 _brief.maxlist = 32
 
 
 class ServingError(Exception):
-    """Base of all failures that a client is told about."""
+    """Base of all failures that are reported to a client."""
 
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
     limit: str = ""
-    """The name under `limits` in the settings, if one of those ended the request."""
+    """The name under `limits` in the settings of the limit that the request exceeded, if any."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -55,14 +55,14 @@ class InvalidRequest(ServingError):
 
 
 class MalformedBody(InvalidRequest):
-    """Raised when a body cannot be read as what its headers say it is."""
+    """Raised when a body is not what its headers declare."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"malformed request: {what}")
 
 
 class InvalidParameter(InvalidRequest):
-    """Raised when a parameter of a URL is no number, or one that is not allowed."""
+    """Raised when a URL's parameter is not a number within its range."""
 
     def __init__(self, name: str, value: str, least: int, most: int) -> None:
         super().__init__(
@@ -94,7 +94,7 @@ class DuplicateName(InvalidRequest):
 
 
 class UnknownOutput(InvalidRequest):
-    """Raised when a request wants an output that the model does not have."""
+    """Raised when a request names an output that the model does not have."""
 
     def __init__(self, model: str, name: str, known: Sequence[str]) -> None:
         super().__init__(
@@ -110,14 +110,14 @@ class UnknownDatatype(InvalidRequest):
 
 
 class WrongDatatype(InvalidRequest):
-    """Raised when an input has another datatype than the model takes."""
+    """Raised when an input does not have the datatype that the model takes."""
 
     def __init__(self, name: str, datatype: str, expected: str) -> None:
         super().__init__(f"input '{name}' has datatype {datatype}, the model takes {expected}")
 
 
 class WrongRank(InvalidRequest):
-    """Raised when an input has another number of dimensions than the model takes."""
+    """Raised when an input does not have the number of dimensions that the model takes."""
 
     def __init__(self, name: str, shape: Sequence[int], expected: Sequence[str]) -> None:
         super().__init__(
@@ -127,7 +127,7 @@ class WrongRank(InvalidRequest):
 
 
 class WrongDimension(InvalidRequest):
-    """Raised when a dimension is not one that the shape policy accepts."""
+    """Raised when the shape policy does not accept a dimension."""
 
     def __init__(self, name: str, axis: int, shape: Sequence[int], expected: Sequence[str]) -> None:
         super().__init__(
@@ -167,35 +167,35 @@ class ValueOutOfRange(InvalidRequest):
     """Raised when a value does not fit its datatype."""
 
     def __init__(self, name: str, datatype: str, detail: str) -> None:
-        super().__init__(f"input '{name}' holds a value that is no {datatype}: {detail}")
+        super().__init__(f"input '{name}' has a value that does not fit {datatype}: {detail}")
 
 
 class NumberNotCarried(InvalidRequest):
-    """Raised when the device does not compute with a number that a request holds or leads to."""
+    """Raised when a number of a request, or one computed from it, exceeds the device's range."""
 
     def __init__(self, what: str, value: float, least: float, most: float) -> None:
-        super().__init__(f"{what} {value!r}, the device computes with {least!r} to {most!r} there")
+        super().__init__(f"{what} {value!r}, the device computes only with {least!r} to {most!r}")
 
 
 class InvalidImage(InvalidRequest):
-    """Raised when an encoded image cannot be used for an input."""
+    """Raised when the server cannot decode an encoded image for an input."""
 
     def __init__(self, name: str, index: int, why: str) -> None:
         super().__init__(f"input '{name}', image {index}: {why}")
 
 
 class ShapeNotSupported(InvalidRequest):
-    """Raised when the model itself cannot be run at a shape that the policy lets through."""
+    """Raised when the model cannot run at a shape that the shape policy accepts."""
 
     def __init__(self, model: str, shapes: str, why: str) -> None:
         super().__init__(f"model '{model}' cannot run at {shapes}: {why}")
 
 
-# Not there: 404, 405 ----------------------------------------------------------------------------
+# Not found, not allowed: 404, 405, 403 ----------------------------------------------------------
 
 
 class ModelNotFound(ServingError):
-    """Raised when no model of that name is served."""
+    """Raised when the server has no model of that name."""
 
     http_status = 404
     grpc_code = "NOT_FOUND"
@@ -205,7 +205,7 @@ class ModelNotFound(ServingError):
 
 
 class VersionNotFound(ServingError):
-    """Raised when the model is served, but not in that version."""
+    """Raised when the model is served, but that version is not."""
 
     http_status = 404
     grpc_code = "NOT_FOUND"
@@ -230,7 +230,7 @@ class LabelNotFound(ServingError):
 
 
 class PathNotFound(ServingError):
-    """Raised when a URL is not one of the API's."""
+    """Raised when a URL is not part of the API."""
 
     http_status = 404
     grpc_code = "UNIMPLEMENTED"
@@ -240,7 +240,7 @@ class PathNotFound(ServingError):
 
 
 class MethodNotAllowed(ServingError):
-    """Raised when a URL is used with a method that it does not take."""
+    """Raised when a URL does not take the request's method."""
 
     http_status = 405
     grpc_code = "UNIMPLEMENTED"
@@ -250,14 +250,14 @@ class MethodNotAllowed(ServingError):
 
 
 class ControlDisabled(ServingError):
-    """Raised when a client would load or unload models of a server that does not let it."""
+    """Raised when a client asks to load or unload a model and `model_control` is false."""
 
     http_status = 403
     grpc_code = "PERMISSION_DENIED"
 
     def __init__(self) -> None:
         super().__init__(
-            "models cannot be loaded and unloaded over the API here: model_control is false"
+            "the API does not load or unload models on this server: model_control is false"
         )
 
 
@@ -265,7 +265,7 @@ class ControlDisabled(ServingError):
 
 
 class LimitExceeded(ServingError):
-    """Raised when a request is larger than a limit of the server."""
+    """Raised when a request exceeds a limit of the server."""
 
     http_status = 413
     grpc_code = "RESOURCE_EXHAUSTED"
@@ -275,11 +275,11 @@ class LimitExceeded(ServingError):
         self.limit = limit_name
 
 
-# Not now: 503, 504 ------------------------------------------------------------------------------
+# Temporarily unavailable: 503, 504 --------------------------------------------------------------
 
 
 class ModelUnavailable(ServingError):
-    """Raised when the model is served here but cannot answer at the moment."""
+    """Raised when the model is served but cannot answer at the moment."""
 
     http_status = 503
     grpc_code = "UNAVAILABLE"
@@ -289,29 +289,30 @@ class ModelUnavailable(ServingError):
 
 
 class MetricsUnavailable(ServingError):
-    """Raised when nobody answers for what this server's metrics are."""
+    """Raised when none of Ray's metrics agents answers."""
 
     http_status = 503
     grpc_code = "UNAVAILABLE"
 
     def __init__(self, agents: int) -> None:
-        super().__init__(f"none of {agents} metrics agents of Ray answers")
+        super().__init__(f"none of Ray's {agents} metrics agents answers")
 
 
 class VersionChanged(ServingError):
-    """Raised when a version is not any more what a request was prepared for."""
+    """Raised when a version changed after a request was prepared for it."""
 
     http_status = 503
     grpc_code = "UNAVAILABLE"
 
     def __init__(self, model: str, version: str) -> None:
         super().__init__(
-            f"version '{version}' of model '{model}' changed under way, send the request again"
+            f"version '{version}' of model '{model}' changed while the request was in flight, "
+            "send it again"
         )
 
 
 class QueueFull(ServingError):
-    """Raised when more requests wait for a model than the server holds."""
+    """Raised when a model's queue is full."""
 
     http_status = 503
     grpc_code = "RESOURCE_EXHAUSTED"
@@ -319,12 +320,13 @@ class QueueFull(ServingError):
 
     def __init__(self, model: str, waiting: int, limit: int) -> None:
         super().__init__(
-            f"{waiting} requests wait for model '{model}', limits.queue_length is {limit}"
+            f"queue of model '{model}' is full: {waiting} requests wait, "
+            f"limits.queue_length is {limit}"
         )
 
 
 class DeadlineExceeded(ServingError):
-    """Raised when a request could not be answered within its time."""
+    """Raised when a request times out."""
 
     http_status = 504
     grpc_code = "DEADLINE_EXCEEDED"
@@ -334,11 +336,11 @@ class DeadlineExceeded(ServingError):
         super().__init__(f"model '{model}' did not answer within {timeout_s:g} s")
 
 
-# Our own fault: 500 -----------------------------------------------------------------------------
+# The server's fault: 500 ------------------------------------------------------------------------
 
 
 class InferenceFailed(ServingError):
-    """Raised when OpenVINO fails on a request that looked right."""
+    """Raised when OpenVINO fails on a valid request."""
 
     def __init__(self, model: str, why: str) -> None:
         super().__init__(f"inference of model '{model}' failed: {why}")

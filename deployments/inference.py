@@ -1,8 +1,7 @@
-"""What the two deployments say to each other: requests, answers and what a model takes.
+"""The types that the ingress and the models exchange: requests, answers, models' inputs and states.
 
-A request's *shape key* holds, for every input in the model's order, its dimensions with -1 in
-place of the batch dimension. Requests with equal keys can run in one compiled model, and
-together in one batch.
+A request's *shape key* has the dimensions of each input, in the model's order, with -1 for the
+batch. Requests with equal keys can run in one compiled model, and together in one batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,21 +32,21 @@ InputShapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 def shape_number(revision: str, key: ShapeKey) -> int:
-    """64 bits that name a shape of a version, equal in all processes, unlike `hash`."""
+    """A 64-bit number for a shape of a version, equal in all processes, unlike `hash`."""
     return int.from_bytes(blake2s(repr((revision, key)).encode(), digest_size=8).digest(), "little")
 
 
 def elements_per_row(key: ShapeKey) -> int:
-    """Of all inputs, without the dimensions that are open."""
+    """The elements of all inputs in one row, without open dimensions."""
     return sum(prod(size for size in shape if size >= 0) for shape in key)
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input: `dims` is what the shape policy accepts, `batch_axis` where the rows are.
+    """An input of a model: the shape policy accepts `dims`, and `batch_axis` is the axis of rows.
 
-    `pictures` is the layout of an input that encoded pictures can be decoded into, with their
-    channels in the order of `colors`. `layout` is what is known of the dimensions' meaning.
+    `pictures` is the layout of an input that takes encoded pictures, and `colors` the order of
+    their channels. `layout` is the meaning of the dimensions, if known.
     """
 
     name: str
@@ -60,11 +59,11 @@ class InputSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """The dimensions as clients are told them: -1 for open ones."""
+        """The dimensions as the API reports them: -1 for open ones."""
         return spelled_sizes(self.dims)
 
     def check(self, tensor: Tensor) -> None:
-        """Raises the InvalidRequest that says why the model does not take this tensor."""
+        """Raises an InvalidRequest if the model does not take this tensor."""
         if tensor.datatype != self.datatype:
             raise WrongDatatype(self.name, tensor.datatype, self.datatype)
         expected = [str(dim) for dim in self.dims]
@@ -84,7 +83,7 @@ class OutputSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """The dimensions as clients are told them: -1 for open ones."""
+        """The dimensions as the API reports them: -1 for open ones."""
         return spelled_sizes(self.dims)
 
 
@@ -106,11 +105,11 @@ def wanted_outputs(
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model version takes and gives. Does not change with traffic.
+    """The inputs and outputs of a loaded model version; they do not change with traffic.
 
-    `versions` are all that can answer, `labels` are names for some. Versions that take and give
-    the same have the same `revision`: what was prepared for one can be sent to the other. Requests
-    of shapes with up to `stacked_elements` a row are stacked, none where that is negative.
+    `versions` are all that can answer, `labels` are names for some. Versions with equal inputs and
+    outputs have the same `revision`: a request prepared for one can be sent to the other. Requests
+    of shapes with up to `stacked_elements` a row are stacked; none if that is negative.
     """
 
     name: str
@@ -123,12 +122,12 @@ class ModelInfo:
     stacked_elements: float = -1.0
 
     def stacks(self, key: ShapeKey) -> bool:
-        """Whether requests of this key run together."""
+        """Whether requests of this key are stacked into one tensor."""
         return elements_per_row(key) <= self.stacked_elements
 
     @cached_property
     def revision(self) -> str:
-        """Names the version and what it takes and gives, alike in all processes."""
+        """An id of the version with its inputs and outputs, equal in all processes."""
         taken = repr((self.version, self.inputs, self.outputs)).encode()
         return f"{self.version}-{blake2s(taken, digest_size=8).hexdigest()}"
 
@@ -157,15 +156,15 @@ class ModelInfo:
                 raise DuplicateName("output", name)
 
     def spelled(self, shapes: Sequence[Sequence[int]]) -> str:
-        """Shapes or a key in words, by the inputs' names: `x [1,4], mask [1,4]`."""
+        """Spells shapes or a key with the inputs' names: `x [1,4], mask [1,4]`."""
         return ", ".join(
             f"{spec.name} {dims(shape)}" for spec, shape in zip(self.inputs, shapes, strict=True)
         )
 
     def key_and_rows(self, tensors: Sequence[Tensor], max_rows: int) -> tuple[ShapeKey, int]:
-        """The shape key of arranged tensors and how many rows they bring.
+        """The shape key of arranged tensors, and their number of rows.
 
-        Inputs that disagree on the number of rows keep their whole shapes in the key.
+        If the inputs disagree on the number of rows, the key has their whole shapes.
         """
         shapes = [tensor.shape for tensor in tensors]
         axes = [spec.batch_axis for spec in self.inputs]
@@ -182,13 +181,13 @@ class ModelInfo:
 
 
 def computed_in(info: ModelInfo) -> dict[str, str]:
-    """The datatypes of its inputs and outputs that the device narrows, and to which."""
+    """The datatypes of inputs and outputs that the device narrows, with the narrower one."""
     datatypes = {port.datatype for port in info.inputs} | {port.datatype for port in info.outputs}
     return {wide: narrow for wide, narrow in COMPUTED_IN.items() if wide in datatypes}
 
 
 def rows_of_inputs(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> set[int]:
-    """How many rows shapes or keys have: one number unless they disagree, none without batches."""
+    """The row counts of shapes or keys: one unless they disagree, none without a batch."""
     return {
         shape[spec.batch_axis]
         for spec, shape in zip(specs, shapes, strict=True)
@@ -198,9 +197,9 @@ def rows_of_inputs(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One inference call, whatever protocol it came by.
+    """An inference request of any protocol.
 
-    `outputs` are the wanted outputs with their parameters, empty for all of the model's.
+    `outputs` are the requested outputs with their parameters; empty means all outputs.
     """
 
     tensors: tuple[Tensor, ...]
@@ -223,9 +222,9 @@ ModelState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNAVAILABLE", "UNLOADIN
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """A version; `info` is there for as long as it answers.
+    """The status of a version; it has an `info` for as long as it answers.
 
-    One that answers may have a reason too: why it is not what its files hold by now.
+    A version that answers may have a reason too: why it differs from its present files.
     """
 
     version: str
@@ -236,9 +235,9 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Whether a model can answer, and in words why it cannot; its versions, lowest first.
+    """The status of a model, with the reason if it cannot answer; its versions, lowest first.
 
-    A model that answers may have a reason too: what is wrong with its settings or its source.
+    A model that answers may have a reason too: an error of its settings or its source.
     """
 
     state: ModelState
@@ -247,11 +246,11 @@ class ModelStatus:
 
     @property
     def info(self) -> ModelInfo | None:
-        """The version that answers where a request names none: the highest that can."""
+        """The version that answers requests that name none: the highest available one."""
         return next((version.info for version in reversed(self.versions) if version.info), None)
 
     def of(self, version: str) -> ModelInfo | None:
-        """What the version takes and gives, if it can answer."""
+        """The inputs and outputs of the version, if it can answer."""
         return next((v.info for v in self.versions if v.version == version and v.info), None)
 
 

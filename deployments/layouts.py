@@ -1,7 +1,7 @@
-"""Layouts, which say what each dimension of a tensor is: `NHWC`, `N...`, `HWN:NHW`.
+"""Layouts, which name each dimension of a tensor: `NHWC`, `N...`, `HWN:NHW`.
 
-The spelling is OpenVINO Model Server's. The batch is the dimension N; where there is no layout it
-is the first one.
+The spelling is OpenVINO Model Server's. The batch is the dimension N; without a layout it is the
+first one.
 """
 
 import re
@@ -17,7 +17,7 @@ _NAME: Final = re.compile(r"\.\.\.|.")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names of the dimensions; `?` has no name, `...` stands for any number of dimensions."""
+    """The names of the dimensions: `?` is an unnamed one, `...` any number of dimensions."""
 
     names: tuple[str, ...]
 
@@ -25,7 +25,7 @@ class Layout:
         return rank >= len(self.names) - 1 if REST in self.names else rank == len(self.names)
 
     def axis(self, name: str, rank: int) -> int | None:
-        """Where a dimension lies in a tensor of that rank, None where the layout has it not."""
+        """The axis of a dimension in a tensor of that rank; None if the layout lacks it."""
         if name not in self.names or not self.fits(rank):
             return None
         place = self.names.index(name)
@@ -41,7 +41,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRule:
-    """Clients send or get `target` where the model has `source`."""
+    """A layout setting: clients send or get `target`, the model has `source`."""
 
     target: Layout
     source: Layout
@@ -52,7 +52,7 @@ class LayoutRule:
 
 
 def parse_layout_rule(text: str) -> LayoutRule:
-    """Read `NHWC:NCHW`, target before source, or `NHWC` for both.
+    """Reads `NHWC:NCHW`, target before source, or `NHWC` for both.
 
     ValueError says what is wrong with the text.
     """
@@ -67,7 +67,7 @@ def parse_layout_rule(text: str) -> LayoutRule:
 
 
 def named(text: str) -> Layout | None:
-    """The layout that OpenVINO writes as `[N,C,H,W]`, None for the one that says nothing."""
+    """Reads OpenVINO's notation `[N,C,H,W]`; None if it names no dimension."""
     layout = Layout(tuple(text.strip("[]").split(",")))
     return None if set(layout.names) <= {REST, UNNAMED, ""} else layout
 
@@ -95,11 +95,11 @@ def _parse(part: str, text: str) -> Layout:
 
 def _check_permutation(rule: LayoutRule, text: str) -> None:
     if {UNNAMED, REST} & {*rule.target.names, *rule.source.names}:
-        raise ValueError(f"{_quoted(text)} has to name every dimension, as it moves some")
+        raise ValueError(f"{_quoted(text)} must name every dimension, because it transposes")
     if sorted(rule.target.names) != sorted(rule.source.names):
         raise ValueError(
-            f"{_quoted(text)} has {rule.target} before the colon and {rule.source} behind it, "
-            "which are not the same dimensions"
+            f"{_quoted(text)} has {rule.target} before the colon and {rule.source} after it, "
+            "which do not have the same dimensions"
         )
 
 

@@ -19,8 +19,8 @@ Array: TypeAlias = NDArray[Any]
 BYTES: Final = "BYTES"
 BF16: Final = "BF16"
 
-# Little-endian on the wire by the binary tensor data extension. numpy has no bfloat16: a BF16
-# array holds the bit patterns as uint16 on its whole way through the server.
+# The binary tensor data extension is little-endian. numpy has no bfloat16: a BF16 array holds the
+# bit patterns as uint16 everywhere in the server.
 NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype("<u1"),
@@ -37,7 +37,7 @@ NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP64": np.dtype("<f8"),
 }
 COMPUTED_IN: Final = {"INT64": "INT32", "UINT64": "INT32", "UINT32": "INT32", "FP64": "FP32"}
-"""The datatypes that OpenVINO's plugins narrow before they compute, and to which."""
+"""The datatypes that OpenVINO's plugins narrow before they compute, with the narrower one."""
 DATATYPES: Final = frozenset(NUMPY_DTYPES) | {BYTES}
 
 
@@ -70,10 +70,10 @@ class Tensor:
 
 
 def checked_shape(name: str, shape: object, *, rank: int, elements: int) -> tuple[int, ...]:
-    """The shape a client wrote, as integers, within the limits of rank and element count.
+    """Checks a client's shape against the limits of rank and element count, and returns it.
 
-    Counts with Python's integers before anything is allocated, so nothing can overflow.
-    Dimensions of 0 are left out: numpy makes no array where the product of the others does.
+    Counts in Python's integers, which cannot overflow, before anything is allocated. The count
+    skips dimensions of 0: numpy refuses an array if the product of the others overflows.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
         raise InvalidShape(name, shape)
@@ -101,7 +101,7 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Array) -> 
 
 
 def numbers(raw: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """The array in `raw`, a uint8 vector of its size, copied only where it is not aligned."""
+    """The array in `raw`, a uint8 vector of its size, copied only if it is not aligned."""
     data = raw.view(dtype)
     if not data.flags.aligned:
         data = data.copy()
@@ -109,7 +109,7 @@ def numbers(raw: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
 
 
 def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:
-    """The elements of a BYTES tensor: each a 4-byte little-endian length and that many bytes."""
+    """Splits a BYTES tensor; each element is a 4-byte little-endian length and its bytes."""
     count = prod(shape)
     view, position = raw.data, 0
     strings: list[bytes] = []
@@ -122,7 +122,7 @@ def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:
         position += 4
         if length > raw.size - position:
             raise MalformedBody(
-                f"input '{name}', element {len(strings)} claims {length} bytes, "
+                f"input '{name}', element {len(strings)} announces {length} bytes, "
                 f"{raw.size - position} are left"
             )
         strings.append(bytes(view[position : position + length]))
@@ -133,7 +133,7 @@ def split_strings(name: str, shape: tuple[int, ...], raw: Array) -> list[bytes]:
 
 
 def to_bytes(tensor: Tensor) -> bytes | memoryview:
-    """The tensor in the layout of the binary tensor data extension; numbers are not copied."""
+    """Encodes a tensor as the binary tensor data extension has it, numbers without a copy."""
     if isinstance(tensor.data, list):
         return b"".join(struct.pack("<I", len(item)) + item for item in tensor.data)
     return np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data
@@ -141,7 +141,7 @@ def to_bytes(tensor: Tensor) -> bytes | memoryview:
 
 def bf16_to_float32(bits: Array) -> NDArray[np.float32]:
     wide = bits.astype(np.uint32)
-    wide <<= 16  # in place: of a scalar's array, `wide << 16` would be no array any more
+    wide <<= 16  # in place: for a 0-dimensional array, `wide << 16` would be a scalar
     return wide.view(np.float32)
 
 

@@ -60,17 +60,17 @@ def test_dimensions_are_read_as_openvino_model_server_spells_them(
         ("(", "'(' is not a shape: write 'auto' or '(1,3,300,300)'"),
         ("(1,,3)", "'(1,,3)' has an empty dimension"),
         ("(,)", "'(,)' has an empty dimension"),
-        ("(1,-2)", "'(1,-2)' has the dimension '-2', which is no number, no -1 and no min:max"),
-        ("(1,N)", "'(1,N)' has the dimension 'N', which is no number, no -1 and no min:max"),
-        ("(1 0)", "'(1 0)' has the dimension '1 0', which is no number, no -1 and no min:max"),
-        ("(1_0)", "'(1_0)' has the dimension '1_0', which is no number, no -1 and no min:max"),
-        ("(\u0663)", "'(\u0663)' has the dimension '\u0663', which is no number"),
-        ("(5:)", "'(5:)' has the dimension '5:', which is no number, no -1 and no min:max"),
-        ("(-1:5)", "'(-1:5)' has the dimension '-1:5', which is no number"),
-        ("((1))", "'((1))' has the dimension '(1)', which is no number"),
+        ("(1,-2)", "'(1,-2)' has the dimension '-2', which is not a number, -1 or min:max"),
+        ("(1,N)", "'(1,N)' has the dimension 'N', which is not a number, -1 or min:max"),
+        ("(1 0)", "'(1 0)' has the dimension '1 0', which is not a number, -1 or min:max"),
+        ("(1_0)", "'(1_0)' has the dimension '1_0', which is not a number, -1 or min:max"),
+        ("(\u0663)", "'(\u0663)' has the dimension '\u0663', which is not a number"),
+        ("(5:)", "'(5:)' has the dimension '5:', which is not a number, -1 or min:max"),
+        ("(-1:5)", "'(-1:5)' has the dimension '-1:5', which is not a number"),
+        ("((1))", "'((1))' has the dimension '(1)', which is not a number"),
         ("(1:2:3)", "'(1:2:3)' has a range of more than two numbers: '1:2:3'"),
-        ("(5:5)", "'(5:5)' has the range 5:5, its end has to be above its start"),
-        ("(500:200)", "'(500:200)' has the range 500:200, its end has to be above its start"),
+        ("(5:5)", "'(5:5)' has the range 5:5, its end must be above its start"),
+        ("(500:200)", "'(500:200)' has the range 500:200, its end must be above its start"),
         (f"({LARGEST + 1})", f"'({LARGEST + 1})' has a dimension above {LARGEST}"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_fixed_shape_is_read_as_numbers() -> None:
 
 @pytest.mark.parametrize(("text", "open_dim"), [("(1,-1)", "-1"), ("(1,2:3)", "2:3")])
 def test_a_fixed_shape_with_an_open_dimension_is_refused(text: str, open_dim: str) -> None:
-    complaint = f"'{text}' leaves a dimension open ({open_dim}), it has to be one shape"
+    complaint = f"'{text}' leaves a dimension open ({open_dim}), it must be one shape"
     with pytest.raises(ValueError, match="^" + re.escape(complaint) + "$"):
         parse_fixed(text)
 

@@ -96,17 +96,15 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         errors.ValueOutOfRange("data", "UINT8", "256"),
         BAD,
         "INVALID_ARGUMENT",
-        "input 'data' holds a value that is no UINT8: 256",
+        "input 'data' has a value that does not fit UINT8: 256",
     ),
     (
-        errors.NumberNotCarried(
-            "input 'ids' (INT64, computed in INT32) holds", 2**31, 0, 2**31 - 1
-        ),
+        errors.NumberNotCarried("input 'ids' (INT64, computed in INT32) has", 2**31, 0, 2**31 - 1),
         BAD,
         "INVALID_ARGUMENT",
         (
-            "input 'ids' (INT64, computed in INT32) holds 2147483648, "
-            "the device computes with 0 to 2147483647 there"
+            "input 'ids' (INT64, computed in INT32) has 2147483648, "
+            "the device computes only with 0 to 2147483647"
         ),
     ),
     (
@@ -162,25 +160,25 @@ ERRORS: list[tuple[ServingError, int, str, str]] = [
         errors.MetricsUnavailable(3),
         503,
         "UNAVAILABLE",
-        "none of 3 metrics agents of Ray answers",
+        "none of Ray's 3 metrics agents answers",
     ),
     (
         errors.ControlDisabled(),
         403,
         "PERMISSION_DENIED",
-        "models cannot be loaded and unloaded over the API here: model_control is false",
+        "the API does not load or unload models on this server: model_control is false",
     ),
     (
         errors.VersionChanged("faces", "2"),
         503,
         "UNAVAILABLE",
-        "version '2' of model 'faces' changed under way, send the request again",
+        "version '2' of model 'faces' changed while the request was in flight, send it again",
     ),
     (
         errors.QueueFull("faces", 4096, 4096),
         503,
         "RESOURCE_EXHAUSTED",
-        "4096 requests wait for model 'faces', limits.queue_length is 4096",
+        "queue of model 'faces' is full: 4096 requests wait, limits.queue_length is 4096",
     ),
     (
         errors.DeadlineExceeded("faces", 0.25),
@@ -201,12 +199,12 @@ EVERY_ERROR = pytest.mark.parametrize(
 
 
 def family(root: type[ServingError]) -> set[type[ServingError]]:
-    """The class and all below it, those of the module alone: tests may define others."""
+    """The class and its subclasses of this module only, because tests may define others."""
     below = [family(child) for child in root.__subclasses__()]
     return {cls for cls in {root}.union(*below) if cls.__module__ == errors.__name__}
 
 
-def test_every_class_stands_in_the_table_once() -> None:
+def test_the_table_lists_every_class_once() -> None:
     assert family(ServingError) == {type(row[0]) for row in ERRORS}
     assert len(family(ServingError)) == len(ERRORS)
 

@@ -40,7 +40,7 @@ def model(*inputs: InputSpec, outputs: tuple[str, ...] = ("boxes", "labels")) ->
 
 
 def tensor(name: str, shape: tuple[int, ...] = (), datatype: str = "FP32") -> Tensor:
-    """A tensor of that shape without its contents, which nothing here looks at."""
+    """A tensor of that shape without its contents, which no test here reads."""
     return Tensor(name, datatype, shape, np.empty(0, np.float32))
 
 
@@ -228,7 +228,7 @@ def test_a_dimension_without_rows_may_be_larger_than_the_limit_of_rows() -> None
 
 
 @pytest.mark.parametrize("info", [None, model(PICTURE, SIZE, NAMES)])
-def test_what_is_known_of_a_model_survives_being_sent(info: ModelInfo | None) -> None:
+def test_a_model_s_info_survives_pickling(info: ModelInfo | None) -> None:
     version = VersionStatus("1", "UNAVAILABLE", "no internet", info)
     status = ModelStatus("UNAVAILABLE", "no internet", (version,))
     assert status == pickle.loads(pickle.dumps(status))

@@ -53,23 +53,23 @@ def test_any_order_of_the_dimensions_can_become_any_other(letters: list[str], co
         (
             "NHWC:NCH",
             (
-                "'NHWC:NCH' has NHWC before the colon and NCH behind it, "
-                "which are not the same dimensions"
+                "'NHWC:NCH' has NHWC before the colon and NCH after it, "
+                "which do not have the same dimensions"
             ),
         ),
         (
             "NHWC:NCHD",
             (
-                "'NHWC:NCHD' has NHWC before the colon and NCHD behind it, "
-                "which are not the same dimensions"
+                "'NHWC:NCHD' has NHWC before the colon and NCHD after it, "
+                "which do not have the same dimensions"
             ),
         ),
-        ("N...:...N", "'N...:...N' has to name every dimension, as it moves some"),
-        ("N?C:NC?", "'N?C:NC?' has to name every dimension, as it moves some"),
+        ("N...:...N", "'N...:...N' must name every dimension, because it transposes"),
+        ("N?C:NC?", "'N?C:NC?' must name every dimension, because it transposes"),
         ("N" * 90, f"'{'N' * 77}...' has N twice in one layout"),
     ],
 )
-def test_what_is_no_layout_is_refused(text: str, reason: str) -> None:
+def test_invalid_layouts_are_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
         parse_layout_rule(text)
 

@@ -1,4 +1,4 @@
-"""What Ray is started with, and whether it knows these variables."""
+"""The variables that Ray is started with, and a check that Ray knows them."""
 
 import json
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def known_to_ray(variable: str) -> bool:
-    """The raylet's are in its program, others in the sources of what Python does."""
+    """Looks for a variable in the raylet's binary and in Ray's Python sources."""
     installed = Path(ray.__file__).parent
     sources = [installed / "core/src/ray/raylet/raylet", *installed.glob("_private/*.py")]
     name = re.compile(rb"\b" + variable.encode() + rb"\b")
@@ -29,7 +29,7 @@ def test_ray_knows_the_variables() -> None:
 
 
 def test_a_shell_reads_what_the_tests_read() -> None:
-    """As `make serve` does."""
+    """Reads ray.env as `make serve` does."""
     assert "set -a; . ./ray.env; set +a;" in (ROOT / "Makefile").read_text()
     show = f"{sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
     script = f"set -a; . ./ray.env; set +a; {show}"

@@ -1,4 +1,4 @@
-"""The README says what is so."""
+"""The README's tables match the code."""
 
 import re
 from pathlib import Path

@@ -27,14 +27,14 @@ def widened(bits: int) -> float:
 
 
 def exact(bits: int) -> Fraction:
-    """A finite value's own, and for infinity the power of two that would come next."""
+    """A finite value itself, and for infinity the next power of two."""
     sign = -1 if bits >> 15 else 1
     magnitude = bits & 0x7FFF
     return sign * (Fraction(2) ** 128 if magnitude == 0x7F80 else Fraction(widened(magnitude)))
 
 
 def rounded(bits: int) -> int:
-    """The reference: the nearer of the two neighbours, of two equally near ones the even."""
+    """The reference: the nearer of the two neighbours, or the even one of two equally near."""
     below = bits >> 16
     if bits & 0x7FFFFFFF == 0x7F800000:
         return below

@@ -35,7 +35,7 @@ def test_a_shape_within_the_limits_is_taken(shape: list[int]) -> None:
         [1, -(2**70)],
     ],
 )
-def test_what_is_no_list_of_sizes_is_refused(shape: object) -> None:
+def test_invalid_lists_of_sizes_are_refused(shape: object) -> None:
     with pytest.raises(InvalidShape, match=r"^input 'x' has shape .*, not a list of integers"):
         checked_shape("x", shape, rank=8, elements=100)
 

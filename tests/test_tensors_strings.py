@@ -48,12 +48,12 @@ def test_any_bytes_are_strings_or_malformed(raw: bytes, count: int) -> None:
     [
         (framed([b"a"]), "input 'x' has 1 elements, its shape needs 2"),
         (framed([b"a"]) + b"\1\0\0", "input 'x' ends inside the length of element 1"),
-        (framed([b"a"]) + b"\5\0\0\0abcd", "input 'x', element 1 claims 5 bytes, 4 are left"),
-        (b"\xff" * 4, "input 'x', element 0 claims 4294967295 bytes, 0 are left"),
+        (framed([b"a"]) + b"\5\0\0\0abcd", "input 'x', element 1 announces 5 bytes, 4 are left"),
+        (b"\xff" * 4, "input 'x', element 0 announces 4294967295 bytes, 0 are left"),
         (framed([b"a"] * 3), "input 'x' has more than the 2 elements of its shape"),
     ],
 )
-def test_what_is_wrong_with_strings_is_told(wire: bytes, complaint: str) -> None:
+def test_the_error_says_what_is_wrong_with_strings(wire: bytes, complaint: str) -> None:
     with pytest.raises(MalformedBody) as error:
         split_strings("x", (2,), vector(wire))
     assert f"malformed request: {complaint}" == error.value.message

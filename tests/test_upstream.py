@@ -1,4 +1,4 @@
-"""The faults of OpenVINO that are worked around show, or it is seen that one no longer does."""
+"""Runs the models of docs/upstream, and reports a fault of OpenVINO that no longer shows."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ FAULTS = sorted(path.name for path in UPSTREAM.glob("*.md") if path.name != "REA
 
 
 def ran(snippet: str) -> str:
-    """What it prints."""
+    """The output of the snippet."""
     run = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
     assert 0 == run.returncode, run.stdout + run.stderr
     return run.stdout

@@ -1,6 +1,6 @@
-"""`python -m deployments.check serve_config.yaml`: finds mistakes before Ray reads the file.
+"""`python -m deployments.check serve_config.yaml`, which finds mistakes before Ray reads the file.
 
-May import the settings and the vocabulary. Nothing that serves may import it.
+May import the settings and the vocabulary. The serving code may not import it.
 """
 
 from deployments.check.files import UnreadableConfig, load

@@ -1,7 +1,7 @@
-"""Check serve_config.yaml before Ray reads it: `python -m deployments.check serve_config.yaml`.
+"""Checks serve_config.yaml before Ray reads it: `python -m deployments.check serve_config.yaml`.
 
-Ray ignores keys that it does not know and finds other mistakes only when replicas start. This
-finds them at once and lists them all, a line for each, and exits with 1.
+Ray ignores unknown keys and finds other mistakes only when replicas start. This command lists them
+all, a line for each, and exits with 1.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from deployments.check.problems import model_names, problems
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m deployments.check", description="Check a config.")
-    parser.add_argument("config", type=Path, nargs="?", help="the file that `serve run` is given")
+    parser.add_argument("config", type=Path, nargs="?", help="the file for `serve run`")
     parser.add_argument(
-        "--without-haproxy", type=Path, metavar="OUT", help="write a copy that does without HAProxy"
+        "--without-haproxy", type=Path, metavar="OUT", help="write a copy that uses Ray's own proxy"
     )
     parser.add_argument(
-        "--haproxy-available", action="store_true", help="only tell by the exit code"
+        "--haproxy-available", action="store_true", help="exit with 0 if HAProxy can run here"
     )
     options = parser.parse_args(arguments)
     if options.haproxy_available:

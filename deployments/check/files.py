@@ -1,4 +1,4 @@
-"""Configuration files."""
+"""Reads configuration files."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ import yaml
 
 
 class UnreadableConfig(ValueError):
-    """Raised when a file cannot be read as YAML; its text says where in the file."""
+    """Raised when a file is not readable YAML; its text names the place in the file."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, but a key given twice is an error: the first value would be lost."""
+    """Loads YAML's safe subset and refuses a repeated key: its first value would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -20,14 +20,14 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
                 continue
             if (key.tag, key.value) in seen:
-                problem = f"the key '{key.value}' is here for the second time"
+                problem = f"the key '{key.value}' appears a second time"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node
 
 
 def load(path: Path) -> Any:
-    """The document in a YAML file; UnreadableConfig says where and why there is none."""
+    """Loads the document in a YAML file; UnreadableConfig says what is wrong, and where."""
     try:
         return yaml.load(path.read_bytes(), _Loader)
     except yaml.MarkedYAMLError as error:

@@ -1,4 +1,4 @@
-"""Whether Ray Serve can start HAProxy here, and a configuration that does without it."""
+"""Tells whether Ray Serve can start HAProxy here, and makes a configuration without it."""
 
 import copy
 import importlib
@@ -13,7 +13,7 @@ HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 def haproxy_available() -> bool:
-    """Whether Ray Serve could start HAProxy on this machine."""
+    """Whether Ray Serve can start HAProxy on this machine."""
     binary = _haproxy_binary() if sys.platform.startswith("linux") else None
     if binary is None:
         return False
@@ -25,7 +25,7 @@ def haproxy_available() -> bool:
 
 
 def _haproxy_binary() -> str | None:
-    """The binary that Ray Serve would take."""
+    """The binary that Ray Serve would start."""
     named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
     if named:
         return named

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a configuration, Ray's part and ours."""
+"""All problems of a configuration, in Ray's part and in anyshape's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ BUILDERS = ("deployments.app:build", "deployments.app.build")
 
 
 def problems(config: object) -> list[Problem]:
-    """All that is wrong with a configuration."""
+    """All problems of a configuration."""
     found = ray_problems(config)
     for index, application in _served_here(config):
         place: KeyPath = ("applications", index)
@@ -50,9 +50,9 @@ def _application_problems(application: Mapping[str, Any]) -> Iterator[Problem]:
 def _user_config_problems(
     name: object, user_config: object, settings: Settings | None
 ) -> Sequence[Problem]:
-    """A model's user_config changes its settings while it runs; the ingress has none."""
+    """Problems of a user_config, which changes a model's settings; the ingress takes none."""
     if name == INGRESS_NAME:
-        return [Problem((), f"'{INGRESS_NAME}' takes none, its models are told it in args")]
+        return [Problem((), f"'{INGRESS_NAME}' takes no user_config, set its models in args")]
     model = next((m for m in settings.models if m.name == name), None) if settings else None
     if settings is None or model is None:
         return []

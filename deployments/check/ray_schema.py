@@ -1,7 +1,7 @@
-"""Mistakes in Ray's own part of serve_config.yaml.
+"""Finds mistakes in Ray's own part of serve_config.yaml.
 
-Ray ignores keys that it does not know, so that old versions read files for new ones. Here they
-are found by walking Ray's schema beside the file; then Ray's own validation has its say.
+Ray ignores unknown keys, so that old versions can read files for new ones. This module compares the
+file with Ray's schema to find them, and then runs Ray's own validation.
 """
 
 import copy
@@ -29,13 +29,13 @@ from deployments.settings.problems import (
 )
 
 PREFIX = "RAY_SERVE_"
-# Ray's models import what these keys name; `_refused` says if that fails.
+# Ray's models import what these keys name; `_refused` reports a failed import.
 _IMPORTING = ("policy", "request_router_class")
 CONTROLLER_ENV: KeyPath = ("controller_options", "runtime_env")
 
 
 def ray_problems(config: object) -> list[Problem]:
-    """All that is wrong outside of `applications[].args`, each mistake once."""
+    """All problems outside of `applications[].args`, each once."""
     found = [*_walk(config, ServeDeploySchema, ()), *_refused(config), *_environments(config)]
     return list(dict.fromkeys(found))
 
@@ -60,10 +60,10 @@ def _walk(value: object, model: type[BaseModel], path: KeyPath) -> Iterator[Prob
 
 
 def _entries(value: object, annotation: Any, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
-    """The value itself, or its entries where the field takes a list."""
+    """The value itself, or its entries if the field takes a list."""
     if not _takes_list(annotation):
         yield path, value
-    elif isinstance(value, list):  # if not, `_refused` says so
+    elif isinstance(value, list):  # otherwise `_refused` reports it
         yield from (((*path, index), entry) for index, entry in enumerate(value))
 
 
@@ -72,26 +72,26 @@ def _takes_list(annotation: Any) -> bool:
 
 
 def _refused(config: object) -> Iterator[Problem]:
-    """What Ray would refuse when it reads the file."""
+    """Problems for which Ray would refuse the file when it reads it."""
     try:
         ServeDeploySchema.model_validate(copy.deepcopy(config))  # its validators write into it
     except ValidationError as error:
         for problem in from_validation(error, ServeDeploySchema, config):
-            if problem.path != CONTROLLER_ENV:  # `_environments` says it with the key's path
+            if problem.path != CONTROLLER_ENV:  # `_environments` reports it with the key's path
                 yield problem
     except Exception as error:  # a value of a type that a validator did not expect, a failed import
         yield Problem((), f"Ray cannot read it: {' '.join(str(error).split())}")
 
 
 def _refused_late(value: object, model: type[BaseModel], path: KeyPath) -> Iterator[Problem]:
-    """What Ray would find only when it starts the deployment: the file may hold any mapping."""
+    """Problems that Ray finds only when it starts the deployment; its schema takes any mapping."""
     if model not in (AutoscalingConfig, RequestRouterConfig) or not isinstance(value, Mapping):
         return
     try:
         model.model_validate({key: value[key] for key in value if key not in _IMPORTING})
     except ValidationError as error:
         for problem in from_validation(error, model, value):
-            if problem.path:  # what it says of the whole does not know Ray's defaults for "auto"
+            if problem.path:  # a problem of the whole ignores Ray's defaults for "auto"
                 yield problem.under(path)
 
 
@@ -135,14 +135,14 @@ def _variables(variables: object, path: KeyPath) -> Iterator[Problem]:
         return
     for name, value in variables.items():
         if not isinstance(value, str):
-            # The value may be a secret, so it is not repeated.
+            # The text omits the value, which may be a secret.
             yield Problem((*path, str(name)), "must be text: put it in quotes")
         if str(name).startswith(PREFIX) and name not in serve_variables():
             yield Problem((*path, str(name)), _unread(str(name)))
 
 
 def _unread(name: str) -> str:
-    # Compared without the prefix, which would make them all look alike.
+    # Compared without the prefix, which would make all names similar.
     suffixes = [known.removeprefix(PREFIX) for known in serve_variables()]
     close = closest(name.removeprefix(PREFIX), suffixes)
     hint = f", did you mean '{PREFIX}{close}'?" if close else ""
@@ -150,7 +150,7 @@ def _unread(name: str) -> str:
 
 
 def _disagreements(controller: object, application: object, path: KeyPath) -> Iterator[Problem]:
-    """RAY_SERVE_* variables are read by the controller and proxies, and again by replicas."""
+    """RAY_SERVE_* variables that differ between the controller and the replicas: both read them."""
     ours, theirs = _serve_settings(application), _serve_settings(controller)
     here: KeyPath = (*path, "env_vars")
     there: KeyPath = (*CONTROLLER_ENV, "env_vars")
@@ -159,7 +159,7 @@ def _disagreements(controller: object, application: object, path: KeyPath) -> It
             text = f"required setting is missing: controller_options has it with {value!r}"
             yield Problem((*here, name), text)
         elif ours[name] != value:
-            text = f"has to be {value!r} as under controller_options, not {ours[name]!r}"
+            text = f"must be {value!r} as under controller_options, not {ours[name]!r}"
             yield Problem((*here, name), text)
     for name in sorted(ours.keys() - theirs.keys()):
         text = f"required setting is missing: applications[{path[1]}] has it with {ours[name]!r}"
@@ -184,13 +184,13 @@ def serve_variables() -> frozenset[str]:
 
 
 def at(document: object, *keys: str | int) -> Any:
-    """The value at the end of the keys, None where one of them leads no_allocation."""
+    """The value at the end of the keys, None if one of them is missing."""
     for key in keys:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document
 
 
 def entries(document: object, *keys: str | int) -> list[Any]:
-    """The list at the end of the keys, empty where there is none."""
+    """The list at the end of the keys, empty if there is none."""
     value = at(document, *keys)
     return value if isinstance(value, list) else []

@@ -1,5 +1,5 @@
-"""What an operator sees: metrics, spans, log lines and the record of each shape.
+"""Observability: metrics, spans, log lines and the record of each shape.
 
-Each metric is declared once, in `metrics`. May import the vocabulary and `transport`; both wings
-report here, and nothing here knows either of them.
+Each metric is declared once, in `metrics`. May import the vocabulary and `transport`. Both wings
+report here; this package imports neither of them.
 """

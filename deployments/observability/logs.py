@@ -1,6 +1,6 @@
-"""Lines in the log that are about requests carry their ids, wherever they are written.
+"""Log lines about requests, which carry the requests' ids in the ingress and in the model.
 
-Serve puts the id of the call that a line is written in on it. That of a batch's call is nobody's:
+Serve adds to each line the id of the call that writes it. A batch's call is no client's request, so
 the ids of its requests travel with them.
 """
 
@@ -18,7 +18,7 @@ _about: Final[contextvars.ContextVar[tuple[str, ...]]] = contextvars.ContextVar(
 
 
 def printable(request_id: str) -> str:
-    """An id as a client sent it, fit for a line of a log."""
+    """A client's request id, shortened and in printable ASCII, for a log line."""
     request_id = request_id[:_ID_LENGTH]
     if request_id.isascii() and request_id.isprintable():
         return request_id
@@ -26,27 +26,27 @@ def printable(request_id: str) -> str:
 
 
 def set_request_ids(*request_ids: str) -> None:
-    """From here on, this task and those that it starts work for these requests."""
+    """Sets the requests that this task, and the tasks that it starts, work for."""
     _about.set(request_ids)
 
 
 def request_ids() -> tuple[str, ...]:
-    """Whom this task works for."""
+    """The ids of the requests that this task works for."""
     return _about.get()
 
 
 def log(
     level: int, message: str, *arguments: Any, about: Sequence[str] | None = None, **fields: Any
 ) -> None:
-    """A line `about` these requests, or about those that this task works for.
+    """Logs a line `about` these requests, or about those that this task works for.
 
-    `fields` are there by their names where the log is JSON; so is the `request_id`, or in a line
-    about several, `request_ids`.
+    A JSON log has the `fields` by their names, and the `request_id`, or `request_ids` in a line
+    about several requests.
     """
     ids = [request_id for request_id in (_about.get() if about is None else about) if request_id]
     if len(ids) == 1:
         fields["request_id"] = ids[0]
     elif ids:
         fields["request_ids"] = ids
-    # Outside of every call, or Serve would put its id there.
+    # Logged in an empty context, or Serve would add the id of its own call.
     contextvars.Context().run(logger.log, level, message, *arguments, extra=fields, stacklevel=2)

@@ -1,7 +1,7 @@
-"""Every metric, declared once, and how it gets to Ray, which exports it.
+"""Declares every metric once and reports them to Ray, which exports them.
 
-A label has as many values as there are models, versions, protocols, codes, reasons or limits:
-never a shape, and never a name that a client made up.
+A label's values are models, versions, protocols, codes, reasons or limits: never shapes, and never
+names that a client made up.
 """
 
 import asyncio
@@ -24,13 +24,16 @@ _TURNS: Final = 100
 _SECONDS: Final = tuple(
     digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5) if digit * 10**power <= 60
 )
-# Ray takes the middle of a bucket for all that fell into it: so a row is one, not a half.
+# Ray counts each value as the middle of its bucket: with these bounds one row counts as 1, not 0.5.
 _ROWS: Final = (0.5, 1.5, *(2.0**power + 0.5 for power in range(1, 13)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Metric:
-    """`boundaries` are a histogram's. Ray puts `ray_` before the name, `_total` behind counters."""
+    """The declaration of a metric; `boundaries` are a histogram's.
+
+    Ray puts `ray_` before the name, and `_total` after a counter's.
+    """
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -47,62 +50,62 @@ REQUESTS: Final = Metric(
     "counter",
     "anyshape_requests",
     ("model", "version", "protocol", "code"),
-    "Inference requests. The protocol is `kserve_http`, `kserve_grpc`, `tfs_http` or `tfs_grpc`, "
-    "the code HTTP's status (499: the client left) or the name of gRPC's code. The model is empty "
-    "for one that is not served, the version where none was found.",
+    "Inference requests. The protocol is `kserve_http`, `kserve_grpc`, `tfs_http` or `tfs_grpc`; "
+    "the code is HTTP's status (499: the client disconnected) or the name of gRPC's code. The "
+    "model is empty if it is not served, the version if none was found.",
 )
 REQUEST_SECONDS: Final = Metric(
     "histogram",
     "anyshape_request_seconds",
     ("model", "protocol"),
-    "From the arrival of an inference request to its answer, before that is sent.",
+    "Time from the arrival of an inference request until its answer is ready to be sent.",
     _SECONDS,
 )
 QUEUE_SECONDS: Final = Metric(
     "histogram",
     "anyshape_queue_seconds",
     ("model",),
-    "What a request waited in the ingress until its batch left.",
+    "Time that a request waited in the ingress until its batch left.",
     _SECONDS,
 )
 HANDOFF_SECONDS: Final = Metric(
     "histogram",
     "anyshape_handoff_seconds",
     ("model",),
-    "A batch's way to the model and back: what the ingress waited, without what the model took.",
+    "Time of a batch's way to the model and back: what the ingress waited, less the model's time.",
     _SECONDS,
 )
 INFERENCE_SECONDS: Final = Metric(
     "histogram",
     "anyshape_inference_seconds",
     ("model",),
-    "A request's inference in OpenVINO; that of a stacked batch counts for each of its requests.",
+    "Time of a request's inference in OpenVINO; a stacked batch's counts for each of its requests.",
     _SECONDS,
 )
 OUTPUT_SECONDS: Final = Metric(
     "histogram",
     "anyshape_output_seconds",
     ("model",),
-    "From the end of a request's inference until its batch's answer was ready to be sent back.",
+    "Time from the end of a request's inference until its batch's answer was ready to be sent.",
     _SECONDS,
 )
 BATCH_ROWS: Final = Metric(
-    "histogram", "anyshape_batch_rows", ("model",), "Rows of the batches that left.", _ROWS
+    "histogram", "anyshape_batch_rows", ("model",), "Rows of each batch that left.", _ROWS
 )
 RESHAPES: Final = Metric(
     "counter",
     "anyshape_reshapes",
     ("model", "reason", "outcome"),
-    "Reshapes with their compilation. Because of a `new_shape` that a request waits for, the "
-    "`promotion` of one that keeps coming, `warm_up`, or as the `fallback` where the dynamic "
-    "compilation failed. They were `compiled`, `failed`, or `discarded` for not being faster than "
-    "the dynamic compilation.",
+    "Reshapes with their compilation. Reasons: a `new_shape` that a request waits for, the "
+    "`promotion` of a frequent shape, `warm_up`, or `fallback` where the dynamic compilation "
+    "failed. Outcomes: `compiled`, `failed`, or `discarded` as not faster than the dynamic "
+    "compilation.",
 )
 COMPILE_SECONDS: Final = Metric(
     "histogram",
     "anyshape_compile_seconds",
     ("model",),
-    "What a reshape with its compilation took, whatever its outcome.",
+    "Time of a reshape with its compilation, whatever its outcome.",
     _SECONDS,
 )
 COMPILED_SHAPES: Final = Metric(
@@ -112,20 +115,20 @@ EVICTIONS: Final = Metric(
     "counter",
     "anyshape_evictions",
     ("model",),
-    "Static compilations that were pushed out by others or by a lower `max_compiled_shapes`.",
+    "Static compilations that were evicted for others or by a lower `max_compiled_shapes`.",
 )
 SHAPES_DIFFERING: Final = Metric(
     "counter",
     "anyshape_shapes_differing",
     ("model",),
     "Shapes for which two compilations of a model gave different answers to the same inputs: "
-    "OpenVINO compiled one of them wrongly. The log and `/v2/models/{m}/shapes` say which.",
+    "OpenVINO compiled one of them wrongly. The log and `/v2/models/{m}/shapes` name the shapes.",
 )
 DYNAMIC_REQUESTS: Final = Metric(
     "counter",
     "anyshape_dynamic_requests",
     ("model",),
-    "Requests that the compilation for all shapes was used for.",
+    "Requests that the dynamic compilation, for all shapes, answered.",
 )
 SHARED_MEMORY_USED: Final = Metric(
     "gauge",
@@ -143,23 +146,23 @@ SHARED_MEMORY_FALLBACKS: Final = Metric(
     "counter",
     "anyshape_shared_memory_fallbacks",
     ("reason",),
-    "Batches that crossed by Ray's object store instead: the shared memory was `full`, or "
+    "Batches that went through Ray's object store instead: the shared memory was `full`, or "
     "`unreachable` for the model's replica, as from another node.",
 )
 REJECTED: Final = Metric(
     "counter",
     "anyshape_rejected_requests",
     ("model", "limit"),
-    "Inference requests that a limit ended, by its name under `limits` in the settings.",
+    "Inference requests that exceeded a limit, by its name under `limits` in the settings.",
 )
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
 class Telemetry:
-    """Where all parts report what happens, with the labels in the declared order.
+    """The interface by which all parts report, with the labels in the declared order.
 
-    This one drops it, and is what they have where nobody watches.
+    This implementation drops every report.
     """
 
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
@@ -173,12 +176,12 @@ SILENT: Final = Telemetry()
 
 
 class RayTelemetry(Telemetry):
-    """Reports to Ray, which tags everything with the application, deployment and replica.
+    """Reports to Ray, which tags every metric with the application, deployment and replica.
 
-    A call to Ray costs some microseconds, several times as many between two inferences, and no
-    request waits for it: counts are added up here and passed on every second, together with what
-    was observed, a little at a time. Gauges are read then too: Ray forgets those that are not set
-    again and again. Used on the event loop of a replica, from when it has its context on.
+    A call to Ray takes some microseconds, several times as long between two inferences, so no
+    request waits for one. Counts are added up here and reported every second, together with the
+    observed values, a few at a time. Gauges are read then too, because Ray forgets those that are
+    not set again. Used on a replica's event loop, once the replica has its context.
     """
 
     def __init__(self) -> None:
@@ -196,7 +199,7 @@ class RayTelemetry(Telemetry):
         self._observed.append((metric, value, labels))
 
     def watch(self, metric: Metric, read: Callable[[], float], *labels: str) -> None:
-        """Has the gauge follow what `read` returns."""
+        """Sets the gauge to what `read` returns, every second."""
         self._gauges.append((metric, labels, read))
 
     def watch_memory(self, arena: Arena | None) -> None:
@@ -205,12 +208,12 @@ class RayTelemetry(Telemetry):
             self.watch(SHARED_MEMORY_USED, lambda: arena.used_bytes)
 
     def start(self) -> None:
-        """Hands over from now on, until `close`."""
+        """Reports to Ray every second until `close`."""
         if self._handing_over is None:
             self._handing_over = asyncio.get_running_loop().create_task(self._hand_over_on())
 
     async def close(self) -> None:
-        """Hands over what is left."""
+        """Stops reporting, after one last report of what is left."""
         if self._handing_over is not None:
             self._handing_over.cancel()
             with suppress(asyncio.CancelledError):
@@ -230,7 +233,7 @@ class RayTelemetry(Telemetry):
             self._metrics[metric].set(read(), self._tagged(metric, labels))
 
     def _hand_over_some(self, most: int = _AT_ONCE) -> None:
-        """One that fails takes the others along that are handed over with it."""
+        """Reports some observed values; a failure loses the rest of them."""
         some = [self._observed.popleft() for _ in range(min(most, len(self._observed)))]
         for metric, value, labels in some:
             self._metrics[metric].observe(value, self._tagged(metric, labels))
@@ -239,7 +242,7 @@ class RayTelemetry(Telemetry):
         while True:
             await asyncio.sleep(timing.METRICS_HANDED_OVER_S)
             _logged(self._hand_over_sums)
-            # What comes meanwhile is for the next time, so that counts and gauges have theirs.
+            # Later values wait for the next round, so that counts and gauges get their turn.
             at_once = max(_AT_ONCE, len(self._observed) // _TURNS)
             for _ in range(0, len(self._observed), at_once):
                 _logged(partial(self._hand_over_some, at_once))
@@ -257,11 +260,11 @@ def _logged(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception:
-        logger.exception("metrics are lost")
+        logger.exception("cannot report metrics to Ray, some are lost")
 
 
 def _ray_metric(metric: Metric) -> Any:
-    # Here, because whatever only reports should not need Ray.
+    # Imported here, so that the parts that only report do not need Ray.
     from ray.serve.metrics import Counter, Gauge, Histogram
 
     labels: Any = metric.labels  # of any length, whatever Ray's annotation says
@@ -272,7 +275,7 @@ def _ray_metric(metric: Metric) -> Any:
 
 
 def metrics_table() -> str:
-    """The declarations as a Markdown table."""
+    """Renders the declared metrics as a Markdown table."""
     return "\n".join(_rows())
 
 

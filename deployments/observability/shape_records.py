@@ -1,6 +1,6 @@
-"""What is known of the shapes that a model was asked for, and how replicas' knowledge merges.
+"""Records of the shapes that requests had, and the merging of the replicas' records.
 
-Merging is associative and commutative, and exact: everything that is added up is an integer.
+Merging is associative, commutative and exact: all sums are of integers.
 """
 
 from collections import Counter
@@ -14,19 +14,23 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from deployments.inference import ShapeKey
 
 RECOMPILED_SOON_MINUTES: Final = 10
-"""A shape that is compiled again so soon after it was pushed out should not have been."""
+"""A shape that is compiled again within this time should not have been evicted."""
 
 State: TypeAlias = Literal[
     "static", "dynamic", "compiling", "on_trial", "failed", "dynamic_suffices", "not_compiled"
 ]
-"""How a replica would serve a shape now. Where it is `compiling`, `on_trial`, `failed` or
-`dynamic_suffices`, a model with a compilation for all shapes answers with that one; `not_compiled`
-is what the next request waits for where there is none."""
+"""How a replica would serve a shape now.
+
+In `compiling`, `on_trial`, `failed` and `dynamic_suffices`, a model with a dynamic compilation
+answers with that one. In `not_compiled`, a model without one makes the next request wait."""
 
 
 class Differing(NamedTuple):
-    """Two compilations for a shape gave different answers: by `largest` of the largest value of
-    `output`, for inputs with these statistics (least, largest and mean value, by name)."""
+    """A difference between the answers of two compilations for a shape.
+
+    `largest` is the difference as a part of the largest value of `output`; `inputs` are the
+    statistics of the inputs (least, largest and mean value, by name).
+    """
 
     largest: float
     output: str
@@ -36,10 +40,10 @@ class Differing(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """What happened with a shape, or with many. Times are in nanoseconds, `seen` in Unix seconds.
+    """The counts of one shape or of several; times in nanoseconds, `seen` in Unix seconds.
 
-    `static` and `dynamic` count requests by the compilation that answered them, the `_calls` and
-    `_ns` what OpenVINO ran for them; of the static ones, `waited` had to wait for the compilation.
+    `static` and `dynamic` count requests by the compilation that answered them, `_calls` and `_ns`
+    OpenVINO's inferences for them. `waited` counts the static ones that waited for the compilation.
     """
 
     requests: int = 0
@@ -66,7 +70,7 @@ class Counts:
         return Counts(*_VALUES(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Thousands of them cross at once, and what pickle would do by itself is slow."""
+        """Pickles faster than the default: replicas send thousands of these at once."""
         return Counts, _VALUES(self)
 
 
@@ -83,9 +87,9 @@ def total(counts: Iterable[Counts]) -> Counts:
 
 
 class Recent(NamedTuple):
-    """The latest of one replica's inference calls, which stand for all `calls` that it made.
+    """A sample of one replica's latest inference calls, which stand for all of its `calls`.
 
-    How long each took and its rows, as bytes of 64-bit integers: there are thousands of these.
+    The time of each and its rows are bytes of 64-bit integers, because there are thousands.
     """
 
     calls: int
@@ -104,7 +108,7 @@ class LastCompile(NamedTuple):
 
 
 class ShapeRecord(NamedTuple):
-    """One shape: `states` says how many replicas serve it how, `reasons` why some failed."""
+    """The record of one shape: replicas by their `states`, and the `reasons` why some failed."""
 
     counts: Counts
     states: Mapping[State, int]
@@ -117,7 +121,7 @@ class ShapeRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CacheBounds:
-    """The settings that the records are there to choose."""
+    """The settings that the records help to choose."""
 
     max_compiled_shapes: int
     promote_after: int
@@ -125,9 +129,9 @@ class CacheBounds:
 
 @dataclass(frozen=True, slots=True)
 class ShapesReport:
-    """What so many replicas know. The `forgotten` shapes' counts are in `others`.
+    """The shape records of `replicas` replicas; `others` has the counts of `forgotten` shapes.
 
-    A shape that was forgotten and came back was forgotten once and is among `shapes` too.
+    A shape that was forgotten and came back counts as forgotten once, and is in `shapes` too.
     """
 
     since: float
@@ -142,7 +146,7 @@ class ShapesReport:
 
 
 def merged(reports: Iterable[ShapesReport]) -> ShapesReport:
-    """One report of all replicas, at least one. Their settings are told as the largest."""
+    """Merges the reports of at least one replica; of differing settings it takes the largest."""
     return reduce(_merge, reports)
 
 

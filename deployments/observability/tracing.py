@@ -1,8 +1,8 @@
 """OpenTelemetry spans of a request: its queue, its hand-off and, in the model, its inference.
 
-Serve sets OpenTelemetry up in every replica where `tracing_config` asks for it, and makes the span
-of the client's call, which ours belong to. A batch has several requests, and each has its own
-spans. Where nothing is traced there are none, nor where OpenTelemetry is not installed.
+With `tracing_config`, Serve sets up OpenTelemetry in every replica and makes the span of the
+client's call, the parent of these spans. Each request of a batch has its own spans. There are none
+if the call is not traced, or if OpenTelemetry is not installed.
 """
 
 import time
@@ -27,7 +27,7 @@ _TRACER: Final = "anyshape"
 
 
 class Traced:
-    """The spans of one request in the ingress. Times are those of the monotonic clock."""
+    """The spans of one request in the ingress; times are of the monotonic clock."""
 
     __slots__ = ("_attributes", "_context", "_handoff", "_since")
 
@@ -38,13 +38,13 @@ class Traced:
         self._handoff: Any = None
 
     def left(self, now: float) -> None:
-        """Its batch leaves: it has been in the queue until now, and now it is handed off."""
+        """Ends the queue's span and starts the hand-off's: the request's batch leaves."""
         _record("queue", self._context, self._since, now, self._attributes)
         self._handoff = _start("hand-off", self._context, now, self._attributes)
 
     @property
     def parent(self) -> str:
-        """What the model's spans belong to, as a `traceparent`."""
+        """The parent of the model's spans, as a `traceparent`."""
         carrier: dict[str, str] = {}
         if self._handoff is not None:
             context = trace.set_span_in_context(self._handoff)
@@ -52,14 +52,14 @@ class Traced:
         return carrier.get("traceparent", "")
 
     def back(self, now: float) -> None:
-        """Its answer is there, or there will be none."""
+        """Ends the hand-off's span: the answer has arrived, or none will."""
         if self._handoff is not None:
             self._handoff.end(_epoch_ns(now))
             self._handoff = None
 
 
 def begun(since: float, model: str, version: str, rows: int, key: ShapeKey) -> Traced | None:
-    """The spans of the request that this task works for, if its call is traced."""
+    """Starts the spans of the request that this task works for, if its call is traced."""
     span = None if trace is None else trace.get_current_span()
     if span is None or not span.is_recording():
         return None
@@ -69,14 +69,14 @@ def begun(since: float, model: str, version: str, rows: int, key: ShapeKey) -> T
 def inferred(
     parent: str, began: float, ended: float, model: str, version: str, rows: int, key: ShapeKey
 ) -> None:
-    """An inference, as part of the span that `parent` names."""
+    """Records an inference's span, below the span that `parent` names."""
     if trace is not None:
         context = TraceContextTextMapPropagator().extract({"traceparent": parent})
         _record("inference", context, began, ended, _attributes(model, version, rows, key))
 
 
 def exporters() -> "list[SpanProcessor]":
-    """Sends spans by OTLP to where OTEL_EXPORTER_OTLP_ENDPOINT says, for `tracing_config`."""
+    """Returns span processors that export to OTEL_EXPORTER_OTLP_ENDPOINT, for `tracing_config`."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -102,5 +102,5 @@ def _start(name: str, context: Any, start: float, attributes: Mapping[str, str |
 
 
 def _epoch_ns(at: float) -> int:
-    """A time of the monotonic clock as nanoseconds since 1970."""
+    """Converts a time of the monotonic clock to nanoseconds since 1970."""
     return time.time_ns() - int(1e9 * (time.monotonic() - at))

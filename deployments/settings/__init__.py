@@ -1,7 +1,7 @@
-"""What `serve_config.yaml` may say, checked when the application is built.
+"""The settings in `serve_config.yaml`, checked when the application is built.
 
-One module for each group of settings, one for the spelling of what goes wrong, and `markdown` for
-the README's tables. May import the vocabulary. What serves imports the names below, from here.
+One module for each group of settings, `problems` for the texts about mistakes, and `markdown` for
+the README's tables. May import the vocabulary. The serving code imports the names below from here.
 """
 
 from deployments.settings.application import (

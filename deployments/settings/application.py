@@ -23,7 +23,7 @@ REPOSITORY_VARIABLE = "ANYSHAPE_MODELS"
 
 
 class SettingsError(ValueError):
-    """Raised when settings cannot be used; its text has a line for each problem."""
+    """Raised when settings are invalid; its text has a line for each problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -38,37 +38,37 @@ class Settings(Group):
 
     models: list[ModelSettings] = Field(
         min_length=1,
-        description="The models to serve. One that cannot be loaded says why and does not stop the "
-        "others.",
+        description="The models to serve. One that cannot be loaded reports why and does not "
+        "stop the others.",
     )
     model_repository: str = Field(
         default="models",
-        description="Directory with the models' files, laid out `<name>/<version>/<files>`, where "
-        "downloads land too. A relative one starts at the directory in which the server was "
-        f"started. The environment variable `{REPOSITORY_VARIABLE}` overrides it.",
+        description="Directory of the models' files, laid out `<name>/<version>/<files>`. "
+        "Downloads land there too. A relative path starts at the directory in which the server "
+        f"was started. The environment variable `{REPOSITORY_VARIABLE}` overrides it.",
     )
     cache_dir: str | None = Field(
         default=None,
-        description="Directory in which compilations are kept from one start to the next "
-        "(OpenVINO's `CACHE_DIR`), with what `models[].remember_shapes` remembers. Starts are "
-        "faster; each shape takes about as much disk as the model's weights.",
+        description="Directory that keeps compilations from one start to the next (OpenVINO's "
+        "`CACHE_DIR`), and the shapes of `models[].remember_shapes`. Starts are faster; each "
+        "shape takes about as much disk as the model's weights.",
     )
     cache_bytes: AtLeastOne = Field(
         default=4 * 2**30,
-        description="Most that the compilations of one model take in `cache_dir`, on each node. "
-        "Those that were not used for longest are removed first.",
+        description="Maximum size of one model's compilations in `cache_dir`, on each node. The "
+        "least recently used ones are removed first.",
     )
     model_control: bool = Field(
         default=False,
-        description="Whether clients may load and unload models over the API. Whoever reaches the "
-        "server can then take models from all others.",
+        description="Whether clients may load and unload models over the API. Every client that "
+        "reaches the server can then unload models that others use.",
     )
     limits: Limits = Field(
         default_factory=Limits, description="What one request may cost the server."
     )
 
     def repository_path(self) -> Path:
-        """The absolute path of the model repository; the environment variable goes first."""
+        """The absolute path of the model repository; the environment variable overrides it."""
         place = os.environ.get(REPOSITORY_VARIABLE) or self.model_repository
         return Path(place).expanduser().absolute()
 
@@ -107,7 +107,7 @@ class Settings(Group):
 
 
 def settings_from(args: Mapping[str, Any]) -> Settings:
-    """Read `applications[].args`; SettingsError has a line for each problem."""
+    """Reads `applications[].args`; SettingsError has a line for each problem."""
     try:
         return Settings.model_validate(args)
     except ValidationError as error:
@@ -117,7 +117,7 @@ def settings_from(args: Mapping[str, Any]) -> Settings:
 def changed(
     model: ModelSettings, user_config: object, limits: Limits, *, cached: bool
 ) -> ModelSettings:
-    """The model's settings with those of its deployment's `user_config`, which go first.
+    """The model's settings, overridden by its deployment's `user_config`.
 
     `cached` says whether there is a `cache_dir`. Raises SettingsError.
     """
@@ -138,17 +138,18 @@ def changed(
 
 
 def _nowhere(cached: bool, model: ModelSettings) -> Iterator[str]:
-    """What has no place where it could be kept, or two."""
+    """Contradictions about where compilations are kept: no directory, or two."""
     if not cached and model.remember_shapes:
         yield f"has remember_shapes {model.remember_shapes}, which needs cache_dir"
     if cached and "CACHE_DIR" in model.plugin_config:
-        yield "has CACHE_DIR in its plugin_config, beside cache_dir"
+        yield "has CACHE_DIR in its plugin_config and cache_dir, set only one of them"
 
 
 def _beyond(limits: Limits, model: ModelSettings) -> Iterator[str]:
-    """Why every request for the model would be over a limit."""
+    """The reasons why every request for the model would exceed a limit."""
     if isinstance(model.batch_size, int) and model.batch_size > limits.batch_rows:
-        yield f"has batch_size {model.batch_size}, limits.batch_rows is {limits.batch_rows}"
+        size, most = model.batch_size, limits.batch_rows
+        yield f"has batch_size {size}, which exceeds limits.batch_rows ({most})"
     for name, rule in model.rules():
         if isinstance(rule, str):
             continue
@@ -162,5 +163,5 @@ def _beyond(limits: Limits, model: ModelSettings) -> Iterator[str]:
             if value > getattr(limits, limit):
                 yield (
                     f"has shape '{spell(rule)}', "
-                    f"which is never within limits.{limit} ({getattr(limits, limit)})"
+                    f"which always exceeds limits.{limit} ({getattr(limits, limit)})"
                 )

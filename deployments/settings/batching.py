@@ -12,19 +12,19 @@ class Batching(Group):
 
     max_rows: AtLeastOne = Field(
         default=32,
-        description="Rows (along the first dimension) that are put together at most. More rows "
-        "raise throughput under load and the memory and time of a batch; 1 runs every request "
-        "by itself.",
+        description="Maximum rows (along the first dimension) of a batch. More rows raise the "
+        "throughput under load, and the memory and time of a batch; 1 runs every request by "
+        "itself.",
     )
     stacking: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="What a batch becomes. `always`: one tensor; `never`: infer requests side by "
-        "side; `auto`: whichever was faster when the model was loaded. Models whose results "
+        description="How a batch runs. `always`: as one tensor; `never`: as infer requests side "
+        "by side; `auto`: whichever was faster when the model was loaded. Models whose results "
         "change when rows are stacked are never stacked.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Batching":
         if self.max_rows == 1 and self.stacking == "always":
-            raise ValueError("stacking 'always' needs max_rows above 1, with 1 nothing is stacked")
+            raise ValueError("stacking 'always' needs max_rows above 1, max_rows 1 stacks nothing")
         return self

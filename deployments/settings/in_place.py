@@ -1,13 +1,13 @@
-"""Which of a model's settings change while it serves, and which have it loaded anew.
+"""Lists which of a model's settings change while it serves, and which reload the model.
 
-Every setting is in one of the two: a test says which one is missing.
+Every setting is in one of the two lists; a test names one that is in neither.
 """
 
 from typing import Final
 
 CHANGED_IN_PLACE: Final = (
     "name",
-    "source",  # the files that it leads to are compared instead
+    "source",  # the server compares the source's files instead
     "max_compiled_shapes",
     "promote_after",
     "compiles_per_minute",
@@ -17,7 +17,7 @@ CHANGED_IN_PLACE: Final = (
     "storage_options",
     "remember_shapes",
     "version_labels",
-    "batching",  # but for `stacking`, and whether `max_rows` is 1
+    "batching",  # except `stacking`, and whether `max_rows` is 1
 )
 
 LOADED_ANEW: Final = (

@@ -1,4 +1,4 @@
-"""The settings as Markdown tables, made from the fields of pydantic models."""
+"""Renders the settings as Markdown tables, from the fields of pydantic models."""
 
 from collections.abc import Iterator
 from types import NoneType
@@ -21,7 +21,7 @@ _NAMES: dict[Any, str] = {
 
 
 def render(model: type[BaseModel]) -> str:
-    """A table for the model and one for each model that it holds, in the order of the fields."""
+    """Renders a table for the model and for each model in its fields, in the fields' order."""
     return "\n\n".join(_tables(model, ""))
 
 
@@ -66,7 +66,7 @@ def _default(path: str, field: FieldInfo) -> str:
 
 
 def _spell(annotation: Any) -> str:
-    """The type in an operator's words."""
+    """The type in words for operators."""
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     if origin is Annotated:

@@ -1,8 +1,8 @@
-"""What the compiled graph does to tensors on their way into the model and out of it.
+"""The settings of the graph's preprocessing: layout, precision, colours, resize, mean and scale.
 
-Read from settings without OpenVINO, so that they can be checked anywhere. The spelling is
-OpenVINO Model Server's: `uint8:fp32` and `BGR:RGB` say what clients send before the colon and
-what the model takes behind it.
+They are read without OpenVINO, so that they can be checked anywhere. The spelling is OpenVINO
+Model Server's: `uint8:fp32` and `BGR:RGB` name what clients send before the colon and what the
+model takes after it.
 """
 
 import math
@@ -22,7 +22,7 @@ PRECISIONS: Final = {
         *("FP16", "BF16", "FP32", "FP64"),
     )
 }
-"""The datatypes that can be converted, by the name that OpenVINO Model Server gives them."""
+"""The datatypes that the graph converts, by OpenVINO Model Server's names."""
 
 CHANNELS: Final = {"RGB": 3, "BGR": 3, "GRAY": 1}
 
@@ -33,12 +33,12 @@ Numbers: TypeAlias = float | tuple[float, ...]
 T = TypeVar("T")
 U = TypeVar("U")
 PerName: TypeAlias = T | Mapping[str, T]
-"""A value for the only input, or values by the names of inputs, some settings' also of outputs."""
+"""A value for the only input, or values by name of inputs and, in some settings, of outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Clients send or get `target`; `source` is what the model has, None for whatever it is."""
+    """A conversion: clients send or get `target`, the model has `source` (None: its own type)."""
 
     target: str
     source: str | None = None
@@ -46,7 +46,7 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class ColorFormat:
-    """Clients send `target`, the model takes `source`: keys of CHANNELS."""
+    """A colour conversion: clients send `target`, the model takes `source`; keys of CHANNELS."""
 
     target: str
     source: str
@@ -54,7 +54,7 @@ class ColorFormat:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """The settings, read; an empty mapping asks for nothing."""
+    """The parsed preprocessing settings; an empty mapping requests nothing."""
 
     layout: PerName[LayoutRule] = field(default_factory=dict)
     precision: PerName[Precision] = field(default_factory=dict)
@@ -64,13 +64,13 @@ class Preprocessing:
     scale: PerName[Numbers] = field(default_factory=dict)
 
     def layout_of(self, name: str | None) -> LayoutRule | None:
-        """What the settings say about an input, without a name about the only one."""
+        """The layout setting of an input; without a name, of the only input."""
         if isinstance(self.layout, LayoutRule):
             return self.layout
         return self.layout.get(name) if name else None
 
     def batch_axis(self, name: str | None, rank: int) -> int | None:
-        """Where the batch of an input lies, None where it has none or the settings do not tell."""
+        """The batch axis of an input; None without a batch, or where the settings do not say."""
         if name is None and isinstance(self.layout, Mapping) and self.layout:
             return None
         rule = self.layout_of(name)
@@ -85,7 +85,7 @@ def read(
     mean: PerName["_Numbers"],
     scale: PerName["_Numbers"],
 ) -> Preprocessing:
-    """The settings, read; ValueError says which value cannot be."""
+    """Parses the settings; ValueError names the invalid value."""
     return Preprocessing(
         layout=each(parse_layout_rule, layout),
         precision=each(parse_precision, precision),
@@ -97,13 +97,13 @@ def read(
 
 
 def each(parse: Callable[[T], U], setting: PerName[T]) -> PerName[U]:
-    """The setting, read; ValueError says for which input or output it cannot be."""
+    """Parses a setting for each name; ValueError names the input or output with an invalid one."""
     if not isinstance(setting, Mapping):
         return parse(setting)
-    return {name: _one_of_several(parse, name, value) for name, value in setting.items()}
+    return {name: _parsed_for(parse, name, value) for name, value in setting.items()}
 
 
-def _one_of_several(parse: Callable[[T], U], name: str, value: T) -> U:
+def _parsed_for(parse: Callable[[T], U], name: str, value: T) -> U:
     try:
         return parse(value)
     except ValueError as error:
@@ -111,7 +111,7 @@ def _one_of_several(parse: Callable[[T], U], name: str, value: T) -> U:
 
 
 def parse_precision(text: str) -> Precision:
-    """Read `uint8` or `uint8:fp32`, in any case; ValueError says what is wrong with the text."""
+    """Reads `uint8` or `uint8:fp32`, in any case; ValueError says what is wrong with the text."""
     parts = [part.strip().lower() for part in text.split(":")]
     for part in parts:
         if part not in PRECISIONS:
@@ -122,10 +122,10 @@ def parse_precision(text: str) -> Precision:
 
 
 def parse_color_format(text: str) -> ColorFormat:
-    """Read `BGR:RGB`, in any case; ValueError says what is wrong with the text."""
+    """Reads `BGR:RGB`, in any case; ValueError says what is wrong with the text."""
     target, colon, source = (part.strip() for part in text.upper().partition(":"))
     if not colon:
-        raise ValueError(f"{text[:80]!r} has to be target and source, such as 'BGR:RGB'")
+        raise ValueError(f"{text[:80]!r} must be target and source, such as 'BGR:RGB'")
     for part in (target, source):
         if part not in CHANNELS:
             raise ValueError(
@@ -137,7 +137,7 @@ def parse_color_format(text: str) -> ColorFormat:
 
 
 def parse_mean(value: Any) -> Numbers:
-    """Read a number, a list, or either as text: `58.4`, `[58.4,57.1,57.4]`, `(58.4,57.1,57.4)`.
+    """Reads a number, a list, or either as text: `58.4`, `[58.4,57.1,57.4]`, `(58.4,57.1,57.4)`.
 
     ValueError says what is wrong with it.
     """
@@ -149,11 +149,11 @@ def parse_mean(value: Any) -> Numbers:
 
 
 def parse_scale(value: Any) -> Numbers:
-    """Read what `parse_mean` reads, without 0."""
+    """Reads what `parse_mean` reads, except 0."""
     numbers = parse_mean(value)
     for number in numbers if isinstance(numbers, tuple) else (numbers,):
         if _as_float32(number) == 0:
-            raise ValueError(f"{value!r} has the scale {number:g}, values are divided by it")
+            raise ValueError(f"{value!r} has the scale {number:g}, the graph divides by the scale")
     return numbers
 
 
@@ -170,7 +170,7 @@ def _parse_number(part: str, text: str) -> float:
         return _checked(float(part))
     except ValueError:
         raise ValueError(
-            f"{text[:80]!r} has {part.strip()[:40]!r}, which is no number that f32 holds"
+            f"{text[:80]!r} has {part.strip()[:40]!r}, which is not a number that fits into f32"
         ) from None
 
 
@@ -182,12 +182,12 @@ def _listed(numbers: list[float]) -> tuple[float, ...]:
 
 def _checked(number: float) -> float:
     if not math.isfinite(_as_float32(number)):
-        raise ValueError(f"{number} is no number that f32 holds")
+        raise ValueError(f"{number} is not a number that fits into f32")
     return float(number)
 
 
 def _as_float32(number: float) -> float:
-    """What is left of the number in the graph, which computes in f32."""
+    """The number rounded to f32, in which the graph computes."""
     try:
         return float(struct.unpack("f", struct.pack("f", number))[0])
     except OverflowError:
@@ -206,21 +206,21 @@ LayoutSetting = Annotated[
     str | dict[str, str],
     _readable(parse_layout_rule),
     Field(
-        description="What the dimensions of inputs and outputs are. `NHWC:NCHW`: clients send NHWC "
-        "where the model has NCHW, and the graph transposes; `NHWC`, `CN`, `N...` or `N?HWC`: "
-        "nothing is moved. The batch is where N is, and there is none without N. A mapping gives "
-        "each input and output its own, `{image: 'NHWC:NCHW', scores: 'CN:NC'}`. Those that it "
-        "does not list have the layout of the model's file. `shape`, `batch_size` and `warm_up` "
-        "are in the clients' layout."
+        description="Meaning of the dimensions of inputs and outputs. `NHWC:NCHW`: clients send "
+        "NHWC, the model has NCHW, and the graph transposes; `NHWC`, `CN`, `N...` or `N?HWC`: the "
+        "graph transposes nothing. N is the batch; without N there is none. A mapping gives each "
+        "input and output its own, `{image: 'NHWC:NCHW', scores: 'CN:NC'}`. Those that it does not "
+        "list have the layout of the model's file. `shape`, `batch_size` and `warm_up` are in the "
+        "clients' layout."
     ),
 ]
 PrecisionSetting = Annotated[
     str | dict[str, str],
     _readable(parse_precision),
     Field(
-        description="Datatype that clients send, and the graph converts: `uint8`, or `uint8:fp32` "
-        f"with the model's own. Known: {', '.join(PRECISIONS)}. A mapping gives each input and "
-        "output its own."
+        description="Datatype that clients send and the graph converts: `uint8`, or `uint8:fp32` "
+        f"with the model's own datatype. Known: {', '.join(PRECISIONS)}. A mapping gives each "
+        "input and output its own."
     ),
 ]
 _Numbers: TypeAlias = float | list[float] | str
@@ -229,15 +229,15 @@ MeanSetting = Annotated[
     _readable(parse_mean),
     Field(
         description="What the graph subtracts from an input: a number, or one for each channel, "
-        "`[123.675,116.28,103.53]`. The graph converts to f32, then the colours, resizes, "
-        "subtracts the mean, divides by the scale, and transposes last: means and scales are in "
+        "`[123.675,116.28,103.53]`. The graph converts to f32, converts the colours, resizes, "
+        "subtracts the mean, divides by the scale, and transposes last. So means and scales are in "
         "the order of the model's channels. A mapping gives each input its own."
     ),
 ]
 ScaleSetting = Annotated[
     _Numbers | dict[str, _Numbers],
     _readable(parse_scale),
-    Field(description="What the graph divides an input by, after `mean` and written like it."),
+    Field(description="What the graph divides an input by, after `mean`; same syntax as `mean`."),
 ]
 ColorFormatSetting = Annotated[
     str | dict[str, str],
@@ -245,7 +245,7 @@ ColorFormatSetting = Annotated[
     Field(
         description="`BGR:RGB`: clients send BGR, the model takes RGB, and the graph converts. "
         f"Known: {', '.join(CHANNELS)}; GRAY converts to nothing else. JPEG and PNG pictures are "
-        "decoded into what clients send. A mapping gives each input its own."
+        "decoded to the clients' format. A mapping gives each input its own."
     ),
 ]
 ResizeSetting = Annotated[
@@ -253,6 +253,6 @@ ResizeSetting = Annotated[
     Field(
         description="How the graph scales an input to the height and width that the model's file "
         "fixes: `linear`, `cubic` or `nearest`. Clients then send pixels of any size. `none`: the "
-        "model runs at the size that is sent. A mapping gives each input its own."
+        "model runs at the size that the client sends. A mapping gives each input its own."
     ),
 ]

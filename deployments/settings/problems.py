@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: a readable line for each mistake, with the key's path."""
+"""Problems of a configuration: a readable line for each mistake, with the key's path."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the top of a document to one of its values."""
 
-# What a value must be, by pydantic's name for the mistake; the rest keeps pydantic's own words.
+# What a value must be, by pydantic's name for the mistake; other mistakes keep pydantic's text.
 _MUST_BE = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -45,7 +45,7 @@ class Problem:
     text: str
 
     def under(self, parent: KeyPath) -> "Problem":
-        """The same mistake, seen from a document that holds this one at `parent`."""
+        """The same mistake in a document that holds this one at `parent`."""
         return Problem(parent + self.path, self.text)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Problem:
 
 
 def spell(path: KeyPath) -> str:
-    """The path as people write it: `models[0].shape`."""
+    """The path in its usual notation: `models[0].shape`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -66,24 +66,24 @@ def spell(path: KeyPath) -> str:
 
 
 def unknown_key(key: object, known: Iterable[str]) -> str:
-    """What to say about a key that nothing reads, with the one that was probably meant."""
+    """The text for a key that nothing reads, with the closest known key."""
     return f"unknown setting, {suggestion(str(key), known)}"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the one that looks like it, or all there are."""
+    """The hint in a text about an unknown name: the closest known name, or all known names."""
     names = sorted(known)
     close = closest(name, names)
     return f"did you mean '{close}'?" if close else f"known here: {', '.join(names)}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a mistyped one looks like."""
+    """The known name that is closest to a mistyped one."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 
 def must_be(expected: str, value: object) -> str:
-    """What to say about a value of the wrong kind."""
+    """The text for a value of the wrong type."""
     quotes = ": put it in quotes" if expected == "text" and not _holds_others(value) else ""
     return f"must be {expected}, not {_shown(value)}{quotes}"
 
@@ -99,10 +99,10 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
 def from_validation(
     error: ValidationError, model: type[BaseModel], given: object
 ) -> Iterator[Problem]:
-    """pydantic's findings about `given`, one for each place.
+    """pydantic's errors about `given`, one for each place.
 
-    Where a value may be of several types, pydantic complains once for every type. Such complaints
-    become one line, or give way to the line about something inside the value.
+    Where a value may have several types, pydantic reports one error per type. These become one
+    line, or none if another line is about something inside the value.
     """
     places: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
@@ -113,7 +113,7 @@ def from_validation(
 
 
 def _place(detail: ErrorDetails, given: Any) -> KeyPath:
-    """The location without the names of a union's types, which are no keys of the document."""
+    """The error's location without the names of a union's types, which are not document keys."""
     path: KeyPath = ()
     for part in detail["loc"]:
         if isinstance(given, Mapping) and part in given:
@@ -137,7 +137,7 @@ def _text(details: list[ErrorDetails], path: KeyPath, model: type[BaseModel]) ->
         elif kind in ("extra_forbidden", "invalid_key"):
             sentences.append(unknown_key(path[-1] if path else "", _fields_at(model, path[:-1])))
         elif kind == "too_short":
-            sentences.append(f"needs at least {context['min_length']} of them")
+            sentences.append(f"needs at least {context['min_length']} entries")
         else:
             sentences.append(" ".join(str(context.get("error", detail["msg"])).split()))
     if expected:
@@ -163,7 +163,7 @@ def _holds_others(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """The value in YAML's words, kept short."""
+    """The value as YAML writes it, shortened."""
     if value is None:
         return "empty"
     if _holds_others(value):

@@ -1,4 +1,4 @@
-"""Where a model comes from: the setting `source`. And what all groups of settings share."""
+"""The setting `source`, where a model comes from, and the base of all groups of settings."""
 
 import re
 from collections import Counter
@@ -13,16 +13,16 @@ from deployments.settings.problems import suggestion
 
 BUILTIN_MODELS = ("spots",)
 STORES = frozenset(available_protocols()) - {"http", "https"}
-"""The schemes that a source may have as a URL; from the web come single files, with their sums."""
+"""The URL schemes of a source; over http(s) only single files are downloaded, with their hashes."""
 
 StorageOption: TypeAlias = str | int | float | bool | dict[str, Any]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class Group(BaseModel):
-    """What all groups of settings have in common."""
+    """The base of all groups of settings."""
 
-    # Strict: YAML has types of its own, and `true` for a number is a mistake.
+    # Strict: YAML has its own types, and `true` for a number is a mistake.
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -30,14 +30,14 @@ class RemoteFile(Group):
     """A file of a model that is downloaded once (`source` as a list)."""
 
     url: str = Field(
-        description="Fetched once over https into the model repository, and again when it "
-        "changes but for its query. The last part of the path is the file's name there; plain "
-        "http is refused except from localhost."
+        description="The server downloads it over https into the model repository, once and "
+        "again when the url changes, its query excepted. The last part of the path is the file's "
+        "name there. Plain http is refused except from localhost."
     )
     sha384: str = Field(
-        description="What the file has to hash to, as 96 hexadecimal digits. When it changes the "
-        "file is downloaded anew; a download that differs is thrown away, and what served before "
-        "serves on, if anything did."
+        description="The file's hash, as 96 hexadecimal digits. When it changes, the server "
+        "downloads the file again. A download with another hash is discarded; a version that is "
+        "already loaded then stays in service."
     )
 
     @property
@@ -48,7 +48,7 @@ class RemoteFile(Group):
     @classmethod
     def _fetchable(cls, url: str) -> str:
         if re.search(r"[\s\x00-\x1f\x7f]", url):
-            raise ValueError(f"{url!r} has blanks or control characters in it")
+            raise ValueError(f"{url!r} has blanks or control characters")
         try:
             scheme, host, path = urlsplit(url).scheme, urlsplit(url).hostname, urlsplit(url).path
         except ValueError:
@@ -56,7 +56,7 @@ class RemoteFile(Group):
         if not host or scheme not in ("https", "http"):
             raise ValueError(f"{url!r} is not a URL that starts with https://")
         if scheme == "http" and host not in ("localhost", "127.0.0.1"):
-            raise ValueError(f"{url!r} has to use https, plain http is for localhost only")
+            raise ValueError(f"{url!r} must use https, plain http is for localhost only")
         name = unquote(path).rpartition("/")[2]
         if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*", name):
             raise ValueError(f"{url!r} does not end in a file name")
@@ -66,12 +66,12 @@ class RemoteFile(Group):
     @classmethod
     def _digest(cls, text: str) -> str:
         if not re.fullmatch(r"[0-9a-fA-F]{96}", text):
-            raise ValueError(f"has to be 96 hexadecimal digits, has {len(text)} characters")
+            raise ValueError(f"must be 96 hexadecimal digits, has {len(text)} characters")
         return text.lower()
 
 
 def check_source(source: str | list[RemoteFile]) -> None:
-    """Raises ValueError if no model can come from there."""
+    """Raises ValueError if the source is none that the server can read."""
     if isinstance(source, list):
         names = Counter(file.file_name for file in source)
         if not names:
@@ -90,12 +90,12 @@ def check_source(source: str | list[RemoteFile]) -> None:
 
 
 def _check_url(source: str) -> None:
-    """Raise ValueError unless it is the URL of a store's directory, without repeating secrets."""
+    """Raises ValueError, without secrets, unless this is the URL of a store's directory."""
     scheme = source.partition("://")[0]
     if scheme in ("http", "https"):
-        # Shown without what may be secret: a password stands before the @, a signature after the ?.
+        # The text omits possible secrets: a password stands before the @, a signature after the ?.
         raise ValueError(
-            f"'{_without_secrets(source)}' has to be a list of files, each with its url and sha384"
+            f"'{_without_secrets(source)}' must be a list of files, each with its url and sha384"
         )
     if scheme not in STORES:
         raise ValueError(f"'{scheme}://' cannot be read, {suggestion(scheme, STORES)}")
@@ -105,8 +105,8 @@ def _check_url(source: str) -> None:
         raise ValueError(f"the URL after '{scheme}://' cannot be read") from None
     if password is not None or re.search(r"[?#]", source):
         raise ValueError(
-            f"the URL after '{scheme}://' may have no password and no query: credentials belong in "
-            "the environment, anything else in storage_options"
+            f"the URL after '{scheme}://' may have no password and no query: put credentials into "
+            "the environment, and other options into storage_options"
         )
     if re.search(r"::|[\s\x00-\x1f\x7f]", source) or source.endswith("://"):
         raise ValueError(f"{source!r} is not the URL of a directory")

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: OpenVINO Model Server's `model_version_policy`."""
+"""The versions of a model that are served: OpenVINO Model Server's `model_version_policy`."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ _FORMS: Final = "write 'all', 'latest: 2' or 'specific: [1, 3]'"
 
 @dataclass(frozen=True)
 class VersionPolicy:
-    """The `latest` ones, or the `specific` ones, or where both are None all."""
+    """A selection of versions: the `latest` ones, the `specific` ones, or all if both are None."""
 
     latest: int | None = None
     specific: tuple[int, ...] | None = None
 
     def candidates(self, found: Iterable[int]) -> list[int]:
-        """What may be served of the versions that there are, the highest first.
+        """The found versions that may be served, the highest first.
 
-        `latest` does not cut here: a version that cannot be loaded does not count as one.
+        They are not cut to `latest`, because a version that cannot be loaded does not count.
         """
         wanted = (n for n in found if self.specific is None or n in self.specific)
         return sorted(wanted, reverse=True)
 
     def missing(self, found: Collection[int]) -> list[int]:
-        """The versions that have to be there and are not."""
+        """The required versions that were not found."""
         return [n for n in self.specific or () if n not in found]
 
 
@@ -37,7 +37,7 @@ def parse_version_policy(written: object) -> VersionPolicy:
             return VersionPolicy(latest=_number(_inner(value, "num_versions"), "latest"))
         if kind == "specific":
             return VersionPolicy(specific=_numbers(_inner(value, "versions")))
-    raise ValueError(f"{written!r:.100} is no version policy, {_FORMS}")
+    raise ValueError(f"{written!r:.100} is not a version policy, {_FORMS}")
 
 
 def _inner(value: Any, key: str) -> Any:
@@ -48,7 +48,7 @@ def _inner(value: Any, key: str) -> Any:
 
 def _number(value: Any, kind: str) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"'{kind}' has {value!r:.100}, not a number from 1 on; {_FORMS}")
+        raise ValueError(f"'{kind}' has {value!r:.100}, not a number of at least 1; {_FORMS}")
     return value
 
 

@@ -88,12 +88,12 @@ def test_what_a_user_config_changes_is_checked_with_the_rest() -> None:
     assert lines(document) == [
         (
             "applications[0].deployments[0].user_config: "
-            "'Ingress' takes none, its models are told it in args"
+            "'Ingress' takes no user_config, set its models in args"
         ),
         "applications[0].deployments[1].user_config.shpae: unknown setting, did you mean 'shape'?",
         (
             "applications[0].deployments[2].user_config: "
-            "shape '(1,3)' does not allow batch_size 2, give only one"
+            "shape '(1,3)' does not allow batch_size 2, set only one"
         ),
     ]
 
@@ -133,7 +133,7 @@ def test_anything_can_be_checked(document: object) -> None:
     [
         (b"a: 1\nb: [1\nc: 2\n", ":3:2: expected ',' or ']', but got ':'"),
         (b"a: 1\n\tb: 2\n", ":2:1: found character '\\t' that cannot start any token"),
-        (b"a: {x: 1,\n  x: 2}\n", ":2:3: the key 'x' is here for the second time"),
+        (b"a: {x: 1,\n  x: 2}\n", ":2:3: the key 'x' appears a second time"),
         (b"a: 1\n---\nb: 2\n", ":2:1: but found another document"),
         (b"a: *b\n", ":1:4: found undefined alias 'b'"),
         (b"a: \x00", ": not YAML: unacceptable character #x0000"),
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_line_and_column(
     assert str(raised.value).startswith(f"{path}{complaint}")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableConfig, match="No such file or directory"):
         load(tmp_path / "c.yaml")
 

@@ -270,7 +270,7 @@ def test_serve_variables_have_to_agree_between_controller_and_application() -> N
     assert lines(document) == [
         (
             "applications[0].runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY: "
-            "has to be '1' as under controller_options, not '0'"
+            "must be '1' as under controller_options, not '0'"
         ),
         (
             "applications[0].runtime_env.env_vars.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD: "
@@ -308,7 +308,7 @@ values = st.recursive(
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of the value and of all that is in it."""
+    """The paths of a value and of all values inside it."""
     steps = list(value) if isinstance(value, dict) else []
     steps = list(range(len(value))) if isinstance(value, list) else steps
     return [path, *(place for step in steps for place in _places(value[step], (*path, step)))]

@@ -1,4 +1,4 @@
-"""What cluster/README.md names is there."""
+"""Checks that the names in cluster/README.md exist."""
 
 import re
 
@@ -16,7 +16,7 @@ def test_a_path_of_the_repository_exists(path: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["docker", "grafana", "kuberay", "kuberay_redis", "vm"])
-def test_every_folder_is_told_of(folder: str) -> None:
+def test_every_folder_is_described(folder: str) -> None:
     assert (CLUSTER / folder).is_dir()
     assert f"`{folder}/" in TEXT
 

@@ -98,7 +98,7 @@ async def test_settings_that_contradict_each_other_change_nothing(tmp_path: Path
         assert 3 == (await model.statistics())["max_compiled_shapes"]
         status = await model.status()
         assert "AVAILABLE" == status.state
-        expected = "shape '(1:4,4)' does not allow batch_size 5000, give only one"
+        expected = "shape '(1:4,4)' does not allow batch_size 5000, set only one"
         assert f"user_config is refused: {expected}" == status.reason
         assert 1.0 == await ask(model, 1, 4)
         await model.reconfigure({})

@@ -1,4 +1,4 @@
-"""What lines about requests carry. In a server's log: tests/e2e/test_watching.py."""
+"""The fields of log lines about requests. In a server's log: tests/e2e/test_watching.py."""
 
 import asyncio
 import logging

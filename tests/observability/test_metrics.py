@@ -1,4 +1,4 @@
-"""The declarations, and how they are handed over. What Ray makes of it: tests/e2e."""
+"""The declared metrics, and their reports to Ray. Ray's export: tests/e2e."""
 
 import asyncio
 import re
@@ -84,7 +84,7 @@ def test_counts_are_added_up_until_they_are_handed_over(handed: Handed) -> None:
     assert [("inc", 3, tags), ("inc", 2, {**tags, "code": "400"})] == handed.to_ray(REQUESTS)
 
 
-def test_what_is_observed_is_handed_over_in_its_order_and_once(handed: Handed) -> None:
+def test_observed_values_are_reported_in_order_and_once(handed: Handed) -> None:
     values = [0.001 * number for number in range(2 * telemetry._AT_ONCE + 1)]
     for value in values:
         handed.observe(QUEUE_SECONDS, value, "m")
@@ -139,7 +139,7 @@ def test_the_memory_in_use_is_that_of_the_arena(handed: Handed) -> None:
     assert ("set", (1 << 20) - 4096, {}) == handed.to_ray(SHARED_MEMORY)[0]
 
 
-async def test_what_is_pending_is_handed_over_now_and_then_and_at_the_end(
+async def test_pending_values_are_reported_now_and_then_and_at_the_end(
     handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "METRICS_HANDED_OVER_S", 0.001)

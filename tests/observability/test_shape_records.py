@@ -1,4 +1,4 @@
-"""Merging what replicas know must not depend on who comes first, and must lose nothing."""
+"""Merging replicas' records must not depend on their order, and must lose nothing."""
 
 import pickle
 from dataclasses import astuple
@@ -137,7 +137,7 @@ def test_a_copy_of_counts_is_equal_and_apart(one: Counts) -> None:
     assert before == astuple(one)
 
 
-def test_the_settings_of_replicas_that_differ_are_told_as_the_largest() -> None:
+def test_of_differing_settings_of_replicas_the_largest_is_reported() -> None:
     """They differ only while a new configuration is rolled out."""
     several = [ShapesReport(0.0, CacheBounds(*bounds)) for bounds in ((4, 8), (16, 2), (1, 1))]
     assert CacheBounds(16, 8) == reduce(lambda a, b: merged([a, b]), several).bounds

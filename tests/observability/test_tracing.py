@@ -18,7 +18,7 @@ KEY = ((-1, 3), (2,))
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> TracerProvider:
-    """In the place of the process's, which can be set only once."""
+    """A replacement for the process's tracer provider, which can be set only once."""
     provider = TracerProvider()
     monkeypatch.setattr(tracing.trace, "get_tracer", provider.get_tracer)
     return provider

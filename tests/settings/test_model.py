@@ -20,7 +20,7 @@ def test_a_name_may_have_letters_digits_and_some_marks(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "-m", ".m", "a b", "a/b", "ä", "m\n", "m" * 65])
 def test_other_names_are_refused(name: str) -> None:
     assert refusal(name=name) == (
-        f"{name!r} has to be 1 to 64 letters, digits, '_', '.' or '-', "
+        f"{name!r} must be 1 to 64 letters, digits, '_', '.' or '-', "
         "the first one a letter or digit"
     )
 
@@ -49,10 +49,10 @@ def test_warm_up_shapes_are_read() -> None:
         ({"shape": "1,3"}, "'1,3' is not a shape: write 'auto' or '(1,3,300,300)'"),
         (
             {"shape": {"a": "(5:1)"}},
-            "input 'a': '(5:1)' has the range 5:1, its end has to be above",
+            "input 'a': '(5:1)' has the range 5:1, its end must be above",
         ),
         ({"shape": {}}, "names no input"),
-        ({"warm_up": ["(1,-1)"]}, "'(1,-1)' leaves a dimension open (-1), it has to be one shape"),
+        ({"warm_up": ["(1,-1)"]}, "'(1,-1)' leaves a dimension open (-1), it must be one shape"),
         ({"warm_up": ["auto"]}, "'auto' is not a shape"),
         ({"warm_up": [{"a": "(2:3)"}]}, "input 'a': '(2:3)' leaves a dimension open (2:3)"),
         ({"warm_up": [{}]}, "names no input"),

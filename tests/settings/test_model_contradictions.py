@@ -39,16 +39,16 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
     [
         (
             {"shape": "(1,3)", "batch_size": 4},
-            "shape '(1,3)' does not allow batch_size 4, give only one",
+            "shape '(1,3)' does not allow batch_size 4, set only one",
         ),
         (
             {"shape": "(1:3,3)", "batch_size": 4},
-            "shape '(1:3,3)' does not allow batch_size 4, give only one",
+            "shape '(1:3,3)' does not allow batch_size 4, set only one",
         ),
-        ({"shape": "()", "batch_size": 1}, "shape '()' does not allow batch_size 1, give only one"),
+        ({"shape": "()", "batch_size": 1}, "shape '()' does not allow batch_size 1, set only one"),
         (
             {"shape": {"a": "(1,3)"}, "batch_size": 4},
-            "shape {'a': '(1,3)'} does not allow batch_size 4, give only one",
+            "shape {'a': '(1,3)'} does not allow batch_size 4, set only one",
         ),
         (
             {"warm_up": ["(1)", "(2)"], "max_compiled_shapes": 1},
@@ -68,7 +68,7 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         ),
         (
             {"shape": {"a": "auto", "b": "auto"}, "warm_up": ["(6)"]},
-            "warm_up[0] '(6)' names no input, shape has several (a, b)",
+            "warm_up[0] '(6)' names no input, shape names several (a, b)",
         ),
         (
             {"shape": {"a": "auto", "b": "auto"}, "warm_up": [{"a": "(6)"}]},
@@ -81,13 +81,13 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         (
             {"shape": "(1,3)", "batch_size": 4, "warm_up": ["(4,3)"]},
             (
-                "shape '(1,3)' does not allow batch_size 4, give only one; "
+                "shape '(1,3)' does not allow batch_size 4, set only one; "
                 "warm_up[0] '(4,3)' is outside shape '(1,3)'"
             ),
         ),
         (
             {"layout": "CN", "shape": "(4,3)", "batch_size": 4},
-            "shape '(4,3)' does not allow batch_size 4, give only one",
+            "shape '(4,3)' does not allow batch_size 4, set only one",
         ),
         (
             {"layout": "CN", "batch_size": 4, "warm_up": ["(4,3)"]},
@@ -107,7 +107,7 @@ def test_settings_that_agree_are_accepted(changes: dict[str, Any]) -> None:
         ),
         (
             {"batching": {"max_rows": 1, "stacking": "always"}},
-            "stacking 'always' needs max_rows above 1, with 1 nothing is stacked",
+            "stacking 'always' needs max_rows above 1, max_rows 1 stacks nothing",
         ),
     ],
 )

@@ -36,14 +36,14 @@ def test_without_settings_nothing_is_preprocessed() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"layout": "NHWC:NCH"}, "'NHWC:NCH' has NHWC before the colon and NCH behind it"),
+        ({"layout": "NHWC:NCH"}, "'NHWC:NCH' has NHWC before the colon and NCH after it"),
         ({"layout": {"x": "NN"}}, "'x': 'NN' has N twice in one layout"),
         ({"precision": "float"}, "'float' is not a precision, known: uint8, "),
         ({"precision": {"x": "u8"}}, "'x': 'u8' is not a precision, known: uint8, "),
-        ({"color_format": "RGB"}, "'RGB' has to be target and source"),
-        ({"mean": "1;2"}, "'1;2' has '1;2', which is no number"),
+        ({"color_format": "RGB"}, "'RGB' must be target and source"),
+        ({"mean": "1;2"}, "'1;2' has '1;2', which is not a number"),
         ({"mean": []}, "lists no number"),
-        ({"scale": 0}, "0.0 has the scale 0, values are divided by it"),
+        ({"scale": 0}, "0.0 has the scale 0, the graph divides by the scale"),
         ({"scale": {"x": [1, 0]}}, "'x': [1.0, 0.0] has the scale 0"),
     ],
 )

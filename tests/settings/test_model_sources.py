@@ -37,21 +37,21 @@ def test_a_source_may_be_remote_files() -> None:
         (
             "https://example.org/model.xml",
             (
-                "'https://example.org/model.xml' has to be a list of files, "
+                "'https://example.org/model.xml' must be a list of files, "
                 "each with its url and sha384"
             ),
         ),
         (
             "https://user:hush@example.org/m?signature=hush",
-            "'https://example.org/m' has to be a list of files, each with its url and sha384",
+            "'https://example.org/m' must be a list of files, each with its url and sha384",
         ),
         ("gss://bucket/m", "'gss://' cannot be read, did you mean 'gs'?"),
         *(
             (
                 url,
                 (
-                    "the URL after 's3://' may have no password and no query: credentials belong "
-                    "in the environment, anything else in storage_options"
+                    "the URL after 's3://' may have no password and no query: put "
+                    "credentials into the environment, and other options into storage_options"
                 ),
             )
             for url in ("s3://key:hush@bucket/m", "s3://bucket/m?hush", "s3://:@bucket/m")
@@ -90,7 +90,7 @@ def test_a_source_may_be_a_directory_in_a_store(source: str) -> None:
 @pytest.mark.parametrize("source", ["builtin:spots", "m", FILES])
 def test_only_a_store_has_options(source: object) -> None:
     assert not model(source=source).remote
-    reason = "storage_options are for a source that is a URL such as 's3://bucket/dir'"
+    reason = "has storage_options, which need a source that is a URL such as 's3://bucket/dir'"
     assert reason == refusal(source=source, storage_options={"anon": True})
 
 
@@ -119,15 +119,15 @@ def test_a_remote_file_keeps_the_last_part_of_its_url(url: str, expected: str) -
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://example.org/m.xml", "has to use https, plain http is for localhost only"),
-        ("http://localhost.example.org/m.xml", "has to use https, plain http is for localhost"),
-        ("http://localhost@example.org/m.xml", "has to use https, plain http is for localhost"),
+        ("http://example.org/m.xml", "must use https, plain http is for localhost only"),
+        ("http://localhost.example.org/m.xml", "must use https, plain http is for localhost"),
+        ("http://localhost@example.org/m.xml", "must use https, plain http is for localhost"),
         ("ftp://example.org/m.xml", "is not a URL that starts with https://"),
         ("file:///m.xml", "is not a URL that starts with https://"),
         ("https:///m.xml", "is not a URL that starts with https://"),
         ("m.xml", "is not a URL that starts with https://"),
         ("https://[/m.xml", "is not a URL"),
-        ("https://example.org/a\n.xml", "has blanks or control characters in it"),
+        ("https://example.org/a\n.xml", "has blanks or control characters"),
         ("https://example.org", "does not end in a file name"),
         ("https://example.org/a/", "does not end in a file name"),
         ("https://example.org/a/..", "does not end in a file name"),

@@ -74,7 +74,7 @@ def test_colours_are_what_clients_send_and_what_the_model_has(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("RGB", "'RGB' has to be target and source, such as 'BGR:RGB'"),
+        ("RGB", "'RGB' must be target and source, such as 'BGR:RGB'"),
         ("RGB:", "'RGB:' has the colour format '', known: RGB, BGR, GRAY"),
         ("NV12:RGB", "'NV12:RGB' has the colour format 'NV12', known: RGB, BGR, GRAY"),
         ("RGB:BGR:RGB", "'RGB:BGR:RGB' has the colour format 'BGR:RGB', known: RGB, BGR, GRAY"),
@@ -114,14 +114,14 @@ def test_numbers_are_the_same_listed_and_as_text(numbers: list[float]) -> None:
     [
         ([], "lists no number"),
         ("[]", "lists no number"),
-        ("", "'' has '', which is no number that f32 holds"),
-        ("[1,,2]", "'[1,,2]' has '', which is no number that f32 holds"),
-        ("[1,2)", "'[1,2)' has '[1,2)', which is no number that f32 holds"),
-        ("1,2", "'1,2' has '1,2', which is no number that f32 holds"),
-        ("nan", "'nan' has 'nan', which is no number that f32 holds"),
-        (float("inf"), "inf is no number that f32 holds"),
-        ([1.0, float("nan")], "nan is no number that f32 holds"),
-        (1e39, "1e+39 is no number that f32 holds"),
+        ("", "'' has '', which is not a number that fits into f32"),
+        ("[1,,2]", "'[1,,2]' has '', which is not a number that fits into f32"),
+        ("[1,2)", "'[1,2)' has '[1,2)', which is not a number that fits into f32"),
+        ("1,2", "'1,2' has '1,2', which is not a number that fits into f32"),
+        ("nan", "'nan' has 'nan', which is not a number that fits into f32"),
+        (float("inf"), "inf is not a number that fits into f32"),
+        ([1.0, float("nan")], "nan is not a number that fits into f32"),
+        (1e39, "1e+39 is not a number that fits into f32"),
     ],
 )
 def test_what_the_graph_cannot_compute_with_is_refused(
@@ -133,10 +133,10 @@ def test_what_the_graph_cannot_compute_with_is_refused(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (0, "0 has the scale 0, values are divided by it"),
-        ([1, 0.0], "[1, 0.0] has the scale 0, values are divided by it"),
-        ("(0,1)", "'(0,1)' has the scale 0, values are divided by it"),
-        (1e-50, "1e-50 has the scale 1e-50, values are divided by it"),
+        (0, "0 has the scale 0, the graph divides by the scale"),
+        ([1, 0.0], "[1, 0.0] has the scale 0, the graph divides by the scale"),
+        ("(0,1)", "'(0,1)' has the scale 0, the graph divides by the scale"),
+        (1e-50, "1e-50 has the scale 1e-50, the graph divides by the scale"),
     ],
 )
 def test_a_scale_that_is_0_in_f32_is_refused(value: Any, reason: str) -> None:
@@ -156,7 +156,7 @@ def test_settings_are_read_by_name() -> None:
     assert {"a": 2.0} == settings.scale
 
 
-def test_what_cannot_be_read_is_told_with_its_name() -> None:
+def test_the_error_of_an_invalid_setting_names_the_input_or_output() -> None:
     with pytest.raises(ValueError, match=re.escape("'b': 'NN' has N twice in one layout")):
         read({"a": "N", "b": "NN"}, {}, {}, "none", {}, {})
 

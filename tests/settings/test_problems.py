@@ -83,7 +83,7 @@ def test_a_problem_of_a_part_is_seen_from_the_whole() -> None:
         ({"name": "a", "leaves": {}}, ["leaves: must be a list, not a mapping"]),
         ({"name": "a", "leaves": [7]}, ["leaves[0]: must be a mapping, not 7"]),
         ({"name": "a", "share": "much"}, ["share: must be a number, not 'much'"]),
-        ({"name": "a", "some": []}, ["some: needs at least 1 of them"]),
+        ({"name": "a", "some": []}, ["some: needs at least 1 entries"]),
         (
             {"name": "a", "leaves": [{"size": True}]},
             ["leaves[0].size: must be an integer, not true"],
@@ -146,7 +146,7 @@ def test_unknown_names_come_with_the_likely_one_or_all_there_are() -> None:
     assert closest("x", known) is None
 
 
-def test_only_what_quotes_would_mend_is_told_to_use_them() -> None:
+def test_only_errors_that_quotes_would_mend_suggest_quotes() -> None:
     assert must_be("text", 384) == "must be text, not 384: put it in quotes"
     assert must_be("a number", 384) == "must be a number, not 384"
     assert must_be("text", {}) == "must be text, not a mapping"

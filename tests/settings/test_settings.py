@@ -58,7 +58,7 @@ def test_a_mistyped_setting_is_named_with_its_path_and_the_likely_one() -> None:
         ({}, ["models: required setting is missing"]),
         (None, ["must be a mapping, not empty"]),
         ({"models": None}, ["models: must be a list, not empty"]),
-        ({"models": []}, ["models: needs at least 1 of them"]),
+        ({"models": []}, ["models: needs at least 1 entries"]),
         ({"models": [{"name": "a"}]}, ["models[0].source: required setting is missing"]),
         ({"models": [SPOTS, SPOTS]}, ["models: has 2 models named 'spots'"]),
         (args(model_repository=""), ["model_repository: '' is not a path"]),
@@ -97,7 +97,7 @@ def test_a_mistyped_setting_is_named_with_its_path_and_the_likely_one() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_readable_lines(given: Any, expected: list[str]) -> None:
+def test_problems_are_readable_lines(given: Any, expected: list[str]) -> None:
     assert expected == refusal(given)
 
 
@@ -107,24 +107,28 @@ def test_what_is_wrong_is_said_in_readable_lines(given: Any, expected: list[str]
         (
             {"rank": 3},
             {"shape": "(1,3,300,300)"},
-            "has shape '(1,3,300,300)', which is never within limits.rank (3)",
+            "has shape '(1,3,300,300)', which always exceeds limits.rank (3)",
         ),
         (
             {"elements": 99},
             {"shape": "(1:2,10,10:20)"},
-            "has shape '(1:2,10,10:20)', which is never within limits.elements (99)",
+            "has shape '(1:2,10,10:20)', which always exceeds limits.elements (99)",
         ),
         (
             {"batch_rows": 7},
             {"shape": {"a": "auto", "b": "(8,1)"}},
-            "has shape '(8,1)', which is never within limits.batch_rows (7)",
+            "has shape '(8,1)', which always exceeds limits.batch_rows (7)",
         ),
         (
             {"batch_rows": 7},
             {"shape": "(1,8)", "layout": "CN"},
-            "has shape '(1,8)', which is never within limits.batch_rows (7)",
+            "has shape '(1,8)', which always exceeds limits.batch_rows (7)",
         ),
-        ({"batch_rows": 7}, {"batch_size": 8}, "has batch_size 8, limits.batch_rows is 7"),
+        (
+            {"batch_rows": 7},
+            {"batch_size": 8},
+            "has batch_size 8, which exceeds limits.batch_rows (7)",
+        ),
     ],
 )
 def test_a_model_whose_every_request_would_be_over_a_limit_is_refused(
@@ -230,7 +234,7 @@ def test_what_a_user_config_names_goes_first_and_the_rest_stays() -> None:
         ({"shape": "(1,"}, "shape: '(1,' is not a shape: write 'auto' or '(1,3,300,300)'"),
         ({"shpae": "auto"}, "shpae: unknown setting, did you mean 'shape'?"),
         ({"name": "other"}, "name: the model's name stays 'spots'"),
-        ({"batch_size": 5000}, "has batch_size 5000, limits.batch_rows is 4096"),
+        ({"batch_size": 5000}, "has batch_size 5000, which exceeds limits.batch_rows (4096)"),
         ({"remember_shapes": 3}, "has remember_shapes 3, which needs cache_dir"),
     ],
 )
@@ -250,17 +254,17 @@ def test_shapes_are_remembered_where_there_is_a_cache() -> None:
 
 def test_two_places_for_compilations_are_refused() -> None:
     model = {**SPOTS, "plugin_config": {"CACHE_DIR": "there"}}
-    told = ["model 'spots' has CACHE_DIR in its plugin_config, beside cache_dir"]
+    told = ["model 'spots' has CACHE_DIR in its plugin_config and cache_dir, set only one of them"]
     assert told == refusal(args(models=[model], cache_dir="here"))
     assert settings_from(args(models=[model])).models
 
 
-def test_every_setting_of_a_model_says_whether_it_has_the_model_loaded_anew() -> None:
+def test_every_setting_of_a_model_is_listed_as_changed_in_place_or_loaded_anew() -> None:
     said = [*CHANGED_IN_PLACE, *LOADED_ANEW]
     assert sorted(ModelSettings.model_fields) == sorted(said)
 
 
-def test_what_is_changed_in_place_loads_nothing_anew() -> None:
+def test_settings_changed_in_place_do_not_reload_the_model() -> None:
     before = change({})
     in_place = {
         "max_compiled_shapes": 1,
@@ -289,7 +293,7 @@ def test_what_is_changed_in_place_loads_nothing_anew() -> None:
 
 @pytest.mark.parametrize("setting", ["poll_s", "unload_after_s"])
 def test_seconds_that_are_next_to_none_are_refused(setting: str) -> None:
-    told = [f"models[0].{setting}: has to be 0 or at least 0.01, not 1e-09"]
+    told = [f"models[0].{setting}: must be 0 or at least 0.01, not 1e-09"]
     assert told == refusal(args(models=[{**SPOTS, setting: 1e-9}]))
     for seconds in (0.0, 0.01):
         assert settings_from(args(models=[{**SPOTS, setting: seconds}])).models

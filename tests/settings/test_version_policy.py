@@ -28,15 +28,15 @@ def test_short_forms_and_those_of_openvino_model_server_are_read(
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ("newest", "'newest' is no version policy, write 'all', 'latest: 2' or"),
-        ({"latest": 1, "all": {}}, "is no version policy"),
-        ({"oldest": 1}, "{'oldest': 1} is no version policy"),
-        ({"latest": 0}, "'latest' has 0, not a number from 1 on"),
+        ("newest", "'newest' is not a version policy, write 'all', 'latest: 2' or"),
+        ({"latest": 1, "all": {}}, "is not a version policy"),
+        ({"oldest": 1}, "{'oldest': 1} is not a version policy"),
+        ({"latest": 0}, "'latest' has 0, not a number of at least 1"),
         ({"latest": True}, "'latest' has True, not a number"),
         ({"latest": {"versions": 1}}, "'latest' has {'versions': 1}, not a number"),
         ({"specific": []}, "'specific' has [], not a list of versions"),
         ({"specific": 3}, "'specific' has 3, not a list of versions"),
-        ({"specific": [1, "2"]}, "'specific' has '2', not a number from 1 on"),
+        ({"specific": [1, "2"]}, "'specific' has '2', not a number of at least 1"),
         ({"specific": [2, 1, 2]}, "'specific' names a version twice: [2, 1, 2]"),
     ],
 )

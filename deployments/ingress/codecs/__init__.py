@@ -1,5 +1,5 @@
-"""Bytes to requests and answers to bytes: pure functions, for each protocol.
+"""Codecs of each protocol, from bytes to requests and from answers to bytes: pure functions.
 
-Nothing here waits, knows a replica or holds state between requests, but for what was parsed before.
-May import `protos` and what both wings share.
+Nothing here waits, calls a replica, or keeps state between requests, except for remembered JSON
+parts. May import `protos` and what both wings share.
 """

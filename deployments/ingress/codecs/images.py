@@ -1,4 +1,4 @@
-"""Encoded pictures to tensors. Blocking: decode in a worker thread."""
+"""Decodes encoded pictures to tensors. Blocking: call it in a worker thread."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, float3
 
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-# JPEG, ITU-T T.81, table B.1: a marker, those without a length, those that begin a frame.
+# JPEG markers, ITU-T T.81, table B.1: any, those without a length, those that begin a frame.
 _MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -35,20 +35,19 @@ def decode_pictures(
     limits: Limits,
     allocate: Allocate,
 ) -> Tensor:
-    """The pictures of a BYTES tensor of shape [N] as the pixels the model takes.
+    """Decodes the pictures of a BYTES tensor of shape [N] to the pixels that the model takes.
 
-    JPEG and PNG, decoded with values 0 to 255 to BGR, to RGB where clients send that, or to grey
-    for one channel, turned as their EXIF orientation says. A picture is scaled to the height and
-    width that the input fixes, else to its parameters `height` and `width`, else it keeps its own
-    size; then all pictures of a request need the same one. `allocate` gives the memory for the
-    result.
+    JPEG and PNG pictures get values 0 to 255 in BGR, in RGB where clients send RGB, or in grey for
+    one channel, and are rotated by their EXIF orientation. They are scaled to the height and width
+    that the input fixes, else to the input's parameters `height` and `width`, else not at all. All
+    pictures of a request must have one size. `allocate` provides the memory of the result.
     """
     assert isinstance(tensor.data, list)
     if len(tensor.shape) != 1:
         raise WrongRank(spec.name, tensor.shape, ["N"])
     count = len(tensor.data)
     if not count:
-        raise MalformedBody(f"input '{spec.name}' holds no image")
+        raise MalformedBody(f"input '{spec.name}' has no image")
     if count > limits.batch_rows:
         raise LimitExceeded("batch", count, "batch_rows", limits.batch_rows)
     first = 2 if spec.pictures == "NCHW" else 1
@@ -62,14 +61,14 @@ def decode_pictures(
             what = f"element count of input '{spec.name}'"
             raise LimitExceeded(what, elements, "elements", limits.elements)
         if (nbytes := elements * NUMPY_DTYPES[spec.datatype].itemsize) > limits.body_bytes:
-            what = f"size in bytes of the pictures of input '{spec.name}', decoded,"
+            what = f"decoded size in bytes of the pictures of input '{spec.name}'"
             raise LimitExceeded(what, nbytes, "body_bytes", limits.body_bytes)
         if picture.shape != pictures[0].shape:
             raise InvalidImage(
                 spec.name,
                 index,
                 f"is {_size(picture)}, image 0 is {_size(pictures[0])}; pictures of one request "
-                "need one size, which the input's parameters height and width can give",
+                "need one size, set it by the input's parameters height and width",
             )
     return _assembled(spec, pictures, allocate)
 
@@ -92,7 +91,7 @@ def _decoded(
     size: tuple[int | None, int | None],
     limits: Limits,
 ) -> Array:
-    """One picture, height x width x channels, uint8. Looks at its size before it decodes."""
+    """Decodes one picture to height x width x channels, uint8; checks its size before that."""
     if not raw.startswith((_JPEG, _PNG)):
         raise InvalidImage(name, index, "is neither JPEG nor PNG")
     pixels = _stored_pixels(raw)
@@ -115,10 +114,10 @@ def _decoded(
 
 
 def _stored_pixels(raw: bytes) -> int:
-    """Width times height in the header, 0 if there is none.
+    """Reads width times height from the header; 0 if there is none.
 
-    JPEG markers are looked for exactly as libjpeg does it, past fill bytes and rubbish: a reader
-    that stops at another frame header than the decoder does would let any size through.
+    Finds JPEG markers exactly as libjpeg does, past fill bytes and garbage. If it stopped at
+    another frame header than the decoder, a picture of any size could pass.
     """
     if raw.startswith(_PNG):
         return _number(raw[16:20]) * _number(raw[20:24]) if raw[12:16] == b"IHDR" else 0

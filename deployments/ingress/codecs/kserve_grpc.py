@@ -46,7 +46,7 @@ _CONTENTS: Final = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Where the values of a datatype stand; FP16 and BF16 travel in raw_input_contents only."""
+"""The field of each datatype's values; FP16 and BF16 travel in raw_input_contents only."""
 
 
 _RAW: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
@@ -59,10 +59,10 @@ Inference: TypeAlias = tuple[pb.ModelInferRequest, list[bytes | memoryview]]
 
 
 def read_request(message: bytes, limits: Limits) -> Inference:
-    """The message without its raw_input_contents, and those as parts of it.
+    """Parses a message without its raw_input_contents, and returns those as views of it.
 
-    protobuf would copy them twice. What is not as expected is left to it; `limits.json_bytes`
-    bounds what it reads. Raises DecodeError, LimitExceeded.
+    protobuf would copy them twice. It still parses all other fields and reports malformed ones;
+    `limits.json_bytes` limits what it parses. Raises DecodeError, LimitExceeded.
     """
     view, position, others = memoryview(message), 0, list[memoryview]()
     contents: list[bytes | memoryview] = []
@@ -81,7 +81,7 @@ def read_request(message: bytes, limits: Limits) -> Inference:
 
 
 def parsing_bytes(message: pb.ModelInferRequest, contents: Sequence[bytes | memoryview]) -> int:
-    """How much of a request is gone through in Python, or takes long to copy."""
+    """The bytes of a request that Python code processes or that take long to copy."""
     raw = sum(map(len, contents))
     strings = any(entry.datatype == BYTES for entry in message.inputs)
     return message.ByteSize() + (raw if strings or raw > _QUICKLY_COPIED_BYTES else 0)
@@ -93,9 +93,9 @@ def parse_request(
     limits: Limits,
     space: Callable[[int], Array],
 ) -> InferRequest:
-    """The request in a message and its raw_input_contents, of which large ones go to `space`.
+    """The request in a message and its raw_input_contents; copies large ones to `space`.
 
-    Raises the ServingErrors that say what is wrong with it.
+    Raises a ServingError for an invalid request.
     """
     check_inputs(len(message.inputs), limits)
     if contents:
@@ -124,7 +124,7 @@ def _raw(
         raise MalformedBody(f"{len(contents)} raw_input_contents for {len(entries)} inputs")
     for entry in entries:
         if entry.HasField("contents"):
-            raise MalformedBody(f"input '{entry.name}' has contents beside raw_input_contents")
+            raise MalformedBody(f"input '{entry.name}' has both contents and raw_input_contents")
     tensors = []
     for entry, content in zip(entries, contents, strict=True):
         datatype, shape = declared(entry.name, entry.datatype, entry.shape, limits)
@@ -141,7 +141,9 @@ def _typed(entry: pb.ModelInferRequest.InferInputTensor, limits: Limits) -> Tens
     datatype, shape = declared(name, entry.datatype, entry.shape, limits)
     field = _CONTENTS.get(datatype)
     if field is None:
-        raise MalformedBody(f"input '{name}' is {datatype}, which has raw_input_contents only")
+        raise MalformedBody(
+            f"input '{name}' is {datatype}, which travels in raw_input_contents only"
+        )
     for given, _ in entry.contents.ListFields():
         if given.name != field:
             raise MalformedBody(f"input '{name}' is {datatype} and has {given.name}, not {field}")
@@ -170,7 +172,7 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
 
 
 def encode_response(response: InferResponse) -> pb.ModelInferResponse:
-    """The response with all outputs in raw_output_contents."""
+    """Encodes a response, with all outputs in raw_output_contents."""
     message = pb.ModelInferResponse(
         model_name=response.model, model_version=response.version, id=response.id or ""
     )
@@ -181,7 +183,7 @@ def encode_response(response: InferResponse) -> pb.ModelInferResponse:
 
 
 def encode_metadata(info: ModelInfo) -> pb.ModelMetadataResponse:
-    """The model metadata response; open dimensions are -1."""
+    """Encodes the model metadata response; open dimensions are -1."""
     return pb.ModelMetadataResponse(
         name=info.name,
         versions=info.versions,
@@ -192,7 +194,7 @@ def encode_metadata(info: ModelInfo) -> pb.ModelMetadataResponse:
 
 
 def encode_config(info: ModelInfo) -> pb.ModelConfigResponse:
-    """What Triton's clients want to know beyond the metadata: shapes include the batch."""
+    """Encodes Triton's model configuration, which its clients read beside the metadata."""
     return pb.ModelConfigResponse(config=kserve_rest.model_config(info))
 
 

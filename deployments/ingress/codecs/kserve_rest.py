@@ -1,6 +1,6 @@
 """The Open Inference Protocol over HTTP (KServe v2) with its binary tensor data extension.
 
-Between bytes and requests, without effects; only `RequestParser` remembers. Unknown fields are
+Pure functions between bytes and requests; only `RequestParser` keeps state. Unknown fields are
 ignored, as the specification says.
 https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
@@ -35,7 +35,7 @@ from deployments.settings import Limits
 from deployments.tensors import BYTES, COMPUTED_IN, NUMPY_DTYPES, Array, Tensor, numbers, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
-# What JSON of a kilobyte becomes in Python may be 30 times as large.
+# The Python objects of a kilobyte of JSON may take 30 times as much memory.
 _REMEMBERED_BYTES: Final = 1024
 _REMEMBERED_HEADS: Final = 256
 
@@ -45,7 +45,7 @@ _REMEMBERED_HEADS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A JSON part that says all of its request but the numbers, which follow it."""
+    """A remembered JSON part, which has all of its request but the numbers after it."""
 
     inputs: tuple[tuple[str, str, tuple[int, ...], int], ...]
     request: InferRequest
@@ -57,13 +57,13 @@ class _Head:
             data = numbers(binary.take(name, size), NUMPY_DTYPES[datatype], shape)
             tensors.append(Tensor(name, datatype, shape, data))
         binary.expect_end()
-        said = self.request
-        rest = said.outputs, said.id, said.parameters, said.input_parameters
+        request = self.request
+        rest = request.outputs, request.id, request.parameters, request.input_parameters
         return InferRequest(tuple(tensors), *rest)
 
 
 class RequestParser:
-    """Parses requests, and remembers JSON parts: clients send the same ones again and again."""
+    """Parses requests, and remembers their JSON parts, because clients repeat them."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -73,7 +73,7 @@ class RequestParser:
         """The request in `body`, a uint8 vector; numbers of the binary part are not copied.
 
         `header_length` is the value of the header `Inference-Header-Content-Length`, the length of
-        the JSON part, None where the header is missing and all of the body is JSON.
+        the JSON part; None if the header is missing, and then all of the body is JSON.
         """
         json_length = body.size if header_length is None else header_length
         if not 0 <= json_length <= body.size:
@@ -84,7 +84,7 @@ class RequestParser:
         return request
 
     def known(self, body: Array, header_length: int | None) -> InferRequest | None:
-        """What `parse` returns or raises, for a JSON part that is remembered, which is quick."""
+        """Returns or raises what `parse` does, faster; None if the JSON part is not remembered."""
         if header_length is None or not 0 <= header_length <= min(body.size, _REMEMBERED_BYTES):
             return None
         head = self._heads.get(body[:header_length].tobytes())
@@ -98,7 +98,7 @@ class RequestParser:
 
 
 def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest, bool]:
-    """The request, and whether its inputs are numbers of which the JSON part tells the size."""
+    """The request, and whether all inputs are numbers whose size the JSON part has."""
     message = json_object(body[:json_length], limits)
     _check_depth(message, limits.json_depth)
     binary = _Binary(body[json_length:])
@@ -113,15 +113,15 @@ def _parsed(body: Array, json_length: int, limits: Limits) -> tuple[InferRequest
         parameters=_parameters(message),
         input_parameters={str(entry["name"]): _parameters(entry) for entry in entries},
     )
-    told = all(_parameters(entry).get("binary_data_size") is not None for entry in entries)
-    return request, told and all(tensor.datatype != BYTES for tensor in tensors)
+    sized = all(_parameters(entry).get("binary_data_size") is not None for entry in entries)
+    return request, sized and all(tensor.datatype != BYTES for tensor in tensors)
 
 
 def parse_index_request(body: Array, limits: Limits) -> bool:
-    """Whether only models that are ready are asked for (Triton's model repository extension)."""
+    """Whether an index request asks only for ready models (Triton's model repository extension)."""
     ready = json_object(body, limits).get("ready", False) if body.size else False
     if not isinstance(ready, bool):
-        raise MalformedBody("'ready' is neither true nor false")
+        raise MalformedBody("'ready' is not true or false")
     return ready
 
 
@@ -150,7 +150,7 @@ class _Binary:
 
 
 def _check_depth(message: dict[str, Any], limit: int) -> None:
-    """Bounds the nesting of everything but tensor data, which the shape bounds."""
+    """Raises LimitExceeded if anything but tensor data, which the shape bounds, nests too deep."""
     level: list[Any] = [message]
     depth = 0
     while level:
@@ -233,7 +233,7 @@ def _implied_size(
 
 
 def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
-    """JSON data is flat or nested as the shape is; row-major either way."""
+    """Flattens JSON data, which is flat or nested like the shape, and row-major in both cases."""
     if not isinstance(data, list):
         if shape == ():
             return [data]
@@ -256,13 +256,12 @@ def _flattened(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
 def encode_response(
     response: InferResponse, request: InferRequest
 ) -> tuple[int | None, list[bytes | memoryview]]:
-    """The JSON part's length where binary data follows it (else None), and the body's parts.
+    """The JSON part's length if binary data follows it (else None), and the body's parts.
 
     Numbers are not copied: their part is the tensor's memory.
 
-    An output is binary if its own parameter `binary_data` says so, else if the request's
-    `binary_data_output` does. Not-a-number and infinities are null in JSON, which has no
-    words for them.
+    The output's own parameter `binary_data` decides whether it is binary, else the request's
+    `binary_data_output`. NaN and infinities become null in JSON, which cannot express them.
     """
     by_default = request.parameters.get("binary_data_output") is True
     if by_default and response.tensors and not request.outputs and response.id is None:
@@ -301,7 +300,7 @@ def _json_data(tensor: Tensor) -> Any:
 
 
 def encode_metadata(info: ModelInfo) -> bytes:
-    """The model metadata response; open dimensions are -1, known layouts are parameters."""
+    """Encodes the model metadata response; open dimensions are -1, known layouts are parameters."""
     return orjson.dumps(
         {
             "name": info.name,
@@ -314,9 +313,9 @@ def encode_metadata(info: ModelInfo) -> bytes:
 
 
 def model_config(info: ModelInfo) -> dict[str, Any]:
-    """The model configuration of Triton's extension, as far as its clients need it.
+    """The model configuration of Triton's extension, the part that its clients need.
 
-    Shapes include the batch, which is what a `max_batch_size` of 0 says.
+    `max_batch_size` is 0, which means that shapes include the batch.
     """
     return {
         "name": info.name,

@@ -1,4 +1,4 @@
-"""Looking into protobuf messages without parsing them.
+"""Finds the fields of protobuf messages without parsing them.
 
 https://protobuf.dev/programming-guides/encoding
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 BYTES: Final = 2
-"""The wire type of everything that has a length."""
+"""The wire type of length-delimited fields."""
 
 _VARINT: Final = 0
 _FIXED: Final = {1: 8, 5: 4}
@@ -15,7 +15,7 @@ _MOST_FIELDS: Final = 1024
 
 
 class Field(NamedTuple):
-    """A field's number and wire type, where it begins, and its content."""
+    """A field's number and wire type, where it begins, and where its content starts and ends."""
 
     number: int
     kind: int
@@ -25,7 +25,7 @@ class Field(NamedTuple):
 
 
 def fields(message: memoryview, most: int = _MOST_FIELDS) -> Iterator[Field]:
-    """The first fields of a message, up to one that is not as it should be."""
+    """The first `most` fields of a message, up to a malformed one."""
     position = 0
     for _ in range(most):
         key, start = _varint(message, position)
@@ -46,7 +46,7 @@ def fields(message: memoryview, most: int = _MOST_FIELDS) -> Iterator[Field]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number that begins there and where it ends: behind everything if it does not."""
+    """The number that begins at `position`, and its end; past the message if it has none."""
     value = 0
     for place, byte in enumerate(message[position : position + 10]):
         value |= (byte & 0x7F) << 7 * place

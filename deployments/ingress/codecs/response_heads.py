@@ -1,5 +1,7 @@
-"""Answers whose outputs are all binary, with JSON parts that are remembered: a model answers with
-the same names and shapes again and again."""
+"""Encodes answers whose outputs are all binary, and remembers their JSON parts.
+
+A model answers with the same names and shapes again and again.
+"""
 
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -9,26 +11,26 @@ import orjson
 from deployments.inference import InferResponse
 from deployments.tensors import to_bytes
 
-_Told: TypeAlias = tuple[str, str, tuple[int, ...], int]
+_Output: TypeAlias = tuple[str, str, tuple[int, ...], int]
 """An output's name, datatype, shape and bytes."""
 
 _REMEMBERED: Final = 256
 
 
 def all_binary(response: InferResponse) -> tuple[int, list[bytes | memoryview]]:
-    """The JSON part's length, and the body's parts, for a response without an id."""
-    told: list[_Told] = []
+    """Encodes a response without an id; returns the JSON part's length and the body's parts."""
+    described: list[_Output] = []
     parts: list[bytes | memoryview] = []
     for tensor in response.tensors:
         raw = to_bytes(tensor)
-        told.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
+        described.append((tensor.name, tensor.datatype, tensor.shape, len(raw)))
         parts.append(raw)
-    head = _head(response.model, response.version, tuple(told))
+    head = _head(response.model, response.version, tuple(described))
     return len(head), [head, *parts]
 
 
 @lru_cache(_REMEMBERED)
-def _head(model: str, version: str, outputs: tuple[_Told, ...]) -> bytes:
+def _head(model: str, version: str, outputs: tuple[_Output, ...]) -> bytes:
     entries = [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's REST API and its gRPC services have in common."""
+"""The common part of TensorFlow Serving's REST API and its gRPC services."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +31,7 @@ DATATYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version; its number is 0 for as long as the model has not been read."""
+    """The status of one version; its number is 0 until the model has been read."""
 
     version: int
     state: str
@@ -40,11 +40,11 @@ class VersionStatus:
 
 
 def check_signature(name: object) -> None:
-    """Every model has the one signature that TensorFlow Serving calls by default."""
+    """Raises MalformedBody unless the name is that of the default signature, the only one."""
     if name is not None and not isinstance(name, str):
         raise MalformedBody("signature_name is not a string")
     if name not in (None, "", SIGNATURE):
-        raise MalformedBody(f"signature_name is {name[:100]!r}, models have '{SIGNATURE}'")
+        raise MalformedBody(f"signature_name is {name[:100]!r}, models have only '{SIGNATURE}'")
 
 
 def version_statuses(
@@ -52,18 +52,18 @@ def version_statuses(
 ) -> list[VersionStatus]:
     """The statuses of all versions, or of one. Raises VersionNotFound."""
     if not status.versions:
-        return [_told(0, status.state, status.reason)]
+        return [_version_status(0, status.state, status.reason)]
     known = [v.version for v in status.versions]
     if version is not None and version not in known:
         raise VersionNotFound(model, version, known)
     return [
-        _told(int(v.version), v.state, v.reason)
+        _version_status(int(v.version), v.state, v.reason)
         for v in status.versions
         if version in (None, v.version)
     ]
 
 
-def _told(version: int, state: ModelState, reason: str) -> VersionStatus:
+def _version_status(version: int, state: ModelState, reason: str) -> VersionStatus:
     if state == "UNAVAILABLE":
         return VersionStatus(version, "END", ModelUnavailable.grpc_code, reason)
     return VersionStatus(version, state, error_message=reason)

@@ -57,7 +57,7 @@ _VALUES: Final = {
     "UINT32": "uint32_val",
     "UINT64": "uint64_val",
 }
-"""Where a datatype's values stand (tensorflow/core/framework/tensor.proto)."""
+"""The field of each datatype's values (tensorflow/core/framework/tensor.proto)."""
 _INPUTS: Final = pb.PredictRequest.DESCRIPTOR.fields_by_name["inputs"].number
 _MAP_VALUE: Final = 2
 _CONTENTS: Final = [
@@ -68,7 +68,7 @@ _ERROR_CODES: Final = {"OK": 0, "UNAVAILABLE": 14}  # google.rpc.Code
 
 
 def version_and_label(spec: pb.ModelSpec) -> tuple[str | None, str | None]:
-    """Which version is asked for; 0 stands for the one served by default."""
+    """The version or the label that a request names; version 0 stands for the default one."""
     if spec.HasField("version_label"):
         return None, spec.version_label
     return str(spec.version.value) if spec.version.value else None, None
@@ -78,9 +78,9 @@ def version_and_label(spec: pb.ModelSpec) -> tuple[str | None, str | None]:
 
 
 def read_request(message: bytes, limits: Limits) -> pb.PredictRequest:
-    """`limits.json_bytes` bounds what is neither tensor_content nor string_val.
+    """Parses a message, whose parts outside tensor_content and string_val are limited.
 
-    Raises DecodeError, LimitExceeded.
+    The limit is `limits.json_bytes`. Raises DecodeError, LimitExceeded.
     """
     if len(message) > limits.json_bytes:
         size = len(message) - sum(_content_bytes(memoryview(message)))
@@ -103,13 +103,13 @@ def _within(message: memoryview, *numbers: int) -> Iterator[memoryview]:
 
 
 def parsing_bytes(message: pb.PredictRequest) -> int:
-    """How much of a request is gone through in Python, or has to be filled in."""
+    """The bytes of a request that Python code processes or fills in."""
     claimed = sum(prod(d.size for d in t.tensor_shape.dim) for t in message.inputs.values())
     return max(message.ByteSize(), claimed)
 
 
 def parse_request(message: pb.PredictRequest, limits: Limits) -> InferRequest:
-    """The request in a message. Raises the ServingErrors that say what is wrong with it."""
+    """The request in a message. Raises a ServingError for an invalid one."""
     check_signature(message.model_spec.signature_name)
     check_inputs(len(message.inputs), limits)
     wanted = wanted_outputs((name, {}) for name in message.output_filter)
@@ -122,7 +122,7 @@ def parse_request(message: pb.PredictRequest, limits: Limits) -> InferRequest:
 
 
 def _tensor(name: str, tensor: pb.TensorProto, limits: Limits, left: int) -> Tensor:
-    """`left` is how many bytes it may have: a value may stand for many."""
+    """Decodes a tensor of at most `left` bytes: one value may stand for many."""
     known = _NUMBERS.get(tensor.dtype)
     if known is None:
         raise UnknownDatatype(name, f"number {tensor.dtype}")
@@ -138,7 +138,7 @@ def _tensor(name: str, tensor: pb.TensorProto, limits: Limits, left: int) -> Ten
     each = len(values[-1]) if datatype == BYTES and values else 0
     nbytes = expected * (each if datatype == BYTES else NUMPY_DTYPES[datatype].itemsize)
     if len(values) < expected and nbytes > left:
-        what = f"input '{name}', whose last value stands for the rest, with those before it,"
+        what = f"size in bytes of the inputs up to '{name}', whose last value stands for the rest,"
         raise LimitExceeded(
             what, limits.body_bytes - left + nbytes, "body_bytes", limits.body_bytes
         )
@@ -162,7 +162,7 @@ def _array(name: str, datatype: str, values: list[Any]) -> Array:
 
 
 def encode_response(response: InferResponse) -> pb.PredictResponse:
-    """All outputs in tensor_content, strings in string_val."""
+    """Encodes a response, with all outputs in tensor_content and strings in string_val."""
     message = pb.PredictResponse(model_spec=_model_spec(response.model, response.version))
     message.model_spec.signature_name = SIGNATURE
     for tensor in response.tensors:
@@ -187,10 +187,10 @@ def _shape(sizes: Sequence[int]) -> pb.TensorShapeProto:
 
 
 def encode_metadata(info: ModelInfo, fields: Sequence[str]) -> pb.GetModelMetadataResponse:
-    """The signature, with -1 for open dimensions; it is the only field there is."""
+    """Encodes the signature, the only metadata field; open dimensions are -1."""
     if list(fields) != [_SIGNATURE_DEF]:
         asked = ", ".join(fields)[:100] or "nothing"
-        raise MalformedBody(f"metadata_field is {asked}, there is '{_SIGNATURE_DEF}'")
+        raise MalformedBody(f"metadata_field is {asked}, there is only '{_SIGNATURE_DEF}'")
     signature = pb.SignatureDef(
         inputs={spec.name: _described(spec) for spec in info.inputs},
         outputs={spec.name: _described(spec) for spec in info.outputs},

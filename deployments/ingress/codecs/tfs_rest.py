@@ -38,14 +38,14 @@ from deployments.tensors import BYTES, Array, Tensor
 def parse_request(body: Array, info: ModelInfo, limits: Limits) -> tuple[InferRequest, bool]:
     """The request in `body`, a uint8 vector, and whether it is in row format.
 
-    JSON has no datatypes here: numbers get the datatype of the model's input, strings and
+    This JSON has no datatypes: numbers get the datatype of the model's input, strings and
     `{"b64": ...}` are BYTES.
     """
     message = json_object(body, limits)
     check_signature(message.get("signature_name"))
     by_row = "instances" in message
     if by_row == ("inputs" in message):
-        raise MalformedBody("it takes either 'instances' (rows) or 'inputs' (columns)")
+        raise MalformedBody("it must have either 'instances' (rows) or 'inputs' (columns)")
     columns = _from_rows(message["instances"], info) if by_row else _named(message["inputs"], info)
     check_inputs(len(columns), limits)
     specs = {spec.name: spec for spec in info.inputs}
@@ -61,7 +61,7 @@ def _is_encoded(value: Any) -> bool:
 
 
 def _named(value: Any, info: ModelInfo) -> Mapping[str, Any]:
-    """Values by input: of a model with one input they may come without its name."""
+    """Values by input; for a model with one input they may lack its name."""
     if isinstance(value, dict) and not _is_encoded(value):
         return value
     if len(info.inputs) == 1:
@@ -78,7 +78,7 @@ def _from_rows(instances: Any, info: ModelInfo) -> Mapping[str, Any]:
     names = instances[0].keys()
     for place, row in enumerate(instances):
         if row.keys() != names:
-            raise MalformedBody(f"instance {place} has other inputs than the first")
+            raise MalformedBody(f"instance {place} has other inputs than instance 0")
     return {name: [row[name] for row in instances] for name in names}
 
 
@@ -93,7 +93,7 @@ def _tensor(spec: InputSpec, value: Any, limits: Limits) -> Tensor:
 
 
 def _flattened(name: str, value: Any, limits: Limits) -> tuple[tuple[int, ...], list[Any]]:
-    """The shape that nested lists have, and what is in them in row-major order."""
+    """The shape of nested lists, and their values in row-major order."""
     shape: list[int] = []
     level = [value]
     while level and type(level[0]) is list:
@@ -112,18 +112,18 @@ def _string(name: str, item: Any) -> bytes:
     if isinstance(item, str):
         return item.encode()
     if not _is_encoded(item) or not isinstance(item["b64"], str):
-        raise MalformedBody(f"input '{name}' holds something that is no string or {{\"b64\": ...}}")
+        raise MalformedBody(f"input '{name}' has a value that is not a string or {{\"b64\": ...}}")
     try:
         return base64.b64decode(item["b64"], validate=True)
     except (binascii.Error, ValueError):
-        raise MalformedBody(f"input '{name}' holds b64 that is not base64") from None
+        raise MalformedBody(f"input '{name}' has a b64 value that is not base64") from None
 
 
 # Responses --------------------------------------------------------------------------------------
 
 
 def encode_response(response: InferResponse, by_row: bool) -> bytes:
-    """In the format of the request. One output alone stands there without its name."""
+    """Encodes a response in the request's format; a single output comes without its name."""
     values = {tensor.name: _values(tensor) for tensor in response.tensors}
     content: Any = values
     if len(values) == 1:
@@ -157,7 +157,7 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     if len(set(counts.values())) != 1:
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise MalformedBody(
-            f"the outputs have different numbers of rows ({shown}): ask with 'inputs' instead of "
+            f"the outputs have different numbers of rows ({shown}): send 'inputs' instead of "
             "'instances'"
         )
     rows = next(iter(counts.values()))
@@ -181,7 +181,7 @@ def encode_status(statuses: Sequence[VersionStatus]) -> dict[str, Any]:
 
 
 def encode_metadata(info: ModelInfo) -> dict[str, Any]:
-    """Open dimensions are -1."""
+    """Encodes the metadata; open dimensions are -1."""
     signature = {
         "inputs": {spec.name: _described(spec) for spec in info.inputs},
         "outputs": {spec.name: _described(spec) for spec in info.outputs},

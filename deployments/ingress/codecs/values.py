@@ -1,4 +1,4 @@
-"""Tensors from what clients write, whatever the protocol: values one by one, or binary data."""
+"""Decodes tensors for all protocols, from single values or from binary data."""
 
 from math import prod
 from typing import Any, Final
@@ -41,7 +41,7 @@ def json_object(raw: Array, limits: Limits) -> dict[str, Any]:
     try:
         message = orjson.loads(raw.data)
     except orjson.JSONDecodeError as error:
-        # orjson's own text, without the excerpt: position and what was expected.
+        # orjson's own text without the excerpt: the position and what orjson expected.
         raise MalformedBody(f"invalid JSON, {error.msg} at byte {error.pos}") from None
     if not isinstance(message, dict):
         raise MalformedBody("the JSON is not an object")
@@ -49,7 +49,7 @@ def json_object(raw: Array, limits: Limits) -> dict[str, Any]:
 
 
 def check_inputs(count: int, limits: Limits) -> None:
-    """Raises LimitExceeded."""
+    """Raises LimitExceeded if a request has too many inputs."""
     if count > limits.inputs:
         raise LimitExceeded("number of inputs", count, "inputs", limits.inputs)
 
@@ -57,7 +57,7 @@ def check_inputs(count: int, limits: Limits) -> None:
 def declared(
     name: str, datatype: object, shape: object, limits: Limits
 ) -> tuple[str, tuple[int, ...]]:
-    """The datatype and the shape that a client wrote for an input, within the limits."""
+    """Checks an input's datatype and shape from a client against the limits, and returns them."""
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise UnknownDatatype(name, str(datatype)[:40])
     checked = checked_shape(name, shape, rank=limits.rank, elements=limits.elements)
@@ -69,7 +69,7 @@ def declared(
 def from_binary(name: str, datatype: str, shape: tuple[int, ...], raw: Array) -> Tensor:
     """The tensor in `raw`, a uint8 vector; numbers are not copied.
 
-    A single picture may come without the length that BYTES elements start with.
+    A single picture may lack the length with which BYTES elements start.
     """
     if datatype == BYTES and prod(shape) == 1 and (picture := _bare_picture(raw)) is not None:
         return Tensor(name, BYTES, shape, [picture])
@@ -90,7 +90,7 @@ def from_json(name: str, datatype: str, shape: tuple[int, ...], flat: list[Any])
     kinds: set[type] = set(map(type, flat))
     if datatype == BYTES:
         if kinds - {str}:
-            raise ValueOutOfRange(name, BYTES, "JSON data of BYTES are strings")
+            raise ValueOutOfRange(name, BYTES, "in JSON, BYTES data must be strings")
         return Tensor(name, BYTES, shape, [item.encode() for item in flat])
     allowed = _NUMBER_TYPES.get(datatype.rstrip("0123456789"), {int})
     if kinds - allowed:
@@ -120,7 +120,7 @@ def _numbers(name: str, datatype: str, flat: list[Any]) -> Array:
 
 
 def integers(name: str, datatype: str, flat: list[Any]) -> Array:
-    """Raises ValueOutOfRange."""
+    """Converts integers to an array of the datatype. Raises ValueOutOfRange."""
     try:
         return np.array(flat, NUMPY_DTYPES[datatype])
     except OverflowError:
@@ -130,7 +130,7 @@ def integers(name: str, datatype: str, flat: list[Any]) -> Array:
 
 
 def numbers_for_json(tensor: Tensor) -> Array:
-    """A tensor's numbers, not BYTES, as something that orjson can write."""
+    """A tensor's numbers (not BYTES) as an array that orjson can write."""
     assert not isinstance(tensor.data, list)
     array = np.ascontiguousarray(tensor.data).reshape(tensor.shape)
     return bf16_to_float32(array) if tensor.datatype == BF16 else array

@@ -1,5 +1,5 @@
-"""The one path of every protocol's requests: find the model, bind the inputs, batch, answer.
+"""The data plane, as in KServe and MLServer: the path that the requests of all protocols share.
 
-Called the data plane as in KServe and MLServer. It sees replicas only through the protocol in
-`replicas`. May import `codecs` (encoded pictures are decoded here).
+It finds the model, binds the inputs, batches and answers. It calls replicas only through the
+protocol in `replicas`. May import `codecs`, because encoded pictures are decoded here.
 """

@@ -1,10 +1,11 @@
-"""Per-shape queues: requests with equal shape keys leave together.
+"""Queues for each shape: requests with equal shape keys leave together.
 
-A batch never waits for company. It leaves when fewer than `in_flight` batches of its key are
-under way: at low load at once, under load when a batch comes back, and takes along all that has
-gathered meanwhile, up to `max_rows`. Requests whose rows the model stacks gather sooner than those
-that run side by side, which waiting would only hold up. A key that is being compiled for holds back
-only itself; between keys the model's slots decide, earliest deadline first.
+A batch never waits for more requests. It leaves when fewer than `in_flight` batches of its key are
+in flight, and takes all requests that have gathered, up to `max_rows`. So it leaves at once at low
+load, and under load when a batch comes back. `in_flight` is lower where the model stacks rows, so
+that more requests gather; where they run side by side, waiting would only delay them. A key that
+waits for a compilation delays no other key. Between keys, the model's slots decide, earliest
+deadline first.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 STACKED_IN_FLIGHT: Final = 2
-"""One batch that runs and one that is ready when it is done."""
+"""One batch runs, and one is ready when that is done."""
 SIDE_BY_SIDE_IN_FLIGHT: Final = 4
-"""Each is answered when the last of its requests is, so they leave alone while there are few. With
-16 a shape that 64 clients ask for is answered more slowly."""
+"""A batch is answered when its last request is, so requests leave alone while there are few. With
+16, a shape that 64 clients request is answered more slowly."""
 
 
 @dataclass(slots=True)
@@ -48,10 +49,10 @@ class _Queue(Generic[ItemT, ResultT]):
 
 
 class Batcher(Generic[KeyT, ItemT, ResultT]):
-    """Gathers items by key and hands them to `send`, which answers item by item.
+    """Gathers items by key and passes them to `send`, which answers item by item.
 
-    An item's answer may be an exception, which is raised for that item alone. What `send`
-    itself raises goes to every member of the batch.
+    An item's answer may be an exception, which is raised for that item alone. An exception of
+    `send` itself is raised for every item of the batch.
     """
 
     def __init__(
@@ -68,11 +69,10 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
     def submit(
         self, key: KeyT, rows: int, item: ItemT, in_flight: int = STACKED_IN_FLIGHT
     ) -> "asyncio.Future[ResultT]":
-        """The answer to `item`, which counts as waiting until its answer is there. `in_flight` is
-        of the key.
+        """Queues an item and returns its answer; the item counts as waiting until it is answered.
 
-        Cancelling the answer leaves the batch-mates alone; an item that is still queued is let
-        go of at once.
+        `in_flight` limits the batches of the key. Cancelling the answer drops an item that is
+        still queued, and does not affect other items of the batch.
         """
         queue = self._queues.setdefault(key, _Queue())
         result: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
@@ -84,7 +84,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         return result
 
     async def close(self) -> None:
-        """Waits for the batches that are under way."""
+        """Waits for the batches in flight."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -93,11 +93,11 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         self.waiting -= 1
 
     def _start(self, key: KeyT, queue: _Queue[ItemT, ResultT]) -> None:
-        """Starts a batch, after the callbacks that are already due: one tick's arrivals meet."""
+        """Starts a batch after the callbacks that are due, so that it has one tick's arrivals."""
         if queue.waiting and not queue.starting and queue.under_way < queue.in_flight:
             queue.starting = True
-            # A fresh context: the request that happens to be first must not own the call, or
-            # its disconnect would cancel the others' too.
+            # A fresh context: the first request must not own the call, or its disconnect would
+            # cancel the other requests too.
             task = contextvars.Context().run(asyncio.create_task, self._run(key, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -105,7 +105,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
             self._queues.pop(key, None)
 
     def _take(self, queue: _Queue[ItemT, ResultT]) -> list[_Waiting[ItemT, ResultT]]:
-        """The longest-waiting items that fit into one batch; an oversized item goes alone."""
+        """Takes the longest-waiting items that fit into one batch; an oversized item goes alone."""
         batch: list[_Waiting[ItemT, ResultT]] = []
         rows = 0
         while queue.waiting:
@@ -113,7 +113,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
             if batch and rows + first.rows > self.max_rows:
                 break
             del queue.waiting[result]
-            if not result.done():  # else its caller has left in this tick
+            if not result.done():  # else its caller cancelled it in this tick
                 batch.append(first)
                 rows += first.rows
         return batch
@@ -123,7 +123,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
         queue.under_way += 1
         try:
             if batch := self._take(queue):
-                self._start(key, queue)  # what did not fit
+                self._start(key, queue)  # for the items that did not fit
                 await self._answer(key, batch)
         finally:
             queue.under_way -= 1
@@ -132,7 +132,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
     async def _answer(self, key: KeyT, batch: Sequence[_Waiting[ItemT, ResultT]]) -> None:
         try:
             answers = await self._send(key, [waiting.item for waiting in batch])
-            # All of the pairs first: with an answer too many or too few, whose is which?
+            # Pairs all of them first: a wrong number of answers must not settle any item.
             for waiting, answer in list(zip(batch, answers, strict=True)):
                 _settle(waiting.result, answer)
         except Exception as error:
@@ -140,7 +140,7 @@ class Batcher(Generic[KeyT, ItemT, ResultT]):
                 _settle(waiting.result, error)
         finally:
             for waiting in batch:
-                waiting.result.cancel()  # does nothing to those that have their answer
+                waiting.result.cancel()  # does nothing if it has its answer
 
 
 def _settle(result: "asyncio.Future[ResultT]", answer: ResultT | Exception) -> None:

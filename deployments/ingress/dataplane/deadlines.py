@@ -1,7 +1,7 @@
-"""The ends of requests' times, with one timer for all of them.
+"""Deadlines of requests, with one timer for all of them.
 
-A timer for each costs a request more than all else in its queue. Most requests have the same time,
-so the one that came first is late first, and the timer is seldom set anew.
+A timer for each request would cost more than the rest of its queueing. Most requests have the same
+timeout, so the first to come is the first to time out, and the timer is seldom set again.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from deployments import timing
 
 
 class Deadlines:
-    """Used on one event loop."""
+    """The deadlines of one event loop's requests."""
 
     def __init__(self) -> None:
         self._pending: dict[asyncio.Future[Any], tuple[float, Callable[[], Exception]]] = {}
@@ -24,14 +24,16 @@ class Deadlines:
     def add(
         self, result: "asyncio.Future[Any]", deadline: float, late: Callable[[], Exception]
     ) -> None:
-        """Ends `result` with what `late` returns at `deadline` (monotonic clock), unless it has
-        ended or been removed before."""
+        """Fails `result` with the error of `late` at `deadline` (monotonic clock).
+
+        Does nothing if `result` is done or removed by then.
+        """
         self._pending[result] = deadline, late
         if deadline < self._next:
             self._set(deadline)
 
     def remove(self, result: "asyncio.Future[Any]") -> None:
-        """To be called for each that was added: it is kept until then."""
+        """Removes a result; each added one is kept until this call."""
         del self._pending[result]
 
     def close(self) -> None:
@@ -45,7 +47,7 @@ class Deadlines:
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._end)
 
     def _end(self) -> None:
-        """Ends all that are late, and waits for the next."""
+        """Fails all results that are late, and sets the timer for the next deadline."""
         now = time.monotonic() + timing.TIMER_RESOLUTION_S
         self._timer, self._next = None, math.inf
         for result, (deadline, late) in self._pending.items():

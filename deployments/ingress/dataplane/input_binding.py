@@ -1,4 +1,4 @@
-"""What a model makes of the names, datatypes and shapes of a request, remembered."""
+"""Binds a request's tensors to a model's inputs, and remembers the bindings."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -11,7 +11,7 @@ _Signature: TypeAlias = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...]]
 
 
 class _Binding(NamedTuple):
-    """Where in the request each of the model's inputs is, the shape key, and the rows."""
+    """The position of each of the model's inputs in the request, the shape key, and the rows."""
 
     positions: tuple[int, ...]
     key: ShapeKey
@@ -19,7 +19,7 @@ class _Binding(NamedTuple):
 
 
 class InputBindings:
-    """Checks what `ModelInfo` does, once for requests that say the same of their tensors."""
+    """Checks tensors as `ModelInfo` does, once for each set of names, datatypes and shapes."""
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -28,7 +28,7 @@ class InputBindings:
     def of(
         self, info: ModelInfo, tensors: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], ShapeKey, int]:
-        """The tensors in the model's order, their shape key and how many rows they bring.
+        """The tensors in the model's order, their shape key and their number of rows.
 
         Raises as `ModelInfo.arrange` and `ModelInfo.key_and_rows`.
         """

@@ -1,4 +1,4 @@
-"""Requests as they wait in a queue, and what a call to the model makes of them."""
+"""Queued requests, and their conversion to the items of a call to the model."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from deployments.transport.batches import INLINE_BYTES, BatchItem, inline_bytes,
 
 
 class QueuedRequest(NamedTuple):
-    """One request; its times are those of the monotonic clock."""
+    """A request in a queue; its times are of the monotonic clock."""
 
     tensors: tuple[Tensor, ...]
     rows: int
@@ -23,10 +23,7 @@ class QueuedRequest(NamedTuple):
 
 
 def bytes_outside_arena(items: Sequence[QueuedRequest], arena: Arena) -> int:
-    """The bytes of those tensors that do not lie in the arena.
-
-    Of all tensors, where they are so few that it makes no difference where they lie.
-    """
+    """The bytes of the tensors outside the arena; of all tensors if they are small together."""
     nbytes = sum([tensor.nbytes for item in items for tensor in item.tensors])
     if nbytes <= INLINE_BYTES:
         return nbytes

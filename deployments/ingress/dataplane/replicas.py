@@ -1,4 +1,4 @@
-"""What the ingress asks of a model's replicas, however they are reached."""
+"""The interface through which the ingress calls a model's replicas."""
 
 from typing import Any, Protocol
 
@@ -8,14 +8,14 @@ from deployments.transport.batches import ANY_ROUTE, BatchCall, BatchReply, Rout
 
 
 class ReplicaDied(Exception):
-    """Raised when a replica died over a call, or Ray could not bring the call to its end."""
+    """Raised when a replica died during a call, or Ray could not complete the call."""
 
 
 class ModelReplicas(Protocol):
-    """The model's deployment."""
+    """The replicas of a model's deployment."""
 
     async def status(self) -> ModelStatus:
-        """One replica's. Raises TimeoutError when none answers soon, ReplicaDied."""
+        """The status from one replica. Raises TimeoutError if none answers soon, ReplicaDied."""
         ...
 
     async def statistics(self, version: str | None) -> list[dict[str, Any]]:
@@ -23,27 +23,27 @@ class ModelReplicas(Protocol):
         ...
 
     async def shapes(self, version: str) -> list[ShapesReport | None]:
-        """What every replica knows of the shapes of a version; None from those without it."""
+        """Every replica's report on the shapes of a version; None from replicas without it."""
         ...
 
     async def look(self, timeout_s: float) -> bool:
-        """Has every replica look for versions now; whether that changed any."""
+        """Makes every replica look for versions now; returns whether any changed."""
         ...
 
     async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
-        """Has every replica let go of all versions, or load them again."""
+        """Makes every replica unload all versions, or load them again."""
         ...
 
     def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
-        """The replica for a request of this shape; another than `avoid`, which failed."""
+        """Chooses the replica for a request of this shape, other than `avoid`, which failed."""
         ...
 
     def usable(self, route: Route) -> bool:
-        """Whether its replica is there, and was not lost since the route was chosen."""
+        """Whether the route's replica is up, and was not lost since the route was chosen."""
         ...
 
     def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
-        """A request waits for this replica, until it is `answered`."""
+        """Counts a request that waits for this replica, until `answered`."""
         ...
 
     def answered(self, route: Route) -> None: ...
@@ -51,5 +51,5 @@ class ModelReplicas(Protocol):
     async def infer(
         self, call: BatchCall, route: Route, *, by_reference: bool
     ) -> BatchReply | Unreachable:
-        """Raises ReplicaDied. If the replica of the route is gone, another gets the call."""
+        """Sends a batch; if the route's replica is gone, to another one. Raises ReplicaDied."""
         ...

@@ -1,4 +1,4 @@
-"""An inference request from its arrival to its answer, as whoever watches the server sees it."""
+"""Metrics of an inference request, from its arrival to its answer."""
 
 import asyncio
 import math
@@ -18,9 +18,9 @@ Protocol: TypeAlias = Literal["kserve_http", "kserve_grpc", "tfs_http", "tfs_grp
 
 
 class RequestObserver:
-    """Used as a context: with its end the request is counted, with what became of it.
+    """A context manager that counts the request with its outcome when the context ends.
 
-    The labels are the names of what is served, never those that the client sent.
+    The labels are names of served models and versions, never names that only the client sent.
     """
 
     __slots__ = ("_model", "_models", "_protocol", "_version", "started")
@@ -35,7 +35,7 @@ class RequestObserver:
     async def addressed(
         self, name: str, version: str | None = None, label: str | None = None
     ) -> Target:
-        """Whom it is for, if that one's queue has room. Raises as ServedModels does, QueueFull."""
+        """Finds the request's model and version. Raises as ServedModels does, and QueueFull."""
         self._model = self._models.named(name).name
         target = await self._models.addressed(name, version, label)
         self._version = target.info.version

@@ -1,4 +1,4 @@
-"""The served models as the ingress sees them: their status, their queues, their replicas."""
+"""A served model in the ingress: its status, its queues and its replicas."""
 
 import asyncio
 import logging
@@ -60,14 +60,14 @@ from deployments.transport.batches import (
 logger: Final = logging.getLogger("ray.serve")
 T = TypeVar("T")
 _Key: TypeAlias = tuple[str, ShapeKey, Route]
-"""The revision and the shape of a batch, and the replica that it is for."""
+"""The revision, the shape and the replica of a batch."""
 
 _BY_REFERENCE_AFTER_FAILURE: Final = 256
 _OFF_LOOP_BYTES: Final = 4 << 20
 
 
 class ServedModel:
-    """One model: validates against it, batches by shape key, hands batches to its replicas."""
+    """A model: validates requests, batches them by shape key, and sends batches to its replicas."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class ServedModel:
         self._batcher: Batcher[_Key, QueuedRequest, list[Tensor]] | None = None
 
     async def status(self) -> ModelStatus:
-        """What the model's replicas said, not long ago."""
+        """The status that the model's replicas reported last."""
         return await self._known.get()
 
     async def info(self, version: str | None = None) -> ModelInfo:
-        """Raises ModelUnavailable, VersionNotFound."""
+        """The inputs and outputs of a version. Raises ModelUnavailable, VersionNotFound."""
         status = await self._known.get()
         highest = status.info
         if highest is None:
@@ -109,51 +109,51 @@ class ServedModel:
         return found.info
 
     async def changed_info(self, version: str | None) -> ModelInfo:
-        """What a replica has now, after one did not know what `info` said; raises as that does."""
+        """What `info` gives, after asking a replica again, because one had another version."""
         await self._known.after_asking()
         return await self.info(version)
 
     async def statistics(self, version: str | None = None) -> list[dict[str, Any]]:
-        """Raises ModelUnavailable."""
-        return await self._told(self._replicas.statistics(version))
+        """The counters of every replica. Raises ModelUnavailable."""
+        return await self._called(self._replicas.statistics(version))
 
     async def look(self) -> bool:
-        """Looks for new, changed and removed versions now; whether there were any.
+        """Looks for new, changed and removed versions now; returns whether there were any.
 
         Raises ModelUnavailable.
         """
-        changed = await self._told(self._replicas.look(self._limits.timeout_s))
+        changed = await self._called(self._replicas.look(self._limits.timeout_s))
         await self._known.after_asking()
         return changed
 
     async def load(self) -> None:
-        """Loads the model again after `unload`. Raises ModelUnavailable, if it cannot be too."""
-        await self._told(self._replicas.set_unloaded(False, self._limits.timeout_s))
+        """Loads the model again after `unload`. Raises ModelUnavailable, also if loading fails."""
+        await self._called(self._replicas.set_unloaded(False, self._limits.timeout_s))
         status = await self._known.after_asking()
         if status.info is None:
             raise ModelUnavailable(self.name, status.reason)
 
     async def unload(self) -> None:
-        """Lets go of all versions when what is under way is answered. Raises ModelUnavailable."""
-        await self._told(self._replicas.set_unloaded(True, self._limits.timeout_s))
+        """Unloads all versions once requests in flight are answered. Raises ModelUnavailable."""
+        await self._called(self._replicas.set_unloaded(True, self._limits.timeout_s))
         await self._known.after_asking(believed=True)
 
-    async def _told(self, told: Coroutine[Any, Any, T]) -> T:
+    async def _called(self, call: Coroutine[Any, Any, T]) -> T:
         try:
-            return await told
+            return await call
         except (ReplicaDied, TimeoutError):
             raise ModelUnavailable(self.name, "not all of its replicas answer") from None
 
     async def shapes(self, version: str) -> list[ShapesReport]:
-        """From every replica that serves the version, at least one. Raises ModelUnavailable."""
-        replies = await self._told(self._replicas.shapes(version))
+        """The reports of replicas that serve the version. Raises ModelUnavailable without any."""
+        replies = await self._called(self._replicas.shapes(version))
         reports = [report for report in replies if report is not None]
         if not reports:
             raise ModelUnavailable(self.name, f"none of its replicas has loaded version {version}")
         return reports
 
     def check_queue(self) -> None:
-        """Raises QueueFull, worth knowing before a picture is decoded for nothing."""
+        """Raises QueueFull; called before a picture is decoded, too, to save that work."""
         waiting = self._batcher.waiting if self._batcher is not None else 0
         if waiting >= self._limits.queue_length:
             raise QueueFull(self.name, waiting, self._limits.queue_length)
@@ -166,9 +166,9 @@ class ServedModel:
         timeout_s: float,
         elapsed_s: float = 0.0,
     ) -> list[Tensor]:
-        """The wanted outputs (all when empty). Raises the ServingErrors a client can cause.
+        """The requested outputs (all if empty). Raises the ServingErrors that a client can cause.
 
-        Of the request's whole time, `timeout_s`, receiving and decoding it took `elapsed_s`.
+        Of the request's `timeout_s`, receiving and decoding took `elapsed_s`.
         """
         arranged, key, rows = self._arrangements.of(info, tensors)
         info.check_outputs(outputs)
@@ -203,9 +203,9 @@ class ServedModel:
     async def _send(
         self, key: _Key, items: Sequence[QueuedRequest]
     ) -> Sequence[list[Tensor] | Exception]:
-        """Sends one batch. Inference is idempotent: if the replica dies, another gets it, once.
+        """Sends one batch; if the replica dies, once more to another, as inference is idempotent.
 
-        A replica that hangs is given up when nobody can wait for it any more, so that the
+        Gives up a replica that hangs once all requests of the batch have timed out, so that the
         shape's next batch can leave.
         """
         now = time.monotonic()
@@ -229,21 +229,21 @@ class ServedModel:
     async def _answered(
         self, revision: str, key: ShapeKey, route: Route, items: Sequence[QueuedRequest]
     ) -> Sequence[list[Tensor] | Exception]:
-        if not self._replicas.usable(route):  # it was lost while these were in the queue
+        if not self._replicas.usable(route):  # the replica was lost while these were queued
             route = self._replicas.route(revision, key, avoid=route)
         try:
             answers = await self._ask(revision, key, route, items)
             if not all(isinstance(answer, ModelUnavailable) for answer in answers):
                 return answers
-            log(logging.WARNING, "model '%s': a replica is still loading, trying again", self.name)
+            log(logging.WARNING, "model '%s': a replica is still loading, retrying", self.name)
         except ReplicaDied as first:
-            log(logging.WARNING, "model '%s': %s, trying again", self.name, first)
+            log(logging.WARNING, "model '%s': %s, retrying on another replica", self.name, first)
         another = self._replicas.route(revision, key, avoid=route)
         try:
             return await self._ask(revision, key, another, items)
         except ReplicaDied:
             raise ModelUnavailable(
-                self.name, "its replicas failed over this request, twice"
+                self.name, "two of its replicas failed during this request"
             ) from None
 
     async def _ask(
@@ -268,8 +268,10 @@ class ServedModel:
         return self._answers(reply, None)
 
     def _usable_arena(self, route: Route) -> Arena | None:
-        """None for a replica of another node, and for a while after one of this node turned out
-        not to reach this process's memory."""
+        """The arena; None for a replica on another node.
+
+        Also None for a while after a replica on this node could not reach this process's memory.
+        """
         left = self._by_reference.pop(route, 0)
         if left > 1:
             self._by_reference[route] = left - 1
@@ -284,7 +286,7 @@ class ServedModel:
         items: Sequence[QueuedRequest],
     ) -> BatchReply | Unreachable:
         elsewhere = bytes_outside_arena(items, arena)
-        if elsewhere > INLINE_BYTES:  # else each of them is small
+        if elsewhere > INLINE_BYTES:  # else each tensor is small
             if elsewhere > _OFF_LOOP_BYTES:
                 items = await asyncio.to_thread(placed, items, arena)
             else:
@@ -308,13 +310,19 @@ class ServedModel:
         return reply
 
     def _note_unreachable(self, route: Route, reason: str) -> None:
-        logger.warning("model '%s', no shared memory: %s", self.name, reason)
+        logger.warning(
+            "model '%s': a replica cannot use shared memory (%s), "
+            "sending its next %d batches by Ray's object store",
+            self.name,
+            reason,
+            _BY_REFERENCE_AFTER_FAILURE,
+        )
         self._by_reference[route] = _BY_REFERENCE_AFTER_FAILURE
 
     def _answers(
         self, reply: BatchReply, arena: ArenaAddress | None
     ) -> Sequence[list[Tensor] | Exception]:
-        """Raises ArenaUnreachable."""
+        """Unpacks the answers of a reply. Raises ArenaUnreachable."""
         answers: list[list[Tensor] | Exception] = []
         for member in reply.members:
             if isinstance(member, ServingError):
@@ -325,6 +333,6 @@ class ServedModel:
         return answers
 
     def _notice(self, error: ServingError) -> None:
-        """A replica that is loading, or has another version: what is known may be out of date."""
+        """Refreshes the status if a replica is loading or has another version."""
         if isinstance(error, ModelUnavailable | VersionChanged):
             self._known.refresh()

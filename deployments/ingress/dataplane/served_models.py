@@ -1,4 +1,4 @@
-"""All served models, and the one path that the requests of every protocol take."""
+"""All served models, and the path that the requests of all protocols share."""
 
 import asyncio
 import math
@@ -47,7 +47,7 @@ _CHANGES: Final = 8
 
 
 class IndexEntry(NamedTuple):
-    """A version in Triton's model repository extension."""
+    """A version in the index of Triton's model repository extension."""
 
     name: str
     version: str
@@ -56,7 +56,7 @@ class IndexEntry(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a request is for; `version` is the one it asks for, None if it takes any."""
+    """The model that a request addresses, and the `version` that it names, None for the default."""
 
     model: ServedModel
     info: ModelInfo
@@ -81,7 +81,7 @@ class ServedModels:
         self._settled = False
 
     def change(self, names: Sequence[str], new: Mapping[str, ServedModel]) -> list[ServedModel]:
-        """Serves these models from now on, in this order; returns those that are gone."""
+        """Serves these models from now on, in this order; returns the removed ones."""
         models = {**self._models, **new}
         gone = [model for name, model in self._models.items() if name not in names]
         self._models = {name: models[name] for name in names}
@@ -90,7 +90,10 @@ class ServedModels:
     async def addressed(
         self, name: str, version: str | None = None, label: str | None = None
     ) -> Target:
-        """Raises ModelNotFound, ModelUnavailable, VersionNotFound, LabelNotFound."""
+        """Finds a model and version.
+
+        Raises ModelNotFound, ModelUnavailable, VersionNotFound, LabelNotFound.
+        """
         model = self.named(name)
         info = await model.info(version)
         if label is not None:
@@ -101,15 +104,14 @@ class ServedModels:
         return Target(model, info, version)
 
     def named(self, name: str) -> ServedModel:
-        """Raises ModelNotFound."""
+        """The model of that name. Raises ModelNotFound."""
         model = self._models.get(name)
         if model is None:
             raise ModelNotFound(name, list(self._models))
         return model
 
     async def check_ready(self) -> None:
-        """Raises ModelUnavailable until every model is available or has said why not, and one
-        at least is."""
+        """Raises ModelUnavailable until no model is loading and at least one is available."""
         if self._settled:
             return
         statuses = await self.statuses()
@@ -122,7 +124,7 @@ class ServedModels:
         self._settled = True
 
     async def statuses(self) -> dict[str, ModelStatus]:
-        """Of the models that are served now; while they are asked, others may come and go."""
+        """The statuses of the models served at this call; models may change meanwhile."""
         models = self._models
         statuses = await asyncio.gather(*(model.status() for model in models.values()))
         return dict(zip(models, statuses, strict=True))
@@ -130,13 +132,16 @@ class ServedModels:
     async def version_statuses(
         self, name: str, version: str | None, label: str | None
     ) -> list[tfs.VersionStatus]:
-        """Raises ModelNotFound, VersionNotFound, LabelNotFound, ModelUnavailable."""
+        """The statuses of a model's versions, or of one.
+
+        Raises ModelNotFound, VersionNotFound, LabelNotFound, ModelUnavailable.
+        """
         if label is not None:
             version = (await self.addressed(name, label=label)).version
         return tfs.version_statuses(name, await self.named(name).status(), version)
 
     async def index(self, *, only_ready: bool) -> list[IndexEntry]:
-        """Every version of every model; the version is empty as long as it is not known."""
+        """Every version of every model; the version is empty until it is known."""
         index = [
             IndexEntry(name, version.version, _INDEX_STATES[version.state], version.reason)
             for name, status in (await self.statuses()).items()
@@ -145,9 +150,9 @@ class ServedModels:
         return [entry for entry in index if entry.state == "READY" or not only_ready]
 
     async def look(self) -> bool:
-        """Has all models look for new, changed and removed versions; whether there were any.
+        """Makes all models look for new, changed and removed versions; whether there were any.
 
-        Those whose replicas do not answer are left to their status.
+        Ignores models whose replicas do not answer: their status reports that.
         """
         looks = [model.look() for model in self._models.values()]
         changed = await asyncio.gather(*looks, return_exceptions=True)
@@ -169,9 +174,9 @@ class ServedModels:
     ) -> InferResponse:
         """Answers a request that began to arrive at `started` (monotonic clock).
 
-        It has the least of `timeout_s`, the limit, and its parameter `timeout` (microseconds, as
-        Triton has it). Where the version changes under way, the request is made ready for what
-        there is then. Raises the ServingErrors a client can cause.
+        The timeout is the least of `timeout_s`, the limit, and the request's parameter `timeout`
+        (microseconds, as in Triton). If the version changes while the request is in flight, the
+        request is prepared again for the new one. Raises the ServingErrors that a client can cause.
         """
         model, info, version = target
         timeout_s = min(timeout_s, self._timeout_s(request.parameters))
@@ -180,7 +185,7 @@ class ServedModels:
         except VersionChanged:
             if changes == _CHANGES:
                 raise
-        # Replicas change one after the other, so this may happen more than once.
+        # Replicas change one after the other, so the version may change more than once.
         await asyncio.sleep(changes * timing.VERSION_CHANGE_S)
         now = Target(model, await model.changed_info(version), version)
         return await self.infer(now, request, started, timeout_s, changes + 1)
@@ -212,7 +217,7 @@ class ServedModels:
         return min(self.limits.timeout_s, microseconds / 1e6 or math.inf)
 
     async def _decoded(self, info: ModelInfo, request: InferRequest, tensor: Tensor) -> Tensor:
-        """The tensor; encoded pictures become pixels, in a worker thread."""
+        """The tensor; a worker thread decodes encoded pictures to pixels."""
         spec = next((spec for spec in info.inputs if spec.name == tensor.name), None)
         if spec is None or not is_picture_input(spec, tensor):
             return tensor
@@ -222,13 +227,13 @@ class ServedModels:
         )
 
     def space(self, nbytes: int) -> Array:
-        """Memory that the models can map, while there is room."""
+        """Allocates memory that the models can map, or process memory if there is no room."""
         space = self._arena.allocate(nbytes) if self._arena is not None else None
         return np.empty(nbytes, np.uint8) if space is None else space
 
 
 async def off_loop(nbytes: int, work: Callable[..., T], *arguments: Any) -> T:
-    """Large conversions go to a thread, small ones are quicker done here."""
+    """Runs large work in a thread; small work is faster here."""
     if nbytes > _OFF_LOOP_BYTES:
         return await asyncio.to_thread(work, *arguments)
     return work(*arguments)

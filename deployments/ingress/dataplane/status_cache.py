@@ -1,4 +1,4 @@
-"""What the ingress knows of a model's status: what its replicas last said."""
+"""The ingress's cache of a model's status, as its replicas last reported it."""
 
 import asyncio
 import contextvars
@@ -15,7 +15,7 @@ _REFUSALS: Final = 4
 
 
 class StatusCache:
-    """Asked again after a second, if anybody wants to know, by one task for all."""
+    """Caches a model's status, and asks again on use after a second, by one task for all users."""
 
     def __init__(self, ask: Callable[[], Awaitable[ModelStatus]]) -> None:
         self._ask = ask
@@ -27,9 +27,9 @@ class StatusCache:
         self._refreshing: asyncio.Task[ModelStatus] | None = None
 
     async def get(self) -> ModelStatus:
-        """Of a model that has answered lately nobody waits for the next answer: it may be busy.
+        """The status. It does not wait for a new answer if the last one is recent.
 
-        What is known from before a pause may be wrong by now, and is asked anew.
+        The replica may be busy. After a pause the status may be out of date, so this waits.
         """
         now = time.monotonic()
         if now >= self._until:
@@ -40,8 +40,8 @@ class StatusCache:
         return self._status
 
     async def after_asking(self, *, believed: bool = False) -> ModelStatus:
-        """The status after a replica was asked. One that cannot answer is `believed` at once."""
-        if self._refreshing is not None:  # it may have been asked too early
+        """The status from a new question to a replica; with `believed`, one refusal is enough."""
+        if self._refreshing is not None:  # that question may be too old
             await asyncio.shield(self._refreshing)
         if believed:
             self._refusals = _REFUSALS
@@ -49,7 +49,7 @@ class StatusCache:
 
     def refresh(self) -> "asyncio.Task[ModelStatus]":
         if self._refreshing is None:
-            # A fresh context: it must not end with the request that happens to be first.
+            # A fresh context: the task must not end with the request that started it.
             self._refreshing = contextvars.Context().run(asyncio.create_task, self._refresh())
         return self._refreshing
 

@@ -1,4 +1,4 @@
-"""gRPC: the methods of KServe's, TensorFlow Serving's and the health service, and their streams.
+"""gRPC: the methods and streams of KServe's, TensorFlow Serving's and the health services.
 
 Ray Serve starts the server and calls the methods. May import `dataplane`, `codecs` and `protos`.
 """

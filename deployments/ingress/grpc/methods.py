@@ -1,7 +1,7 @@
-"""The gRPC methods and what they answer: KServe v2, TensorFlow Serving and gRPC's health check.
+"""The gRPC methods of KServe v2, TensorFlow Serving and gRPC's health check.
 
-A message arrives as bytes. What is answered is a message, or a status that says what is wrong;
-Serve drops the empty message that goes with it.
+A message arrives as bytes. The answer is a message, or a status with the error; Serve drops the
+empty message that goes with a status.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _FINAL: Final = "triton_final_response"
 
 
 class Context(Protocol):
-    """What is used of Serve's gRPC context."""
+    """The used part of Serve's gRPC context."""
 
     def set_code(self, code: grpc.StatusCode) -> None: ...
 
@@ -64,7 +64,7 @@ def _as(request_type: type[M]) -> Callable[[bytes, Limits], M]:
 def _guarded(
     method: Callable[["GrpcMethods", bytes, str], Awaitable[Message]],
 ) -> Callable[["GrpcMethods", bytes, Context], Awaitable[Message]]:
-    """Makes a method of a message and the request's id one whose errors are the call's status."""
+    """Wraps a method of a message and a request id: its errors become the call's status."""
 
     # No functools.wraps: Serve looks for `grpc_context` in the signature.
     async def answered(self: "GrpcMethods", message: bytes, grpc_context: Context) -> Message:
@@ -73,7 +73,7 @@ def _guarded(
         except ServingError as error:
             _refuse(grpc_context, error)
         except Exception:
-            logger.exception("%s failed", method.__name__)
+            logger.exception("unexpected error in the gRPC method %s", method.__name__)
             _refuse(grpc_context, ServingError(_INTERNAL))
         return kserve.ServerLiveRequest()  # any message
 
@@ -86,7 +86,7 @@ def _answers(
     [Callable[["GrpcMethods", T], Awaitable[Message]]],
     Callable[["GrpcMethods", bytes, Context], Awaitable[Message]],
 ]:
-    """Makes a method of what `read` gives one of bytes, whose errors become the call's status."""
+    """Wraps a method of a read message: it takes bytes, and its errors become the call's status."""
 
     def decorate(
         method: Callable[["GrpcMethods", T], Awaitable[Message]],
@@ -101,7 +101,7 @@ def _answers(
 
 
 class GrpcMethods:
-    """Named as the services name them. Serve calls the method that ends a call's path."""
+    """The methods, by the services' names: Serve calls the one at the end of a call's path."""
 
     def __init__(self, models: ServedModels) -> None:
         self.models = models
@@ -167,14 +167,14 @@ class GrpcMethods:
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], grpc_context: Context
     ) -> AsyncIterator[Message]:
-        """Inferences that have nothing to do with each other, answered in the order they came."""
+        """Runs a stream of independent inferences and answers them in their order."""
         answer = partial(self._streamed, request_id=_request_id(grpc_context))
         async with aclosing(in_order(messages, answer)) as answers:
             async for answered in answers:
                 yield answered
 
     async def _streamed(self, message: bytes, request_id: str) -> Message:
-        """What fails is told in the stream, which goes on."""
+        """Answers one request of a stream; an error is sent in the stream, which continues."""
         request = kserve.ModelInferRequest()
         try:
             with RequestObserver(self.models, "kserve_grpc", request_id) as watched:
@@ -187,12 +187,12 @@ class GrpcMethods:
         except ServingError as error:
             reason = error.message
         except Exception:
-            logger.exception("ModelStreamInfer failed")
+            logger.exception("unexpected error in the gRPC method ModelStreamInfer")
             reason = _INTERNAL
-        told = kserve.ModelInferResponse(
+        failed = kserve.ModelInferResponse(
             model_name=request.model_name, model_version=request.model_version, id=request.id
         )
-        return kserve.ModelStreamInferResponse(error_message=reason, infer_response=told)
+        return kserve.ModelStreamInferResponse(error_message=reason, infer_response=failed)
 
     async def _inferred(
         self,
@@ -246,13 +246,13 @@ class GrpcMethods:
 
     @_answers(_as(health_pb2.HealthCheckRequest))
     async def Check(self, request: health_pb2.HealthCheckRequest) -> Message:
-        """The server's health, or a model's where the service is named as it."""
+        """Answers the server's health, or a model's if the service has the model's name."""
         answer: Message = health_pb2.HealthCheckResponse(status=await self._health(request.service))
         return answer
 
     @_answers(_as(health_pb2.HealthListRequest))
     async def List(self, request: health_pb2.HealthListRequest) -> Message:
-        """The health of the server, of its services and of its models."""
+        """Answers the health of the server, of its services and of its models."""
         names = ["", *SERVICES, *await self.models.statuses()]
         response = health_pb2.HealthCheckResponse
         answer: Message = health_pb2.HealthListResponse(
@@ -261,9 +261,9 @@ class GrpcMethods:
         return answer
 
     async def Watch(self, message: bytes, grpc_context: Context) -> AsyncIterator[Message]:
-        """The health now and whenever it has changed.
+        """Sends the health now and whenever it changes.
 
-        It ends after a while, and clients watch anew: a replica that is to stop waits for it.
+        The stream ends after a while, because a stopping replica waits for it; clients watch again.
         """
         try:
             service = self._read(_as(health_pb2.HealthCheckRequest), message).service
@@ -282,7 +282,7 @@ class GrpcMethods:
             await asyncio.sleep(timing.HEALTH_WATCH_S)
 
     async def _health(self, service: str) -> Any:
-        """Raises ModelNotFound."""
+        """The health of a service or a model. Raises ModelNotFound."""
         if not service or service in SERVICES:
             healthy = await self._is_ready()
         else:
@@ -304,16 +304,19 @@ class GrpcMethods:
         try:
             return read(message, self.models.limits)
         except DecodeError:
-            raise MalformedBody("the message is not one of this method") from None
+            raise MalformedBody("the message is not the one that this method takes") from None
 
 
 def _request_id(context: Context) -> str:
-    """The client's or Serve's, which Serve sends along with the answer."""
+    """The request's id from the client or from Serve, which Serve sends with the answer."""
     return dict(context.trailing_metadata()).get("request_id", "")
 
 
 def _refuse(context: Context, error: ServingError) -> None:
-    """Details travel in a trailer of 8 KiB at most, where other than ASCII takes up to 12 bytes."""
+    """Sets the call's status, with a text that fits the trailer.
+
+    The trailer has at most 8 KiB, and a character outside ASCII takes up to 12 bytes there.
+    """
     words = error.message
     most = _ASCII_DETAILS if words.isascii() else _OTHER_DETAILS
     context.set_code(grpc.StatusCode[error.grpc_code])

@@ -1,7 +1,7 @@
-"""The gRPC services, as `grpc_options.grpc_servicer_functions` of serve_config.yaml wants them.
+"""The gRPC services, for `grpc_options.grpc_servicer_functions` in serve_config.yaml.
 
-Messages stay bytes until the ingress reads them: so they can be told their size first, and Ray's
-own proxy can hand them on without knowing their classes.
+Messages stay bytes until the ingress reads them, so that it can check their size first, and Ray's
+own proxy can pass them on without their classes.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A stream of requests that run together, answered in their order."""
+"""Streams of requests that run together and are answered in their order."""
 
 import asyncio
 from collections import deque
@@ -14,15 +14,15 @@ _STREAM_AHEAD: Final = 64
 async def in_order(
     messages: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[Message]]
 ) -> AsyncGenerator[Message, None]:
-    """The answers in the order of the messages, of which some are answered at once."""
-    under_way: deque[asyncio.Future[Any]] = deque()
+    """Yields the answers in the order of the messages; a limited number is in flight at once."""
+    in_flight: deque[asyncio.Future[Any]] = deque()
     arrived, room = asyncio.Event(), asyncio.Semaphore(_STREAM_AHEAD)
 
     async def read() -> None:
         try:
             async for message in messages:
                 await room.acquire()
-                under_way.append(asyncio.ensure_future(answer(message)))
+                in_flight.append(asyncio.ensure_future(answer(message)))
                 arrived.set()
         finally:
             arrived.set()
@@ -31,16 +31,16 @@ async def in_order(
     try:
         while True:
             await arrived.wait()
-            while under_way:
-                yield await under_way[0]
-                under_way.popleft()
+            while in_flight:
+                yield await in_flight[0]
+                in_flight.popleft()
                 room.release()
             if reader.done():
                 reader.result()
                 return
             arrived.clear()
     finally:
-        left: list[asyncio.Future[Any]] = [reader, *under_way]
+        left: list[asyncio.Future[Any]] = [reader, *in_flight]
         for task in left:
             task.cancel()
         with suppress(asyncio.CancelledError):

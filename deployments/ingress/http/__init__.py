@@ -1,5 +1,5 @@
 """HTTP: routes, the bodies of requests and responses, clients that disconnect, the access log.
 
-Codecs say what a body means; here it is received and sent. `body_reader` is the only module that
-knows uvicorn. May import `dataplane` and `codecs`.
+Codecs decode and encode bodies; this package receives and sends them. Only `body_reader` imports
+uvicorn. May import `dataplane` and `codecs`.
 """

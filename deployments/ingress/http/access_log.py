@@ -1,4 +1,4 @@
-"""Serve's access log, where it is off: no record is made of a request."""
+"""Spares the records of Serve's access log while it is off."""
 
 import logging
 from typing import Any
@@ -7,9 +7,9 @@ from deployments.ray_private import ACCESS_LOG_MARK, log_access_log_filter
 
 
 def skip_dropped_records(logger: logging.Logger) -> None:
-    """Makes no record for the access log while all handlers would drop it.
+    """Makes the logger skip records of the access log that all handlers would drop.
 
-    Serve makes one of each request and leaves it to its handlers to drop it. Whether they do may
+    Serve makes a record of each request, which its handlers then drop. Whether they drop it may
     change while the replica runs.
     """
     info = logger.info

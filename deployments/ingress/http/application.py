@@ -1,4 +1,4 @@
-"""The ASGI application: Starlette, with a short way for inferences."""
+"""The ASGI application: Starlette, with a shortcut for inferences."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -19,10 +19,11 @@ _INFER: Final = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version
 
 
 class Application(Starlette):
-    """Starlette goes through ten layers for a request and for each message of its answer.
+    """A Starlette application that passes inferences straight to `infer`.
 
-    Inferences go straight to `infer`. Its route is in Starlette's table all the same: there Serve
-    finds its name, and a wrong method its answer.
+    Starlette passes a request, and each message of its answer, through ten layers. The route of
+    `infer` is in its table all the same: Serve reads the route's name there, and Starlette answers
+    wrong methods.
     """
 
     def __init__(self, infer: Handler, failed: ErrorHandler, **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Request bodies from the socket into memory that the model can read without another copy."""
+"""Reads request bodies into memory that the model can read without another copy."""
 
 import asyncio
 import zlib
@@ -23,11 +23,11 @@ async def read_body(
     arena: Arena | None,
     json_length: int = 0,
 ) -> Array:
-    """The whole body as a uint8 vector, unpacked if `Content-Encoding` says it is packed.
+    """Reads the whole body as a uint8 vector, decompressed as `Content-Encoding` says.
 
-    A large body of announced length goes into the arena while there is room, so placed that
-    what follows the first `json_length` bytes is aligned. Raises LimitExceeded as soon as the
-    limit is passed, whatever the headers promised.
+    A large body of announced length goes into the arena if there is room, placed so that the bytes
+    after the first `json_length` are aligned. Raises LimitExceeded as soon as the body exceeds the
+    limit, whatever the headers announced.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     announced = _content_length(headers)
@@ -51,7 +51,7 @@ def _content_length(headers: Mapping[str, str]) -> int | None:
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise MalformedBody(f"Content-Length is {value[:40]!r}")
+        raise MalformedBody(f"Content-Length is {value[:40]!r}, not a length")
     return int(value)
 
 
@@ -85,9 +85,9 @@ def _expect_length(length: int, announced: int) -> None:
 
 
 def _unpacked(packed: Array, limit: int) -> Array:
-    """Piece by piece: zlib hands back what it left of its input as a copy.
+    """Decompresses a body piece by piece, because zlib copies the input that it leaves.
 
-    A second gzip member is refused like any other bytes behind the first: millions of empty ones
+    A second gzip member is refused like any other bytes after the first: millions of empty members
     fit into one body, and each costs a new start.
     """
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -96,11 +96,11 @@ def _unpacked(packed: Array, limit: int) -> Array:
         try:
             body += unpacker.decompress(packed.data[start : start + _PIECE], limit + 1 - len(body))
         except zlib.error:
-            raise MalformedBody("the packed body cannot be unpacked") from None
+            raise MalformedBody("the compressed body cannot be decompressed") from None
         if len(body) > limit:
-            raise LimitExceeded("unpacked request body", len(body), "body_bytes", limit)
+            raise LimitExceeded("decompressed request body", len(body), "body_bytes", limit)
         if unpacker.unused_data:
-            raise MalformedBody("the packed body goes on after its end")
+            raise MalformedBody("the compressed body has bytes after its end")
     if not unpacker.eof:
-        raise MalformedBody("the packed body ends too early")
+        raise MalformedBody("the compressed body ends too early")
     return np.frombuffer(body, np.uint8)

@@ -1,9 +1,8 @@
-"""Clients that leave before they are answered: the work for them ends.
+"""Cancels the work for clients that disconnect before they are answered.
 
-Serve has a task that waits for a client's end and one for the request, for every request; both
-cost more than the waiting is worth where this process reads from the socket itself and is told of
-the connection's end. To a request that says so by Serve's own header Serve does not listen, and
-awaits the application directly.
+For every request Serve starts one task that waits for a disconnect and one for the request itself.
+They are not needed where this process reads the socket itself and learns of a disconnect. A header
+of Serve's own makes Serve skip both tasks and await the application directly.
 """
 
 import asyncio
@@ -16,11 +15,11 @@ from deployments.errors import CLIENT_LEFT
 from deployments.ray_private import NO_DISCONNECT_TASK
 
 CLIENT: Final = "anyshape.client"
-"""In the scope of a request whose connection's end is noticed here."""
+"""The scope's key for the Client of a request whose disconnect this module notices."""
 
 
 class Client:
-    """Whoever has one connection, and sends one request after the other over it."""
+    """A client's connection, over which it sends one request after the other."""
 
     __slots__ = ("_left", "_serving")
 
@@ -29,29 +28,29 @@ class Client:
         self._serving: asyncio.Task[Any] | None = None
 
     def leave(self) -> None:
-        """It will not read the answer to its request."""
+        """Notes that the client disconnected, and cancels the work for its request."""
         self._left = True
         if self._serving is not None:
             self._serving.cancel()
 
     async def served(self, work: Callable[[], Awaitable[None]], send: Send) -> None:
-        """Does the work, unless the client leaves. Raises CancelledError then."""
+        """Does the work. Raises CancelledError if the client disconnects."""
         mine = self._serving = asyncio.current_task()
         try:
             if self._left:
                 raise asyncio.CancelledError
             await work()
         except asyncio.CancelledError:
-            if self._left:  # nothing is sent any more, but Serve's metrics and log have the status
+            if self._left:  # reaches no client, but Serve's metrics and log count the status
                 message = {"type": "http.response.start", "status": CLIENT_LEFT, "headers": []}
                 await send(message)
             raise
         finally:
-            if self._serving is mine:  # else it has the answer, and the next request has begun
+            if self._serving is mine:  # else the client has its answer and sent its next request
                 self._serving = None
 
 
 def ends_with_connection(scope: MutableMapping[str, Any], client: Client) -> None:
-    """Has Serve leave it to `client` to end this request, whose headers are a list."""
+    """Makes `client`, not Serve, cancel this request; the scope's headers must be a list."""
     scope["headers"].append(NO_DISCONNECT_TASK)
     scope[CLIENT] = client

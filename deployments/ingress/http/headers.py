@@ -1,4 +1,4 @@
-"""What a request's headers say of it, looked at without Starlette's search for each of them."""
+"""Reads a request's headers, faster than Starlette, which searches all of them for each."""
 
 import math
 from typing import Final, TypeAlias
@@ -14,18 +14,17 @@ _HEADER_LENGTH: Final = HEADER_LENGTH.encode()
 
 
 def headers_of(request: Request) -> Headers:
-    """Of those that came more than once the first, as in Starlette's, which looks through all of
-    them for each that is asked for."""
+    """The headers by name; of a repeated one the first, as in Starlette."""
     return dict(reversed(request.scope["headers"]))
 
 
 def request_id(headers: Headers) -> str:
-    """The client's, or the one that Serve has made; the answer tells it too."""
+    """The request's id from the client, or the one that Serve made; the answer carries it too."""
     return headers.get(b"x-request-id", b"").decode("latin-1")
 
 
 def timeout_s(headers: Headers) -> float:
-    """Serve itself answers 408 when its header's time is over: ours runs out just before."""
+    """The request's time, a little below that of Serve's header, after which Serve answers 408."""
     text = headers.get(b"x-request-timeout-seconds")
     if text is None:
         return math.inf

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what the agents of Ray, one on each node, export of this server's metrics."""
+"""`GET /metrics`: this server's metrics from Ray's agents, one on each node."""
 
 import asyncio
 import re
@@ -16,17 +16,17 @@ _HEADER: Final = re.compile(r"# (?:HELP|TYPE) (\S+)")
 
 
 class MetricsEndpoint:
-    """Asks all agents, at most once a second however many ask here."""
+    """Collects the metrics from all agents, at most once a second."""
 
     def __init__(self, agents: Callable[[], Sequence[str]]) -> None:
-        """`agents` returns their URLs, and may block."""
+        """`agents` returns the agents' URLs; it may block."""
         self._agents = agents
         self._text = ""
         self._at = float("-inf")
         self._turn = asyncio.Lock()
 
     async def text(self) -> str:
-        """In Prometheus's text format. Raises MetricsUnavailable."""
+        """The metrics in Prometheus's text format. Raises MetricsUnavailable."""
         async with self._turn:
             if time.monotonic() - self._at > timing.METRICS_FRESH_S:
                 self._text = merged(await self._exported())
@@ -45,7 +45,7 @@ class MetricsEndpoint:
 
 
 def merged(texts: Iterable[str]) -> str:
-    """Our metrics out of several exports: each with its header once, as the format wants it."""
+    """Merges this server's metrics from several exports, each metric's header once."""
     headers: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for text in texts:

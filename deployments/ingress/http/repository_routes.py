@@ -1,4 +1,4 @@
-"""Routes about what is served: Triton's repository extension, OpenVINO Model Server's config."""
+"""Routes of Triton's repository extension and of OpenVINO Model Server's config."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from deployments.ingress.http.application import Handler
 from deployments.tensors import Array
 
 Body: TypeAlias = Callable[[Request, str, int], Awaitable[Array]]
-"""Reads the body of a request for a model, of whose bytes so many are JSON."""
+"""Reads the body of a request for a model; the number is the length of its JSON part."""
 
 
 class RepositoryRoutes:
@@ -36,7 +36,7 @@ class RepositoryRoutes:
         return as_json([entry._asdict() for entry in index])
 
     async def _load(self, request: Request) -> Response:
-        """Parameters, by which Triton's clients may send files, are not looked at."""
+        """Loads a model; ignores the parameters, in which Triton's clients may send files."""
         await self._models.controlled(request.path_params["model"]).load()
         return Response()
 
@@ -48,7 +48,7 @@ class RepositoryRoutes:
         return as_json(await self._states())
 
     async def _reload(self, request: Request) -> Response:
-        """201 if there was anything to take over, as OpenVINO Model Server's manual has it."""
+        """Answers 201 if anything changed, as OpenVINO Model Server's manual says."""
         changed = await self._models.look()
         return as_json(await self._states(), 201 if changed else 200)
 

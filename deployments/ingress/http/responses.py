@@ -1,4 +1,4 @@
-"""Responses in parts."""
+"""Responses that are sent in parts."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from starlette.types import Receive, Scope, Send
 from deployments.ingress.http.body_reader import DIRECT
 
 _TOGETHER_BYTES: Final = 64 * 1024
-"""Up to here, copying costs less than another message through all of the layers."""
+"""Up to this size, a copy costs less than another message through all layers."""
 
 
 class InPlace:
-    """How many bytes of shared memory are sent from where they lie, until clients have read them.
+    """Counts the bytes of shared memory that are sent without a copy, until clients have read them.
 
-    Bounded: else clients that read slowly would hold all of the memory that models answer in.
+    They are bounded, or slow clients would hold all of the memory that models answer in.
     """
 
     def __init__(self, most: int) -> None:
@@ -24,7 +24,7 @@ class InPlace:
         self.nbytes = 0
 
     def take(self, part: memoryview) -> bool:
-        """Whether the part may be sent as it is; it counts for as long as its memory is held."""
+        """Whether the part may be sent without a copy; it counts until its memory is freed."""
         if self.nbytes + part.nbytes > self._most:
             return False
         self.nbytes += part.nbytes
@@ -36,8 +36,7 @@ class InPlace:
 
 
 class Parts(Response):
-    """A response whose body is written part by part, without putting it together
-    first unless it is small."""
+    """A response that sends its body part by part; a small body is joined first."""
 
     def __init__(
         self, parts: Sequence[bytes | memoryview], headers: Mapping[str, str], in_place: InPlace

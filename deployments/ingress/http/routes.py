@@ -1,4 +1,4 @@
-"""The HTTP routes and what they answer: KServe v2 and TensorFlow Serving's REST API."""
+"""The HTTP routes of KServe v2 and TensorFlow Serving's REST API, and their handlers."""
 
 import asyncio
 import logging
@@ -46,14 +46,14 @@ from deployments.transport.batches import INLINE_BYTES
 logger: Final = logging.getLogger("ray.serve")
 
 _WHOLLY_PARSED_BYTES: Final = 256 * 1024
-_NUMBER_BYTES: Final = 8  # what the largest numbers of a tensor are aligned to
+_NUMBER_BYTES: Final = 8  # the alignment of a tensor's largest numbers
 _JSON: Final = "application/json"
 _PROMETHEUS: Final = "text/plain; version=0.0.4"
 _DEFAULT_VERSION: Final = "0"  # in TensorFlow Serving's clients
 
 
 class HttpRoutes:
-    """Answers HTTP requests with what the served models say."""
+    """Answers HTTP requests by the served models."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class HttpRoutes:
         arena: Arena | None,
         metrics: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """`metrics` returns what `/metrics` answers; without it there is no such path."""
+        """`metrics` returns the answer to `/metrics`; without it there is no such path."""
         self._models = models
         self._exported_metrics = metrics
         self._limits = models.limits
@@ -76,7 +76,7 @@ class HttpRoutes:
         model, tfs_model = "/v2/models/{model}", "/v1/models/{model}"
         version = model + "/versions/{version}"
         answers: list[tuple[str, str, Handler]] = [
-            ("POST", model + "/infer", self._infer),  # first: Serve goes through them in order
+            ("POST", model + "/infer", self._infer),  # first: Serve tries them in order
             ("POST", version + "/infer", self._infer),
             ("GET", "/v2", self._server),
             ("GET", "/v2/health/live", self._live),
@@ -123,7 +123,7 @@ class HttpRoutes:
         return Response()
 
     async def _ready(self, request: Request) -> Response:
-        """200 once every model is available or has said why not, and one at least is."""
+        """Answers 200 once no model is loading and at least one is available."""
         await self._models.check_ready()
         return Response()
 
@@ -244,7 +244,7 @@ class HttpRoutes:
     # Bodies -------------------------------------------------------------------------------------
 
     async def _body(self, request: Request, model: str, json_length: int) -> Array:
-        """The whole body. A client that takes longer than any request may is given up."""
+        """Reads the whole body. Raises DeadlineExceeded if it takes longer than `timeout_s`."""
         placed: PlacedBody | None = request.scope.get(BODY)
         if placed is not None and placed.complete:
             return placed.memory
@@ -266,14 +266,14 @@ class HttpRoutes:
                 json_length,
             )
         async for _ in request.stream():
-            pass  # empty, and over when the body is complete
+            pass  # the stream is empty, and ends when the body is complete
         return placed.memory
 
     def _place(self, nbytes: int, lead: int) -> Array | None:
-        """Memory for a body that is being received, but not for one over the limit.
+        """Memory for a body that is being received; None if it exceeds the limit.
 
-        Nor for one that would take a large part of the arena on a mere announcement. A small one
-        crosses to the model in a message, and takes none of the arena.
+        Also None if a body that is only announced would take a large part of the arena. A small
+        body goes to the model in a message, and takes none of the arena.
         """
         if self._arena is None or nbytes > min(self._limits.body_bytes, self._largest_placed):
             return None
@@ -284,7 +284,7 @@ class HttpRoutes:
 
 
 def _answering(handler: Handler) -> Handler:
-    """The handler, whose unforeseen errors are logged and answered as the protocol says."""
+    """Wraps a handler: logs unexpected errors and answers them as the protocol says."""
 
     async def guarded(request: Request) -> Response:
         try:
@@ -292,16 +292,16 @@ def _answering(handler: Handler) -> Handler:
         except (ServingError, HTTPException):
             raise
         except ClientDisconnect:
-            return Response(status_code=CLIENT_LEFT)  # nobody reads it, but the log counts it
+            return Response(status_code=CLIENT_LEFT)  # reaches no client, but Serve's log counts it
         except Exception:
-            logger.exception("%s failed", handler.__name__)
+            logger.exception("unexpected error in the HTTP handler %s", handler.__name__)
             return as_json({"error": "internal error, the server's log has the reason"}, 500)
 
     return guarded
 
 
 def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:
-    """The model's name, and the version or the label that the path asks for."""
+    """The model's name, and the version or the label that the path names."""
     parameters = request.path_params
     version = parameters.get("version")
     version = None if version == _DEFAULT_VERSION else version
@@ -309,7 +309,7 @@ def _tfs_path(request: Request) -> tuple[str, str | None, str | None]:
 
 
 def _parsing_bytes(body: Array, json_bytes: int) -> int:
-    """How much of the body is gone through in Python: the JSON, and all of it with strings."""
+    """The bytes that Python code processes: the JSON part, or the whole body if it has strings."""
     if json_bytes > _WHOLLY_PARSED_BYTES or b"BYTES" not in bytes(body[:json_bytes]):
         return json_bytes
     return int(body.size)

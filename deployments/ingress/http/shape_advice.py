@@ -1,6 +1,6 @@
-"""What follows from the counts: which shapes matter, and what their compilations save.
+"""Advice from the counts of shapes: which ones matter, and what their compilations save.
 
-Nothing here is a guess: what the counts do not tell is None.
+Nothing here is a guess: a value that the counts do not determine is None.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ from deployments.observability.shape_records import (
 )
 
 Ranked: TypeAlias = Sequence[tuple[ShapeKey, ShapeRecord]]
-"""Shapes with those that were asked for most first."""
+"""Shapes, the most-requested first."""
 
 RECOMPILED_SOON: Final = f"recompiled_within_{RECOMPILED_SOON_MINUTES}_minutes"
 
@@ -33,9 +33,9 @@ _NO_PLACE_FOR: Final[tuple[State, ...]] = ("failed", "dynamic_suffices")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Median times of calls with the same number of rows, and what follows for the shape.
+    """The median times of calls with the same number of rows, and the savings for the shape.
 
-    `pays_after_requests` is None where a compilation of its own saves nothing.
+    `pays_after_requests` is None if a compilation of its own saves nothing.
     """
 
     rows: int
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def median(samples: Iterable[tuple[float, float]]) -> float | None:
-    """The value at half of the weight, of (value, weight) pairs; None of none."""
+    """The weighted median of (value, weight) pairs; None without pairs."""
     ordered = sorted(samples)
     half, reached = sum(weight for _, weight in ordered) / 2, 0.0
     for value, weight in ordered:
@@ -57,7 +57,7 @@ def median(samples: Iterable[tuple[float, float]]) -> float | None:
 
 
 def weighted(parts: Iterable[Recent]) -> list[tuple[int, int, float]]:
-    """Time and rows of each sample, and for how many calls of its replica it stands."""
+    """The time and rows of each sample, and how many of its replica's calls it stands for."""
     return [
         (ns, rows, part.calls / len(samples))
         for part in parts
@@ -67,9 +67,9 @@ def weighted(parts: Iterable[Recent]) -> list[tuple[int, int, float]]:
 
 
 def comparison(record: ShapeRecord) -> Comparison | None:
-    """Compares at the number of rows for which there are most calls of both kinds.
+    """Compares both kinds of calls at the number of rows with the most calls of both.
 
-    Batches grow with the load, and a batch of eight rows does not compare with one of one.
+    Batches grow with the load, and a batch of eight rows is not comparable with one of one row.
     """
     static, dynamic = _by_rows(record.static), _by_rows(record.dynamic)
     both = static.keys() & dynamic.keys()
@@ -93,7 +93,7 @@ def _by_rows(parts: Iterable[Recent]) -> Mapping[int, list[tuple[float, float]]]
 
 
 def _pays_after(counts: Counts, saved_ns_per_row: float) -> int | None:
-    """After how many requests of the usual rows a compilation has saved its own time."""
+    """The number of average requests after which a compilation has saved its own time."""
     if not (counts.compiles and counts.requests and saved_ns_per_row > 0 and counts.rows):
         return None
     compile_ns = counts.compile_ns / counts.compiles
@@ -103,10 +103,10 @@ def _pays_after(counts: Counts, saved_ns_per_row: float) -> int | None:
 def warm_up_entry(
     key: ShapeKey, counts: Counts, specs: Sequence[InputSpec]
 ) -> str | dict[str, str] | None:
-    """The shape as `warm_up` takes it; None where that cannot say it.
+    """The shape as an entry of `warm_up`; None if `warm_up` cannot express it.
 
-    Where most requests have several rows it has two, which stand for any number: one row may have
-    a compilation of its own.
+    If most requests have several rows, the entry has two rows, which stand for any number, because
+    one row may have a compilation of its own.
     """
     if not key or len(rows_of_inputs(specs, key)) > 1:
         return None  # requests whose inputs disagree on the rows have keys of their own
@@ -139,7 +139,7 @@ def advice(report: ShapesReport, ranked: Ranked, specs: Sequence[InputSpec]) -> 
 
 
 def _shapes_for(percent: int, ranked: Ranked, requests: int) -> int | None:
-    """How many shapes bring so much of the requests; None where forgotten ones are among them."""
+    """How many shapes bring `percent` of the requests; None if forgotten ones are needed."""
     reached = 0
     for number, (_, record) in enumerate(ranked, 1):
         reached += record.counts.requests
@@ -149,7 +149,7 @@ def _shapes_for(percent: int, ranked: Ranked, requests: int) -> int | None:
 
 
 def _worth(ranked: Ranked) -> dict[str, Any]:
-    """What static compilations saved, and for which part of what they answered that is known."""
+    """The time that static compilations saved, and the share of their answers it is known for."""
     compared = [(record, found) for _, record in ranked if (found := comparison(record))]
     static = sum(record.counts.static for _, record in ranked)
     known = sum(record.counts.static for record, _ in compared)
@@ -162,7 +162,7 @@ def _worth(ranked: Ranked) -> dict[str, Any]:
 
 
 def _promotion(ranked: Ranked, promote_after: int) -> dict[str, Any]:
-    """What a lower `promote_after` could move at most, and what a higher one would keep away."""
+    """The requests that a lower `promote_after` could move at most, and those below it."""
     compiled = [record.counts for _, record in ranked if record.counts.compiles]
     rare = [record.counts for _, record in ranked if record.counts.requests < promote_after]
     return {
@@ -175,7 +175,7 @@ def _promotion(ranked: Ranked, promote_after: int) -> dict[str, Any]:
 def _warm_up(
     report: ShapesReport, ranked: Ranked, specs: Sequence[InputSpec], requests: int
 ) -> list[str | dict[str, str]]:
-    """The shapes that bring most of the requests, as far as a compilation is of use to them."""
+    """The shapes that bring most of the requests, if a compilation helps them."""
     entries: list[str | dict[str, str]] = []
     most = _shapes_for(_WARMED_PERCENT, ranked, requests) or len(ranked)
     for key, record in ranked[:most]:

@@ -22,7 +22,7 @@ LARGEST_LIMIT: Final = 10_000
 
 
 def limit_parameter(text: str | None) -> int:
-    """The query's `limit`. Raises InvalidParameter."""
+    """Reads the query's `limit`. Raises InvalidParameter."""
     if text is None:
         return DEFAULT_LIMIT
     readable = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_LIMIT))
@@ -32,7 +32,7 @@ def limit_parameter(text: str | None) -> int:
 
 
 def encode_shapes(report: ShapesReport, info: ModelInfo, limit: int) -> dict[str, Any]:
-    """What is known, `limit` shapes of it one by one. The others and these make up the totals."""
+    """Encodes the report: `limit` shapes one by one, the rest as `others`, and the totals."""
     ranked = sorted(report.shapes.items(), key=_rank)
     totals = report.totals()
     rest = [record.counts for _, record in ranked[limit:]]
@@ -118,7 +118,7 @@ def _counted(counts: Counts, totals: Counts) -> dict[str, Any]:
 
 
 def _medians(parts: Sequence[Recent]) -> dict[str, Any]:
-    """Of a call and of a row in it, from the latest calls of each replica."""
+    """The median times of a call and of a row, from the latest calls of each replica."""
     samples = weighted(parts)
     return {
         "samples": len(samples),
@@ -145,7 +145,7 @@ def _ms(ns: float | None) -> float | None:
 
 
 def _written_time(seconds: float) -> str | None:
-    """ISO 8601 in UTC; None for what has not been."""
+    """The time in ISO 8601, UTC; None if it is infinite, which means never."""
     if isinf(seconds):
         return None
     written = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,6 @@
-"""What a model's graph says, and what is added to it, before anything is compiled.
+"""Analyses a model's graph and adds preprocessing to it, before anything is compiled.
 
-`rows` proves that rows stay apart, `numbers` that numbers stay in range, `preprocessing` builds the
-steps that the settings ask for. With `openvino` the only package that imports openvino. May import
-`policy` and `openvino`.
+`rows` proves that rows do not influence each other, `numbers` checks that numbers stay in range,
+`preprocessing` builds the steps of the settings. Only this package and `openvino` import openvino.
+May import `policy` and `openvino`.
 """

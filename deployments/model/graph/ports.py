@@ -1,4 +1,4 @@
-"""What the preprocessing settings ask of a model's inputs and outputs, checked against them."""
+"""Checks the preprocessing settings against a model's inputs and outputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output, and what the settings ask of it.
+    """An input or output with its preprocessing settings.
 
-    `dims` are the model's, None where it has no fixed number of them. The layout is the model's
-    own where nothing is resolve_ports.
+    `dims` are the model's, None if it has no fixed number of them. The layout is the model's own
+    if the settings have none.
     """
 
     kind: Literal["input", "output"]
@@ -53,11 +53,11 @@ class Port:
         return self.resize != "none" or any(value is not None for value in values)
 
     def dim(self, name: str, setting: str) -> Dim:
-        """A dimension of the model. Raises PolicyError where it is not known which one that is."""
+        """A dimension of the model by its name. Raises PolicyError if no layout names it."""
         return self._dims[self._axis(name, setting)]
 
     def channels(self) -> int | None:
-        """How many the model gets, as far as it or its preprocessing says."""
+        """The number of channels that the model gets; None if nothing fixes it."""
         if (own := self.dim("C", "mean").fixed) is not None:
             return own
         if self.color is not None:
@@ -66,7 +66,7 @@ class Port:
         return next((len(numbers) for numbers in lists), None)
 
     def client_dims(self) -> list[Dim]:
-        """The dimensions in the clients' layout, those open that the graph changes."""
+        """The dimensions in the clients' layout, open where the graph changes them."""
         dims = list(self._dims)
         for name, dim in self._decided():
             dims[self._axis(name, "preprocessing")] = dim
@@ -75,7 +75,7 @@ class Port:
         return [dims[self.layout.source.names.index(name)] for name in self.layout.target.names]
 
     def held_axes(self) -> frozenset[int]:
-        """The dimensions in the clients' layout that the preprocessing decides."""
+        """The axes, in the clients' layout, that the preprocessing fixes."""
         axes = set()
         for name, _ in self._decided():
             assert self.layout is not None
@@ -85,10 +85,10 @@ class Port:
         return frozenset(axes)
 
     def _decided(self) -> Iterator[tuple[str, Dim]]:
-        """The dimensions that the preprocessing decides, with what clients may send.
+        """The dimensions that the preprocessing fixes, with the sizes that clients may send.
 
-        The model would not notice: a graph that picks three channels takes four as well, and one
-        that resizes a picture without pixels makes them up.
+        The graph would accept other sizes: if it picks three channels it takes four as well, and
+        if it resizes a picture without pixels it invents them.
         """
         lists = isinstance(self.mean, tuple) or isinstance(self.scale, tuple)
         if self.color is not None or lists:
@@ -113,12 +113,12 @@ class Port:
 
 
 def resolve_ports(model: ov.Model, settings: Preprocessing) -> tuple[list[Port], list[Port]]:
-    """The inputs and the outputs. Raises PolicyError where the settings contradict the model."""
+    """The inputs and outputs with their settings. Raises PolicyError for contradictions."""
     names = _Names(_port_names(model.inputs), _port_names(model.outputs))
     layout = names.both("layout", settings.layout)
     precision = names.both("precision", settings.precision)
     color = names.of_inputs("color_format", settings.color_format)
-    # One `none` is for all inputs, however many there are.
+    # A single `none` applies to all inputs.
     resize: Mapping[str, Algorithm] = (
         {} if settings.resize == "none" else names.of_inputs("resize", settings.resize)
     )
@@ -168,13 +168,13 @@ def _ports(
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The names of a model's inputs and outputs, by which settings speak of them."""
+    """The names of a model's inputs and outputs, for the lookup of settings."""
 
     inputs: list[str]
     outputs: list[str]
 
     def of_inputs(self, setting: str, value: PerName[T]) -> Mapping[str, T]:
-        """The setting by name. Raises PolicyError for what the model does not have."""
+        """The setting by input name. Raises PolicyError for a name that the model lacks."""
         if isinstance(value, Mapping):
             for name in value:
                 if name not in self.inputs:
@@ -188,7 +188,7 @@ class _Names:
         return {self.inputs[0]: value}
 
     def both(self, setting: str, value: PerName[T]) -> tuple[Mapping[str, T], Mapping[str, T]]:
-        """The setting by the names of inputs and by those of outputs. Raises PolicyError."""
+        """The setting by input names, and by output names. Raises PolicyError."""
         if not isinstance(value, Mapping):
             return self.of_inputs(setting, value), {}
         for name in value:
@@ -247,7 +247,7 @@ def _check_per_channel(port: Port) -> None:
             port.dim("C", setting)
             if len(numbers) != (channels := port.channels()):
                 raise PolicyError(
-                    f"{setting} has {len(numbers)} of the channels of {port}, which are {channels}"
+                    f"{setting} has {len(numbers)} numbers, {port} has {channels} channels"
                 )
 
 

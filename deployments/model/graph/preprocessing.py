@@ -1,8 +1,8 @@
-"""The preprocessing settings, built into a model's graph.
+"""Builds the preprocessing settings into a model's graph.
 
-Clients then see another model: other datatypes, layouts and sizes. The steps of an input are, in
-this order: to f32, colours, resize, mean, scale, and last the model's layout and datatype. Those
-of an output are the clients' datatype, then their layout.
+Clients then see other datatypes, layouts and sizes than the model's. The steps of an input are, in
+this order: to f32, colours, resize, mean, scale, and last the model's layout and datatype. The
+steps of an output are the clients' datatype, then their layout.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _ALGORITHMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model with its preprocessing in front, and what its graph does not show of it."""
+    """A model with its preprocessing, and the facts about it that the graph does not show."""
 
     model: ov.Model
     held: tuple[frozenset[int], ...]
@@ -44,7 +44,7 @@ class Prepared:
 
 
 def prepare(model: ov.Model, settings: Preprocessing) -> Prepared:
-    """The model as clients see it; the given one stays as it is. Raises PolicyError."""
+    """Builds the model as clients see it, without changing the given one. Raises PolicyError."""
     inputs, outputs = resolve_ports(model, settings)
     changes = any(port.changes for port in (*inputs, *outputs))
     return Prepared(
@@ -66,7 +66,9 @@ def _built(model: ov.Model, inputs: Sequence[Port], outputs: Sequence[Port]) -> 
         return processor.build()
     except Exception as error:
         where = where_it_failed(error)
-        raise PolicyError(f"OpenVINO cannot build the preprocessing into it{where}") from error
+        raise PolicyError(
+            f"OpenVINO cannot build the preprocessing into the model{where}"
+        ) from error
 
 
 def _prepare_input(info: Any, port: Port) -> None:

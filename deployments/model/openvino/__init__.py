@@ -1,5 +1,5 @@
-"""Reading, reshaping, compiling and running models: what knows OpenVINO's runtime.
+"""Reads, reshapes, compiles and runs models by OpenVINO's runtime.
 
-With `graph` the only package that imports openvino. Workarounds for its faults stand here, each
-with the version in which to try without (docs/upstream). May import what both wings share.
+Only this package and `graph` import openvino. The workarounds for its faults are here, each with
+the version after which to retry without it (docs/upstream). May import what both wings share.
 """

@@ -1,4 +1,4 @@
-"""What inferences run on, whoever makes it."""
+"""The interface of a compilation that runs inferences."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from deployments.tensors import Tensor
 
 
 class Compilation(Protocol):
-    """See `CompiledShape`, which is one."""
+    """A compilation that runs inferences, such as `CompiledShape`."""
 
     def infer(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = no_allocation

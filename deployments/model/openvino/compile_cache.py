@@ -1,7 +1,7 @@
 """Compilations on disk: OpenVINO's `CACHE_DIR`, a directory for each shape, within a bound.
 
-OpenVINO itself never removes what it wrote, and each file holds the model's weights once more.
-Blocks and belongs in a worker thread.
+OpenVINO never removes what it wrote, and each file has a copy of the model's weights. Blocking:
+call it in a worker thread.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ logger: Final = logging.getLogger("ray.serve")
 class CompileCache:
     """The compilations of one model below `directory`, which replicas of a node share.
 
-    What OpenVINO writes there it finds again by a hash of the graph, the weights and the
-    properties, so that changed files never bring old results.
+    OpenVINO finds a file there by a hash of the graph, the weights and the properties, so changed
+    models never get old compilations.
     """
 
     directory: Path
     bound_bytes: int
 
     def place(self, shapes: str) -> Path | None:
-        """Where the compilation for these shapes is kept, now the most recently used one.
+        """The directory of the compilation for these shapes, marked as the most recently used.
 
-        None if nothing can be kept there.
+        None if the directory cannot be made.
         """
         digest = hashlib.blake2s(shapes.encode(), digest_size=10).hexdigest()
         place = self.directory / digest
@@ -37,15 +37,17 @@ class CompileCache:
             place.mkdir(parents=True, exist_ok=True)
             os.utime(place)
         except OSError as error:
-            logger.warning("nothing is kept in cache_dir %s: %s", place.parent, error.strerror)
+            logger.warning(
+                "cannot keep compilations in cache_dir %s: %s", place.parent, error.strerror
+            )
             return None
         return place
 
     def prune(self) -> None:
-        """Removes what was not used for longest, until the rest is within the bound."""
+        """Removes the least recently used compilations until the rest is within the bound."""
         try:
             places = [(place.stat().st_mtime, _size(place), place) for place in self._places()]
-        except OSError:  # another replica is at it
+        except OSError:  # another replica is pruning
             return
         excess = sum(size for _, size, _ in places) - self.bound_bytes
         for _, size, place in sorted(places):

@@ -1,4 +1,4 @@
-"""One compilation and its inferences. Blocking, for worker threads."""
+"""A compilation and its inferences. Blocking: call it in worker threads."""
 
 import re
 from collections import Counter
@@ -22,11 +22,11 @@ _NO_KERNELS: Final = {"Const", "Input", "Output", "Reshape", "ShapeOf"}
 _NODE: Final = re.compile(r"name '([^']{1,100})'")
 
 Space: TypeAlias = Callable[[int], Array | None]
-"""Has memory for so many bytes, or has not."""
+"""Allocates memory of a number of bytes, or returns None."""
 
 
 def no_allocation(nbytes: int) -> None:
-    """A Space that never has."""
+    """A Space that never allocates."""
 
 
 class CannotInfer(Exception):
@@ -34,15 +34,15 @@ class CannotInfer(Exception):
 
 
 def where_it_failed(error: Exception) -> str:
-    """The name of the node OpenVINO stumbled over, or nothing: its own text is for the log."""
+    """Names the node at which OpenVINO failed, if known; its own error text is for the log."""
     found = _NODE.search(str(error))
     return f" at node '{found[1]}'" if found else ""
 
 
 class CompiledShape:
-    """One compilation, of one shape or of all (dynamic), with its idle infer requests.
+    """A compilation for one shape, or for all shapes (dynamic), with its idle infer requests.
 
-    `infer` may run in several threads at once; each takes an infer request of its own.
+    `infer` may run in several threads at once; each call uses an infer request of its own.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CompiledShape:
         self._requests = requests
         self._outputs = outputs
         self._positions = {spec.name: position for position, spec in enumerate(outputs)}
-        # How many infer requests the device runs at once.
+        # The number of infer requests that the device runs at once.
         streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.streams = max(1, int(streams))
         self._times = StreamTimes(self.streams)
@@ -59,7 +59,7 @@ class CompiledShape:
 
     @property
     def _compiled(self) -> Any:
-        """The model that is compiled now."""
+        """The present compiled model."""
         return self._requests.compiled
 
     @property
@@ -74,21 +74,21 @@ class CompiledShape:
 
     @property
     def kernels(self) -> Counter[str]:
-        """How many a shape needs, by kind."""
+        """The number of kernels that a shape needs, by kind."""
         nodes = self._compiled.get_runtime_model().get_ops()
         kinds = Counter(str(node.get_rt_info()["layerType"].value) for node in nodes)
         return Counter({kind: n for kind, n in kinds.items() if kind not in _NO_KERNELS})
 
     def remember_kernels_of(self, shapes: int) -> None:
-        """So many shapes find their kernels when they come back, after as many others."""
+        """Sets the number of recent shapes whose kernels OpenVINO keeps."""
         self._built = RecentShapes(shapes)
 
     def knows(self, shapes: InputShapes) -> bool:
-        """Whether there are kernels for these shapes: an inference has to build none."""
+        """Whether OpenVINO has kernels for these shapes, so that an inference builds none."""
         return self._built is None or shapes in self._built
 
     def built(self, most: int) -> list[InputShapes]:
-        """The last shapes for which there are kernels."""
+        """The latest shapes with kernels, at most `most`."""
         return [] if self._built is None else self._built.latest(most)
 
     def infer(
@@ -97,10 +97,10 @@ class CompiledShape:
         wanted: Sequence[str] = (),
         space: Space = no_allocation,
     ) -> list[Tensor]:
-        """The wanted outputs (all when empty), copied out of OpenVINO's memory.
+        """Runs an inference and returns copies of the wanted outputs (all if empty).
 
-        `tensors` are in the model's order; OpenVINO reads numbers where they lie. `space` may have
-        so many bytes for an output. Raises CannotInfer.
+        `tensors` are in the model's order; OpenVINO reads numbers without a copy. `space` allocates
+        memory for outputs. Raises CannotInfer.
         """
         shapes = tuple(tensor.shape for tensor in tensors)
         try:
@@ -118,7 +118,7 @@ class CompiledShape:
     def timed(
         self, tensors: Sequence[Tensor], wanted: Sequence[str] = (), space: Space = no_allocation
     ) -> tuple[list[Tensor], int]:
-        """What `infer` gives, and how many nanoseconds it took once there was a stream for it."""
+        """Runs `infer` and returns the nanoseconds that it took, too, once it had a stream."""
         turn = self._times.begin()
         try:
             outputs = self.infer(tensors, wanted, space)
@@ -131,7 +131,7 @@ class CompiledShape:
         if spec.datatype == BYTES:
             return Tensor(spec.name, BYTES, tuple(tensor.shape), strings.from_openvino(tensor))
         data = tensor.data
-        shape = data.shape  # OpenVINO's own ends an iteration by a C++ exception
+        shape = data.shape  # numpy's: iterating over OpenVINO's ends with a C++ exception
         if spec.datatype == BF16:
             data = data.view(np.uint16)
         if spec.datatype == FP64:
@@ -142,7 +142,7 @@ class CompiledShape:
 
 
 def _to_openvino(tensor: Tensor) -> Any:
-    """Numbers stay where they are if writable (OpenVINO insists); strings are copied."""
+    """Converts a tensor; writable numbers are not copied (OpenVINO requires that), strings are."""
     if isinstance(tensor.data, list):
         return strings.to_openvino(tensor.data, tensor.shape)
     if tensor.datatype == BF16:

@@ -1,7 +1,7 @@
-"""FP64 at the ends of a graph: OpenVINO's plugins compute it in float32.
+"""FP64 inputs and outputs, which OpenVINO's plugins compute in float32.
 
-They would make the largest float32 of what is infinite, on its way in and on its way out; numpy's
-conversions keep it. So what is compiled takes and gives float32 instead.
+The plugins would turn infinite inputs and outputs into the largest float32; numpy's conversions
+keep them. So compiled models take and give float32 instead.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ FP64: Final = "FP64"
 
 
 def in_float32(model: ov.Model) -> ov.Model:
-    """The model with float32 for the FP64 of its inputs and outputs; itself where there is none."""
+    """The model with float32 for FP64 inputs and outputs; the same model if it has none."""
     ports = [*model.inputs, *model.outputs]
     if all(port.get_element_type() != ov.Type.f64 for port in ports):
         return model
@@ -31,7 +31,7 @@ def in_float32(model: ov.Model) -> ov.Model:
 
 
 def narrowed(values: Array) -> Array:
-    """What lies beyond float32 becomes infinite."""
+    """Converts to float32; values beyond its range become infinite."""
     with np.errstate(over="ignore", under="ignore"):
         return values.astype(np.float32)
 

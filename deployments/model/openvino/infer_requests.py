@@ -1,4 +1,4 @@
-"""What OpenVINO compiled once, with its idle infer requests. Blocking, for worker threads."""
+"""A compiled model and its idle infer requests. Blocking: call it in worker threads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from deployments.inference import InputShapes
 
 @dataclass(frozen=True, slots=True)
 class FinishedInference:
-    """An infer request that holds outputs."""
+    """An infer request that holds the outputs of its inference."""
 
     request: Any
     owner: "InferRequests"
@@ -19,37 +19,37 @@ class FinishedInference:
 
 
 class InferRequests:
-    """A compiled model and infer requests of it that nobody uses. For several threads at once."""
+    """A compiled model with its idle infer requests; thread-safe."""
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         self.idle: list[Any] = []
         self.spoilt = False
-        """An inference failed here, so that others may be answered wrongly."""
+        """Whether an inference failed here, after which others may be answered wrongly."""
 
     def taken(self, values: Sequence[Any]) -> Any:
-        """One with these inputs. Raises OpenVINO's errors, which spoil nothing yet."""
+        """Takes an infer request and sets its inputs. Raises OpenVINO's errors: harmless here."""
         try:
             request = self.idle.pop()
         except IndexError:
             request = self.compiled.create_infer_request()
-        request.reset_state()  # what a recurrent model remembers is another request's
+        request.reset_state()  # a recurrent model's state comes from another request
         for position, value in enumerate(values):
             request.set_input_tensor(position, value)
         return request
 
     def done(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
-        """One that ran on inputs of these shapes. Raises OpenVINO's errors."""
+        """Runs an inference on inputs of these shapes. Raises OpenVINO's errors."""
         request = self.taken(values)
         run(request)
         return FinishedInference(request, self)
 
 
 def run(request: Any) -> None:
-    """Raises OpenVINO's errors; a request that failed is not used again.
+    """Runs an infer request. Raises OpenVINO's errors; do not use a failed request again.
 
-    Not by `infer`: with one thread that does not raise the errors of nodes that cannot take their
-    shapes, and gives outputs with whatever lies in their memory. It decodes strings, too.
+    Does not call OpenVINO's `infer`: with one thread that raises no error when a node cannot take
+    its shapes, and returns uninitialised outputs. It also decodes strings.
     """
     request.start_async()
     request.wait()

@@ -1,9 +1,9 @@
-"""How many shapes a compilation for all shapes remembers: how large its kernel cache is.
+"""Sizes the kernel cache of a dynamic compilation, and so the number of shapes that it keeps.
 
-The plugin builds kernels for each shape that it meets, and keeps as many of each kind in each
-stream as `CPU_RUNTIME_CACHE_CAPACITY` says. With too few, shapes that come back are built anew each
-time: a detector over 50 shapes lost a quarter of its throughput. With OpenVINO's 5,000 memory grows
-by megabytes for each of some hundred shapes. So what a shape takes is measured.
+The plugin builds kernels for each new shape. In each stream it keeps as many of each kind as
+`CPU_RUNTIME_CACHE_CAPACITY` says. With too few, it builds them again for shapes that come back: a
+detector over 50 shapes lost a quarter of its throughput. With OpenVINO's default of 5,000, memory
+grows by megabytes for each of some hundred shapes. So this module measures what a shape takes.
 """
 
 import os
@@ -20,7 +20,7 @@ OPENVINOS_DEFAULT: Final = 5000
 FEWEST_SHAPES: Final = 4
 _LARGE: Final = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "Subgraph"}
 _SMALL_PART: Final = 1 / 8
-"""What a kernel of another kind takes of what one of these takes."""
+"""The size of a kernel of another kind, as a part of the size of one of these."""
 _LEAST_KERNEL_BYTES, _MOST_KERNEL_BYTES = 16 << 10, 512 << 10
 _USUAL_KERNEL_BYTES: Final = 64 << 10
 _STATM: Final = Path("/proc/self/statm")
@@ -28,8 +28,10 @@ _STATM: Final = Path("/proc/self/statm")
 
 @dataclass(frozen=True, slots=True)
 class KernelCache:
-    """`shapes` find their kernels when they come back; `kernels` of each kind are kept for that in
-    each stream, where a shape takes about `shape_bytes`."""
+    """The size of a kernel cache: it keeps the kernels of `shapes` shapes.
+
+    For that, each stream keeps `kernels` of each kind, and a shape takes about `shape_bytes` there.
+    """
 
     shapes: int
     kernels: int
@@ -39,12 +41,11 @@ class KernelCache:
 def sized(
     compiled: CompiledShape, new: Sequence[Sequence[Tensor]], bound_bytes: int
 ) -> KernelCache:
-    """As many kernels of each kind as fit into `bound_bytes` in all streams, for four shapes at
-    least.
+    """Sizes the cache so that its kernels fit into `bound_bytes`, but for four shapes at least.
 
-    `new` are tensors of shapes that it has not run, the largest first: that one also brings the
-    memory that all of them share. Other work of the process may grow meanwhile, so what is measured
-    counts within bounds. Raises CannotInfer.
+    `new` are tensors of shapes that `compiled` has not run, the largest first: that one also
+    allocates the memory that all shapes share. The measured size is clamped, because other work of
+    the process may allocate memory meanwhile. Raises CannotInfer.
     """
     kinds = compiled.kernels or Counter({"Subgraph": 1})
     large = {kind: count for kind, count in kinds.items() if kind in _LARGE} or kinds
@@ -53,7 +54,7 @@ def sized(
     shape_bytes = _measured_bytes(compiled, new) or round(_USUAL_KERNEL_BYTES * of_a_shape)
     kernel_bytes = shape_bytes / of_a_shape
     kernel_bytes = max(_LEAST_KERNEL_BYTES, min(_MOST_KERNEL_BYTES, kernel_bytes))
-    # Each kind has room of its own, which in the end is full.
+    # Each kind has a cache of its own, which is full in the end.
     kernels = int(bound_bytes / (compiled.streams * kernel_bytes * sum(weights.values())))
     for_a_shape = max(large.values())
     kernels = max(FEWEST_SHAPES * for_a_shape, min(OPENVINOS_DEFAULT, kernels))
@@ -61,7 +62,7 @@ def sized(
 
 
 def _measured_bytes(compiled: CompiledShape, new: Sequence[Sequence[Tensor]]) -> int | None:
-    """What a shape after the first one adds to the process, None where that cannot be told."""
+    """The memory that a shape after the first one adds to the process; None if not measurable."""
     if len(new) < 2 or not _STATM.exists():
         return None
     compiled.infer(new[0])

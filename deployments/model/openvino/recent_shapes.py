@@ -1,4 +1,4 @@
-"""The shapes of the last inferences."""
+"""The shapes of the latest inferences."""
 
 import threading
 
@@ -6,7 +6,7 @@ from deployments.inference import InputShapes
 
 
 class RecentShapes:
-    """The last `count` different ones that were added. For several threads at once."""
+    """The latest `count` different shapes that were added; thread-safe."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -18,7 +18,7 @@ class RecentShapes:
             return shapes in self._last
 
     def latest(self, most: int) -> list[InputShapes]:
-        """So many at most, oldest first."""
+        """The latest shapes, at most `most`, oldest first."""
         with self._lock:
             return list(self._last)[-most:]
 

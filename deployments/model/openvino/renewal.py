@@ -1,16 +1,16 @@
-"""A compilation for open shapes is made anew after an inference failed in it.
+"""Renews a compilation for open shapes after an inference failed in it.
 
-Where an inference fails at one node, the CPU plugin has already given the nodes before it that
-request's shapes, but takes them for those of the last inference that succeeded in the same stream.
-The next with the shapes of that one gets outputs of the wrong shape, or is written into memory that
-is too small for it, which may end the process. So:
+When an inference fails at a node, the CPU plugin has already given that request's shapes to the
+nodes before it, but takes them for those of the last inference that succeeded in the same stream.
+The next inference with the shapes of that one gets outputs of the wrong shape, or writes into
+memory that is too small, which may end the process. So:
 
-- a shape that may fail runs while nothing else does: what waits inside of OpenVINO would run in the
-  stream of the one that failed before anybody could know;
-- in what an inference failed in, none begins any more;
-- one that was under way there, because nobody expected that failure, is made again.
+- a shape that may fail runs alone, because an inference that waits inside OpenVINO would run in the
+  stream of the failed one before this module learns of the failure;
+- no inference begins in a compilation in which one failed;
+- inferences that were in flight there during an unexpected failure run again.
 
-In a compilation for fixed shapes all have the same, and none of this is needed.
+In a compilation for fixed shapes all inferences have the same shapes, so it needs none of this.
 """
 
 import threading
@@ -27,7 +27,7 @@ _REMEMBERED: Final = 1024
 
 
 class _Outlook(Enum):
-    """What is known of some shapes before an inference at them."""
+    """The forecast for an inference at some shapes."""
 
     RUNS = auto()
     REFUSED = auto()
@@ -35,7 +35,7 @@ class _Outlook(Enum):
 
 
 class Turns:
-    """Lets inferences begin in the order in which they come: some of them only alone."""
+    """Lets inferences begin in the order in which they arrive, some of them only alone."""
 
     def __init__(self) -> None:
         self._waiting: deque[object] = deque()
@@ -44,7 +44,7 @@ class Turns:
         self._changed = threading.Condition()
 
     def begin(self, *, alone: bool) -> None:
-        """Blocks until it may; `end` is to follow."""
+        """Blocks until the inference may begin; the caller must call `end` after it."""
         with self._changed:
             if self._waiting or not self._may_begin(alone):
                 self._wait(alone)
@@ -66,14 +66,11 @@ class Turns:
         while self._waiting[0] is not turn or not self._may_begin(alone):
             self._changed.wait()
         self._waiting.popleft()
-        self._changed.notify_all()  # the next one may begin, too, where none is alone
+        self._changed.notify_all()  # the next one may begin, too, unless one runs alone
 
 
 class SelfHealingModel:
-    """Infer requests of what `compile_it` compiles for shapes some of which are open.
-
-    For several threads at once.
-    """
+    """A compiled model with open shapes that is compiled again after a failure; thread-safe."""
 
     def __init__(
         self,
@@ -82,9 +79,11 @@ class SelfHealingModel:
         *,
         values_matter: bool = False,
     ) -> None:
-        """`foresee` says whether it will run at some shapes, as far as that can be told, or raises
-        what shows that it will not. Where it cannot be told and `values_matter`, that it did run
-        once shows nothing. Raises what `compile_it` raises."""
+        """Compiles the model. Raises what `compile_it` raises.
+
+        `foresee` returns whether the model surely runs at some shapes, and raises if it does not
+        run. Where that is uncertain and `values_matter`, one success does not prove the shapes.
+        """
         self._current = InferRequests(compile_it())
         self._compile = compile_it
         self._foresee = foresee
@@ -98,13 +97,13 @@ class SelfHealingModel:
 
     @property
     def compiled(self) -> Any:
-        """What is used now."""
+        """The compiled model in use."""
         return self._current.compiled
 
     def done(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
-        """An infer request that ran on inputs of these shapes.
+        """Runs an inference on inputs of these shapes.
 
-        Raises OpenVINO's errors, and what `foresee` does.
+        Raises OpenVINO's errors, and those of `foresee`.
         """
         known = shapes in self._succeeded
         outlook = _Outlook.RUNS if known else self._outlook(shapes)
@@ -122,7 +121,7 @@ class SelfHealingModel:
         return done
 
     def _outlook(self, shapes: InputShapes) -> _Outlook:
-        """Raises what shows that they do not run, where that has shown to be so."""
+        """The outlook for these shapes. Raises `foresee`'s error once its refusals have held."""
         try:
             return _Outlook.RUNS if self._foresee(shapes) else _Outlook.UNKNOWN
         except Exception:
@@ -131,8 +130,7 @@ class SelfHealingModel:
             return _Outlook.REFUSED
 
     def _tried(self, values: Sequence[Any], outlook: _Outlook) -> FinishedInference | None:
-        """Nothing if another failed meanwhile, so that this one's outputs or error may be due to
-        that."""
+        """Runs an inference; None if another one failed meanwhile and may have spoilt it."""
         requests = self._usable()
         request = requests.taken(values)
         try:
@@ -145,9 +143,9 @@ class SelfHealingModel:
 
     def _note_failure(self, outlook: _Outlook) -> None:
         if outlook is _Outlook.RUNS:
-            self._surprised = True  # what it fails by are values, or shapes of which none can tell
+            self._surprised = True  # it fails by values, or by shapes that cannot be foreseen
         if outlook is _Outlook.REFUSED and self._refusals_hold is None:
-            self._refusals_hold = True  # not so where a branch refuses that is not taken
+            self._refusals_hold = True  # false if the refusal is of a branch that is not taken
 
     def _usable(self) -> InferRequests:
         if self._current.spoilt:
@@ -158,7 +156,7 @@ class SelfHealingModel:
         return self._current
 
     def _done_alone(self, shapes: InputShapes, values: Sequence[Any]) -> FinishedInference:
-        """In what nobody else has before it is done."""
+        """Runs an inference in a new compilation, which no other inference uses before it ends."""
         with self._renewing:
             done = InferRequests(self._compile()).done(shapes, values)
             if self._current.spoilt:
@@ -166,7 +164,7 @@ class SelfHealingModel:
             return done
 
     def _spoil(self, requests: InferRequests) -> bool:
-        """Whether they were not."""
+        """Marks the compilation as spoilt; returns whether it was not yet."""
         with self._spoiling:
             spoilt, requests.spoilt = requests.spoilt, True
         return not spoilt

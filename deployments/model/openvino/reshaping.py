@@ -1,4 +1,4 @@
-"""Reshaped copies of a model, and what they tell of an inference before it begins."""
+"""Reshapes copies of a model, also to foresee whether an inference can run."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,10 +12,10 @@ from deployments.inference import InputShapes
 
 
 class ReshapePreview:
-    """Tells whether a model runs at some shapes, by reshaping a copy. For several threads at once.
+    """Foresees whether a model runs at some shapes, by reshaping a copy; thread-safe.
 
-    Copies are used again, which halves what each new shape takes. What one of them refuses is
-    tried with a fresh one: reshaping may have folded away what another shape needs.
+    It reuses copies, which halves the time for each new shape. A shape that a used copy refuses is
+    retried in a fresh one, because reshaping may have folded away what another shape needs.
     """
 
     def __init__(self, model: ov.Model) -> None:
@@ -23,9 +23,11 @@ class ReshapePreview:
         self._copies: list[ov.Model] = []
 
     def says_it_runs(self, shapes: InputShapes) -> bool:
-        """Whether all shapes in the model are known then, and fit. It does not tell where a tensor
-        has no elements: there the plugin has failed where the model did not. Raises what OpenVINO
-        says if they do not fit."""
+        """Whether all shapes in the model are known at these inputs and fit.
+
+        False if a tensor has no elements: there the plugin has failed where the model did not.
+        Raises OpenVINO's error if the shapes do not fit.
+        """
         if not all(map(prod, shapes)):
             reshaped(self._model, shapes)
             return False
@@ -34,10 +36,10 @@ class ReshapePreview:
         return not copy.is_dynamic()
 
     def _used_again(self, shapes: InputShapes) -> ov.Model | None:
-        """A copy that others have been reshaped in; None where there is none, or it refuses."""
+        """A used copy, reshaped; None if there is none or it refuses the shapes."""
         with suppress(IndexError):
             copy = self._copies.pop()
-            with suppress(Exception):  # the fresh copy will tell
+            with suppress(Exception):  # the fresh copy decides
                 _reshape(copy, shapes)
                 return copy
         return None
@@ -46,7 +48,7 @@ class ReshapePreview:
 def reshaped(model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
     """A copy of the model at these shapes, in the order of its inputs; shares the weights.
 
-    Raises what OpenVINO says.
+    Raises OpenVINO's error.
     """
     copy = model.clone()
     _reshape(copy, shapes)
@@ -63,7 +65,7 @@ def _reshape(model: Any, shapes: Sequence[Sequence[Dim | int]]) -> None:
 
 
 def dimension(dim: Dim | int) -> ov.Dimension:
-    """As OpenVINO spells it."""
+    """Converts a dimension to OpenVINO's type."""
     if isinstance(dim, int):
         return ov.Dimension(dim)
     return ov.Dimension(dim.minimum, -1 if dim.maximum is None else dim.maximum)

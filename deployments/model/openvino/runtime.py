@@ -1,6 +1,6 @@
-"""What OpenVINO knows of models: read, reshape, compile. Blocking, for worker threads.
+"""Reads, reshapes and compiles models. Blocking: call it in worker threads.
 
-Everything else in the project speaks of models in terms of what this module returns.
+The rest of the project uses models through the types that this module returns.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ _PRECISION_SETTINGS: Final = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
 _SIZES: Final = (ov.Type.i32, ov.Type.i64)
 """Inputs of these types may hold sizes: the target of a Reshape, say."""
 _STALE_WHEN_EMPTY: Final = {"StringTensorUnpack", "Unique"}
-"""Of an empty tensor the CPU plugin gives what these operations gave for the request before."""
+"""For an empty tensor, these operations give the previous request's output in the CPU plugin."""
 
 
 Model: TypeAlias = ov.Model
@@ -64,10 +64,10 @@ class CannotReshape(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """An input as the model's file declares it, or as the preprocessing in front of it does.
+    """An input as the model's file declares it, or the preprocessing in front of it.
 
-    `held` are the dimensions outside of whose sizes the preprocessing gives wrong answers, though
-    the model can be reshaped to them. `colors` are those that clients send.
+    `held` are the dimensions that the preprocessing fixes: the model can be reshaped to other sizes
+    of them, but answers wrongly. `colors` is the order of channels that clients send.
     """
 
     name: str
@@ -89,18 +89,18 @@ class ModelInput:
 
 def dim_of(dim: ov.Dimension) -> Dim:
     largest = dim.get_max_length()
-    # What OpenVINO derives from an open dimension may end at an unreachable number.
+    # A bound that OpenVINO derives from an open dimension may be unreachably large.
     return Dim(dim.get_min_length(), largest if 0 <= largest <= LARGEST else None)
 
 
 def port_name(port: Any, position: int) -> str:
-    """The shortest of a port's names is the one without OpenVINO's suffixes."""
+    """The shortest of a port's names, which is the one without OpenVINO's suffixes."""
     names = sorted(port.get_names(), key=lambda name: (len(name), name))
     return names[0] if names else port.get_node().get_friendly_name() or f"port_{position}"
 
 
 def port_layout(port: Any) -> Layout | None:
-    """The layout of an input or output, which the nodes hold."""
+    """The layout of an input or output, from its node."""
     return named(port.get_node().get_layout().to_string())
 
 
@@ -123,7 +123,7 @@ def _named(
 
 
 class Runtime:
-    """OpenVINO for one model: its core, the device and what to tell the plugin."""
+    """OpenVINO for one model: its core, the device and the plugin's properties."""
 
     def __init__(
         self,
@@ -131,9 +131,9 @@ class Runtime:
         plugin_config: Mapping[str, Any],
         blobs: CompileCache | None = None,
     ) -> None:
-        """With `blobs`, what was compiled before is read from there."""
+        """With `blobs`, earlier compilations are read from there."""
         self._core = ov.Core()
-        # Mapped files that somebody overwrites end the process with a bus error, or change results.
+        # If a mapped file is overwritten, the process ends with a bus error, or results change.
         self._core.set_property({"ENABLE_MMAP": False})
         self._device = device
         self._blobs = blobs
@@ -141,11 +141,11 @@ class Runtime:
         if not self._config.keys() & {"PERFORMANCE_HINT", "NUM_STREAMS"}:
             self._config["PERFORMANCE_HINT"] = "THROUGHPUT"
         if device == "CPU":
-            # Others use the cores too, and may just be on the one to which a thread is pinned.
+            # Other processes use the cores too, maybe just the one to which a thread is pinned.
             self._config.setdefault("ENABLE_CPU_PINNING", False)
 
     def read(self, source: str | Path) -> ov.Model:
-        """The model as it is. Raises CannotLoad."""
+        """Reads a model. Raises CannotLoad."""
         if isinstance(source, str):
             return BUILT_IN[source]()
         try:
@@ -156,7 +156,7 @@ class Runtime:
             ) from error
 
     def inputs(self, model: ov.Model) -> tuple[ModelInput, ...]:
-        """Raises CannotLoad."""
+        """The model's inputs. Raises CannotLoad."""
         found = []
         for name, datatype, shape, layout in _named(model.inputs, "input"):
             if shape.rank.is_dynamic:
@@ -165,16 +165,16 @@ class Runtime:
         return tuple(found)
 
     def mixes_up_empty(self, model: ov.Model) -> bool:
-        """Whether a request with an empty tensor could be answered with what is another's."""
+        """Whether a request with an empty tensor could get another request's data."""
         return any(node.get_type_name() in _STALE_WHEN_EMPTY for node in model.get_ops())
 
     def weight_bytes(self, model: ov.Model) -> int:
-        """The size of its constants, as its file has them, but for those in loops and branches."""
+        """The size of the model's constants as in its file, except in loops and branches."""
         constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
         return sum(node.get_byte_size() for node in constants)
 
     def outputs(self, model: ov.Model) -> tuple[OutputSpec, ...]:
-        """An output of which not even the rank is known shows one open dimension."""
+        """The model's outputs; one of unknown rank has one open dimension here."""
         return tuple(
             OutputSpec(
                 name,
@@ -186,15 +186,15 @@ class Runtime:
         )
 
     def detections(self, model: ov.Model) -> list[bool]:
-        """Which outputs a DetectionOutput made."""
+        """For each output, whether a DetectionOutput makes it."""
         makers = (port.get_node().input_value(0).get_node() for port in model.outputs)
         return [maker.get_type_name() == "DetectionOutput" for maker in makers]
 
     def reshaped(self, model: ov.Model, shapes: Sequence[Sequence[Dim | int]]) -> ov.Model:
         """A copy of the model at these shapes, in the order of its inputs; shares the weights.
 
-        Always a copy of the model as read: a model once reshaped may have folded away what a
-        second reshape needs. Raises CannotReshape.
+        Pass the model as read: a reshaped model may have folded away what a second reshape needs.
+        Raises CannotReshape.
         """
         try:
             return reshaped(model, shapes)
@@ -203,22 +203,22 @@ class Runtime:
 
     @property
     def keeps_kernels(self) -> bool:
-        """Whether the device keeps kernels of a dynamic compilation, as many as it is asked to."""
+        """Whether anyshape can set how many kernels the device keeps for a dynamic compilation."""
         return self._device == "CPU" and KERNEL_CACHE not in self._config
 
     @property
     def chooses_precision(self) -> bool:
-        """Whether the processor decides in which precision it computes, not the settings."""
+        """Whether the processor, not the settings, decides the precision of the arithmetic."""
         return self._device == "CPU" and not self._config.keys() & _PRECISION_SETTINGS
 
     def reference(self) -> "Runtime":
-        """One that compiles the same model for the same answers, by other ways."""
+        """A Runtime that compiles a model in another way, to decide which answer is right."""
         if self._device == "CPU":
             return Runtime("CPU", {**self._config, "SNIPPETS_MODE": "DISABLE"})
         return Runtime("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def compile(self, model: ov.Model, **more: Any) -> CompiledShape:
-        """With `more` properties than the settings have. Raises CannotReshape."""
+        """Compiles a model, with `more` properties beside the settings'. Raises CannotReshape."""
         config = {**self._config, **more}
         is_open = model.is_dynamic()
         if self._blobs and (place := self._blobs.place(_shapes_of(model))) is not None:

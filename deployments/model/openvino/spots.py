@@ -1,10 +1,10 @@
-"""The built-in model `spots`: finds bright round spots, with nothing to download.
+"""The built-in model `spots`, which finds bright round spots and needs no download.
 
-Its weights are arithmetic, its contract is that of face-detection-retail-0004, so that it stands
-in for a real detector in demos and tests: the same input and output, prior boxes computed inside
+Its weights are computed, and its contract is that of face-detection-retail-0004, so that it can
+replace a real detector in demos and tests: the same input and output, prior boxes computed inside
 the graph from the shapes there, and a `DetectionOutput` at the end.
 
-How it looks: a pyramid of grey pictures, each half the size of the one before. At every pixel of
+How it works: a pyramid of grey pictures, each half the size of the one before. At every pixel of
 every level, windows of a few sizes are compared with a bright disc that fills half the window's
 area. The comparison is a normalised correlation, so it is 1 for a perfect spot however bright it
 is, and 0 for an edge or a gradient. The same windows compared with horizontal and vertical ramps
@@ -44,7 +44,7 @@ DETECTION = {
 
 
 def spots_model() -> ov.Model:
-    """Build the detector.
+    """Builds the detector.
 
     Input `data`: f32 [N,3,H,W], BGR, 0..255; any N, H and W, fixed or dynamic, after a reshape.
     Output `detection_out`: f32 [1,1,200*N,7], rows of image_id, label (1), confidence, x_min,
@@ -74,7 +74,7 @@ def spots_model() -> ov.Model:
 
 
 def _first_level(data: ov.Node) -> ov.Node:
-    """Turn [N,3,H,W] in 0..255 into [N,2,H/2,W/2]: grey in 0..1, and its square."""
+    """Turns [N,3,H,W] in 0..255 into [N,2,H/2,W/2]: grey in 0..1, and its square."""
     average = np.full((1, 3, 1, 1), 1.0 / (3.0 * 255.0), np.float32)  # fixes the channels to 3
     grey = ops.convolution(data, average, [1, 1], [0, 0], [0, 0], [1, 1])
     half = _halve(grey)
@@ -86,7 +86,7 @@ def _halve(level: ov.Node) -> ov.Node:
 
 
 def _correlations(level: ov.Node) -> list[ov.Node]:
-    """Correlate the windows around each pixel with a disc and two ramps: 3 times [N,radii,H*W].
+    """Correlates the windows around each pixel with a disc and two ramps: 3 times [N,radii,H*W].
 
     Where the disc matches, the ramps' correlations are the spot's offset to the right and down,
     in pixels of the level.
@@ -102,7 +102,7 @@ def _correlations(level: ov.Node) -> list[ov.Node]:
 
 
 def _location(match: ov.Node, right: ov.Node, down: ov.Node) -> ov.Node:
-    """Blend the radii by how well they match into regressions of the prior boxes, [N,H*W*4]."""
+    """Blends the radii by how well they match into regressions of the prior boxes, [N,H*W*4]."""
     blend = ops.softmax(ops.multiply(match, np.float32(SHARPNESS)), 1)
     shift = np.float32(1.0 / (2.0 * PRIOR_RADIUS * VARIANCE[0]))
     growth = (SPREAD * np.log(np.array(RADII) / PRIOR_RADIUS) + BIAS) / VARIANCE[2]
@@ -137,7 +137,7 @@ def _prior_boxes(level: ov.Node, data: ov.Node, pixel: float) -> ov.Node:
 
 
 def _flat(values: ov.Node) -> ov.Node:
-    """Turn [N,C,H*W] into [N,H*W*C], the order of the prior boxes."""
+    """Turns [N,C,H*W] into [N,H*W*C], the order of the prior boxes."""
     return ops.reshape(ops.transpose(values, [0, 2, 1]), [0, -1], special_zero=True)
 
 

@@ -1,7 +1,7 @@
-"""How long inferences take from when they have a stream of the device.
+"""Measures inferences from when they have a stream of the device.
 
-A replica hands OpenVINO more inferences than it runs at once, so that it always has the next one.
-Those that are one too many wait inside of OpenVINO, which the time of a call does not tell apart.
+A replica passes OpenVINO more inferences than it runs at once, so that it always has the next one.
+The surplus waits inside OpenVINO, and the time of a call includes that wait.
 """
 
 import threading
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One inference: since when it has a stream, or has waited for one. In nanoseconds."""
+    """An inference, with the nanoseconds since when it has a stream or waits for one."""
 
     since_ns: int
 
 
 class StreamTimes:
-    """Follows the inferences of one compilation, which has `streams` of its own.
+    """The times of the inferences of one compilation, which has its own `streams`; thread-safe.
 
-    OpenVINO begins what waits in the order in which it came. One that ends before its turn shows
-    that this was not so: it counts from when it came. For worker threads.
+    OpenVINO begins waiting inferences in the order of their arrival. If one ends before its turn,
+    OpenVINO did not, and its time counts from its arrival.
     """
 
     def __init__(self, streams: int, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
@@ -41,7 +41,7 @@ class StreamTimes:
         return turn
 
     def end(self, turn: Turn) -> int:
-        """The nanoseconds that the inference took; whoever waits longest has its stream now."""
+        """The nanoseconds that the inference took; the longest-waiting one gets its stream."""
         with self._mutex:
             now = self._clock_ns()
             if turn in self._waiting:

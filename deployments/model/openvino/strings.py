@@ -1,7 +1,7 @@
-"""Byte strings into OpenVINO's string tensors and back, byte for byte.
+"""Converts byte strings to OpenVINO's string tensors and back, byte for byte.
 
-OpenVINO's Python API moves strings by way of numpy, which cuts zero bytes off their ends and
-stores each of them at the length of the longest. OpenVINO's own operations do neither.
+OpenVINO's Python API converts strings by numpy, which cuts zero bytes off their ends and stores
+each at the length of the longest. OpenVINO's own operations do neither.
 """
 
 from collections.abc import Sequence
@@ -38,12 +38,12 @@ def from_openvino(tensor: Any) -> list[bytes]:
 
 
 def _run(compiled: Any, *inputs: Any) -> list[Any]:
-    """The output tensors, of an infer request of their own: nothing overwrites them."""
+    """The output tensors of a new infer request, so that nothing overwrites them."""
     request = compiled.create_infer_request()
     for position, value in enumerate(inputs):
         tensor = value if isinstance(value, ov.Tensor) else ov.Tensor(value)
         request.set_input_tensor(position, tensor)
-    request.start_async()  # `infer` would read the strings by way of numpy
+    request.start_async()  # `infer` would read the strings by numpy
     request.wait()
     return [request.get_output_tensor(position) for position in range(len(compiled.outputs))]
 

@@ -1,4 +1,4 @@
-"""What `shape` and `batch_size` mean for a model: accepted dimensions, trial shapes, keys.
+"""The shape policy, by `shape` and `batch_size`: accepted dimensions, trial shapes, keys.
 
-Decides before anything is compiled. May import what `openvino` says of the model's inputs.
+It decides before anything is compiled. May import `openvino` for the types of a model's inputs.
 """

@@ -1,4 +1,4 @@
-"""The shape policy: what `shape` and `batch_size` mean for a model's inputs.
+"""The shape policy: the meaning of `shape` and `batch_size` for a model's inputs.
 
 The spelling is OpenVINO Model Server's. The policy decides from the settings and the model
 alone, before anything is compiled.
@@ -17,7 +17,7 @@ from deployments.tensors import BYTES
 ANY: Final = Dim(0, None)
 Dims: TypeAlias = tuple[Dim, ...]
 Reshapes: TypeAlias = Callable[[Sequence[Sequence[Dim | int]]], bool]
-"""Whether the model can be reshaped to these shapes of its inputs."""
+"""Returns whether the model can be reshaped to these shapes of its inputs."""
 
 _PICTURE_CHANNELS: Final = (1, 3)
 _TRIAL_SIZES: Final = (64, 224, 32, 300, 16, 8, 128, 4, 2, 1)
@@ -33,10 +33,10 @@ def accepted_dims(
     batch_size: int | Literal["auto"],
     reshapes: Reshapes,
 ) -> tuple[Dims, ...]:
-    """What each input accepts, in the model's order. Raises PolicyError.
+    """The dimensions that each input accepts, in the model's order. Raises PolicyError.
 
-    Under `auto` a dimension is open when the model can be reshaped along it: a picture's
-    height, but not the channels that the first weights fix.
+    Under `auto` a dimension is open if the model can be reshaped along it: a picture's height, but
+    not the channels that the first weights fix.
     """
     by_name = _rules_by_name(inputs, rules)
     wanted = [_wanted(tensor, by_name.get(tensor.name)) for tensor in inputs]
@@ -88,7 +88,7 @@ def _wanted(tensor: ModelInput, rule: ShapeRule | None) -> Dims:
 
 
 def _held(tensor: ModelInput, axis: int, dim: Dim) -> Dim:
-    """What of `dim` the preprocessing takes."""
+    """The part of `dim` that the preprocessing takes. Raises PolicyError if there is none."""
     own = tensor.dims[axis]
     ends = [end for end in (own.maximum, dim.maximum) if end is not None]
     lowest, highest = max(own.minimum, dim.minimum), min(ends, default=None)
@@ -125,9 +125,9 @@ def _narrowed(
     by_name: Mapping[str, ShapeRule],
     reshapes: Reshapes,
 ) -> tuple[Dims, ...]:
-    """`wanted` with the dimensions of `auto` inputs closed that the model cannot change.
+    """`wanted`, with those dimensions of `auto` inputs closed that the model cannot change.
 
-    Those that the model itself leaves open stay so.
+    Dimensions that the model itself leaves open stay open.
     """
     shapes: list[list[Dim | int]] = [
         [dim if dim.fixed is None else dim.fixed for dim in tensor.dims] for tensor in inputs
@@ -180,7 +180,7 @@ def _check_possible(
 
 
 def never_empty(accepted: Sequence[Dims]) -> tuple[Dims, ...]:
-    """The same without the size 0, where there is a choice."""
+    """The same dimensions without the size 0, unless that is the only one."""
     return tuple(
         tuple(dim if dim.maximum == 0 else Dim(max(1, dim.minimum), dim.maximum) for dim in dims)
         for dims in accepted
@@ -194,7 +194,7 @@ def _written(dims: Dims) -> str:
 def with_batch_axis(
     inputs: Sequence[ModelInput], accepted: Sequence[Dims], reshapes: Reshapes
 ) -> tuple[InputSpec, ...]:
-    """The inputs' specs; they have a batch axis where it can stay open in a compilation."""
+    """The inputs' specs, with a batch axis if it can stay open in a compilation."""
     specs = tuple(_spec(tensor, dims) for tensor, dims in zip(inputs, accepted, strict=True))
     with_batch = tuple(
         spec
@@ -220,7 +220,7 @@ def _spec(tensor: ModelInput, dims: Dims) -> InputSpec:
 
 
 def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
-    """The layout if it can be that of pictures; what is not said shows in the channels."""
+    """The layout of pictures, if the input can take them; the channels show an undeclared one."""
     if len(dims) != 4 or tensor.datatype == BYTES:
         return None
     if dims[1].fixed in _PICTURE_CHANNELS and _can_be(tensor.layout, "NCHW"):
@@ -231,7 +231,7 @@ def _pictures(tensor: ModelInput, dims: Dims) -> Literal["NCHW", "NHWC"] | None:
 
 
 def _can_be(layout: Layout | None, whole: str) -> bool:
-    """Whether a layout names no dimension that is another one in `whole`."""
+    """Whether a layout does not contradict `whole`."""
     return layout is None or all(
         name in (UNNAMED, REST) or layout.axis(name, len(whole)) == whole.find(name)
         for name in layout.names
@@ -241,9 +241,9 @@ def _can_be(layout: Layout | None, whole: str) -> bool:
 def trial_shapes(
     inputs: Sequence[ModelInput], accepted: Sequence[Dims]
 ) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Shapes at which to try the model: its own where it has them, else guesses.
+    """Shapes at which to try the model: its own sizes where it has them, else guesses.
 
-    The batch is 1 where that is accepted; in the end it is the model's own.
+    The batch is 1 if that is accepted; the last shapes have the model's own batch.
     """
     tries = [*((guess, True) for guess in _TRIAL_SIZES), (_TRIAL_SIZES[0], False)]
     yield from dict.fromkeys(
@@ -269,7 +269,7 @@ def _trial_size(own: Dim, accepted: Dim, guess: int) -> int:
 
 
 def scaled(specs: Sequence[InputSpec], shapes: InputShapes, factor: float) -> InputShapes:
-    """The shapes with every open dimension but the batch scaled, where that is accepted."""
+    """The shapes, with every open dimension except the batch scaled if the result is accepted."""
     return tuple(
         tuple(
             larger_or_smaller
@@ -293,17 +293,17 @@ def trial_key(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]]) -> Sh
 
 
 def one_row(key: ShapeKey) -> ShapeKey:
-    """The key of requests with one row, where their number of rows is told."""
+    """The key of one-row requests, with 1 instead of -1."""
     return tuple(tuple(1 if size == -1 else size for size in shape) for shape in key)
 
 
 def any_rows(specs: Sequence[InputSpec], key: ShapeKey) -> ShapeKey:
-    """The key of requests with any number of rows: takes back `one_row`."""
+    """The key of requests with any number of rows; the inverse of `one_row`."""
     return trial_key(specs, key) if rows_of_inputs(specs, key) == {1} else key
 
 
 def to_compile(specs: Sequence[InputSpec], key: ShapeKey) -> tuple[tuple[Dim | int, ...], ...]:
-    """The key as shapes to reshape to: -1 becomes the range that the dimension accepts."""
+    """The shapes to reshape to for a key: -1 becomes the range that the dimension accepts."""
     return tuple(
         tuple(spec.dims[axis] if size == -1 else size for axis, size in enumerate(shape))
         for spec, shape in zip(specs, key, strict=True)

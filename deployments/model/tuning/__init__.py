@@ -1,4 +1,4 @@
-"""What is measured or compared before it is believed: stacking, precision, outputs that agree.
+"""Measurements and comparisons of a model: stacking, precision, agreement of outputs.
 
-May import `graph` (what is proven without running the model) and `openvino`.
+May import `graph` (proofs without running the model) and `openvino`.
 """

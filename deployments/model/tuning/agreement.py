@@ -1,8 +1,8 @@
-"""Whether two compilations of a model give the same answer.
+"""Compares the answers of two compilations of a model.
 
-OpenVINO compiles some models wrongly for some static shapes (docs/upstream), so none answers before
-it was compared. Two right ones differ by rounding: up to 1e-4 of an output's largest value in
-float32, and where the device computes with fewer bits (bfloat16 has 8, float16 11), by those.
+OpenVINO compiles some models wrongly for some static shapes (docs/upstream), so each compilation is
+compared. Two correct ones differ by rounding: up to 1e-4 of an output's largest value in float32,
+and more where the device computes with fewer bits (bfloat16 has 8, float16 11).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ _OF_OTHER_DEVICES: Final = 1e-2
 
 
 def tolerance(precision: str | None) -> float:
-    """What right answers may differ by, relative to an output's largest value.
+    """The largest difference between correct answers, relative to an output's largest value.
 
-    `precision` is that of the arithmetic as OpenVINO spells it, None where it is not known.
+    `precision` is that of the arithmetic in OpenVINO's spelling, None if unknown.
     """
     return _TOLERANCES.get(precision or "", _OF_OTHER_DEVICES)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest one between two answers, relative to the largest value of that `output`.
+    """The largest difference between two answers, relative to the largest value of the `output`.
 
-    It is 1 where whole numbers or strings differ, or one answer has no number, or another shape.
+    It is 1 if integers, strings or shapes differ, or if only one answer is NaN or infinite.
     """
 
     largest: float
@@ -39,9 +39,9 @@ class Difference:
 def difference(
     one: Sequence[Tensor], other: Sequence[Tensor], detections: Sequence[bool]
 ) -> Difference:
-    """Of all outputs; `detections` says which ones a DetectionOutput made.
+    """The largest difference of all outputs; `detections` marks those of a DetectionOutput.
 
-    Those are compared image by image, as their order says nothing.
+    Detections are compared image by image, because their order has no meaning.
     """
     found = [
         Difference(_of_detections(left, right) if are else _of(left, right), left.name)
@@ -83,7 +83,7 @@ def _largest(values: Array) -> float:
 
 
 def _of_detections(left: Tensor, right: Tensor) -> float:
-    """Rows are [image_id, label, confidence, x_min, y_min, x_max, y_max] (OpenVINO opset 8)."""
+    """Compares detections: [image_id, label, confidence, x_min, y_min, x_max, y_max] (opset 8)."""
     if left.shape != right.shape:
         return 1.0
     one, other = _used(left), _used(right)
@@ -104,10 +104,10 @@ def _of_image(one: Array, other: Array) -> float:
 
 
 def _unlike(rows: Array, others: Array, scale: float) -> Iterator[float]:
-    """How far each row is from the nearest of the others.
+    """The distance of each row from the nearest of the others.
 
-    Where there are fewer others, one counts at most by how much surer it is than the least sure of
-    them: at the confidence where a detector ends its list, rounding decides.
+    If there are fewer others, a row's distance is at most its confidence above their lowest one:
+    rounding decides which of the least confident detections a detector lists.
     """
     least = float(others[:, 2].min()) if len(others) else 0.0
     for row in rows:

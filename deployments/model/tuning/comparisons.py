@@ -1,8 +1,8 @@
-"""What pays is measured, not assumed: compilations are timed against each other.
+"""Times compilations against each other.
 
-Others use the machine meanwhile, and from one moment to the next it is half as fast. So only what
-ran right after each other is compared, and the median of such ratios counts; with the least time of
-each, one compilation in five was taken for the wrong one.
+Other work uses the machine meanwhile, and its speed may halve from one moment to the next. So only
+runs right after each other are compared, and the median of their ratios decides. With the least
+time of each, one decision in five was wrong.
 """
 
 import time
@@ -28,11 +28,11 @@ _LEAST_PAIRS: Final = 3
 
 
 def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) -> bool:
-    """Whether rows run faster stacked than side by side, as they would run under load.
+    """Whether rows run faster stacked than side by side under load. Raises CannotInfer.
 
-    Both run the same rows in as many threads as there are infer requests; that they have to be
-    copied to be stacked counts. Where three rounds say so, six more are made: the verdict is for
-    good, and while a server starts others take the cores from one or the other. Raises CannotInfer.
+    Both run the same rows in as many threads as there are infer requests; the copy for stacking
+    counts. If three rounds favour stacking, six more follow, because the verdict is final, and
+    other work takes cores from either of them while a server starts.
     """
     with ThreadPoolExecutor(threads) as pool:
 
@@ -50,7 +50,9 @@ def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) ->
         for rounds in (1 + _ROUNDS, 1 + _ROUNDS_TO_BE_SURE):
             while len(ratios) < rounds:
                 ratios.append(_ratio(*works, swapped=len(ratios) % 2 > 0))
-            if median(ratios[1:]) >= _STACKING_WINS_BELOW:  # the first has fewer caches filled
+            if (
+                median(ratios[1:]) >= _STACKING_WINS_BELOW
+            ):  # the first round starts with cold caches
                 return False
     return True
 
@@ -58,9 +60,9 @@ def stacking_wins(compiled: Compilation, row: Sequence[Tensor], threads: int) ->
 def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor]) -> bool:
     """Whether `one` takes less than nine tenths of the other's time, by the median of pairs.
 
-    Seven pairs, or as many as begin within five seconds; where that would be fewer than three, the
-    answer is no. The second of two inferences counts, which finds the caches as they are where all
-    requests take this compilation. Raises CannotInfer.
+    It runs seven pairs, or as many as begin within five seconds; if these are fewer than three, the
+    answer is no. The second of two inferences counts: its caches are filled as if all requests used
+    this compilation. Raises CannotInfer.
     """
     until = time.perf_counter() + timing.COMPARING_S
     if _seconds(partial(one.infer, row)) * 4 * _LEAST_PAIRS > timing.COMPARING_S:
@@ -73,7 +75,7 @@ def clearly_quicker(one: Compilation, other: Compilation, row: Sequence[Tensor])
 
 
 def _ratio(one: Callable[[], float], other: Callable[[], float], *, swapped: bool) -> float:
-    """The seconds of one against those of the other, taken in this order or `swapped`."""
+    """The ratio of the seconds of `one` and `other`, run in this order or `swapped`."""
     if swapped:
         other_s, one_s = other(), one()
     else:

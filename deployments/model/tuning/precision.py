@@ -1,7 +1,7 @@
-"""In which precision a model computes, where that is left to the processor.
+"""Chooses the precision of a model's arithmetic if the settings do not.
 
-OpenVINO takes bfloat16 on processors that have AVX512-BF16. Without AMX that was the slower one, a
-detector took 1.6 times as long; and it is less exact.
+OpenVINO takes bfloat16 on processors with AVX512-BF16. Without AMX that was slower: a detector took
+1.6 times as long. It is also less exact.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from deployments.model.tuning.random_inputs import random_rows
 
 FLOAT32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 MOST_COMPARED_BYTES: Final = 512 << 20
-"""A model with more weights keeps what was chosen: it would be compiled several times."""
+"""A model with more weights keeps OpenVINO's choice, to avoid several compilations."""
 
 
 def float32_is_quicker(
@@ -23,10 +23,9 @@ def float32_is_quicker(
     sizes: Iterable[InputShapes],
     compile_for: Callable[[InputShapes, Mapping[str, Any]], CompiledShape],
 ) -> bool:
-    """Whether it clearly is at all these sizes: at a small one what surrounds the arithmetic may
-    decide.
+    """Whether float32 is clearly faster at all these sizes; at a small one, overhead may decide.
 
-    `compile_for` compiles for shapes with more properties than the settings have.
+    `compile_for` compiles for shapes with properties in addition to the settings'.
     """
     try:
         return all(

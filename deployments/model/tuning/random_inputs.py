@@ -1,4 +1,4 @@
-"""Random inputs for what is measured or compared at load."""
+"""Random inputs for measurements and comparisons at load."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LARGEST_HALF: Final = 65504.0
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What random tensors hold: floats of a standard deviation, whole numbers below a limit.
+    """The values of random tensors: floats of a standard deviation, integers below a limit.
 
     Pictures without a `deviation` are noise from 0 to 255.
     """
@@ -33,7 +33,7 @@ def random_rows(
     seed: int,
     values: Values = _USUAL,
 ) -> list[Tensor]:
-    """Random tensors of these shapes: pictures from 0 to 255, else small numbers."""
+    """Random tensors of these shapes: pictures from 0 to 255, otherwise small numbers."""
     random = np.random.default_rng(seed)
     return [
         _random(spec, tuple(shape), random, values)
@@ -68,7 +68,7 @@ def _floats(
 
 
 def _noise(shape: tuple[int, ...], layout: str, random: np.random.Generator) -> Array:
-    """Pictures of coarse and fine noise, in which detectors find something."""
+    """Pictures of coarse and fine noise, in which detectors find objects."""
     fine = random.random(shape)
     coarse = random.random(shape)
     for axis in (2, 3) if layout == "NCHW" else (1, 2):

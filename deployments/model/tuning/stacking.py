@@ -1,7 +1,7 @@
-"""Putting requests together into one tensor and taking the outputs apart again.
+"""Stacks requests into one tensor, and splits the outputs again.
 
-Allowed only where the model's graph proves that rows are kept apart (`graph.rows.proof`), and
-stacked runs give what single runs give (`trial_runs`).
+Allowed only if the model's graph proves that rows do not influence each other (`graph.rows.proof`),
+and stacked runs give the same as single runs (`trial_runs`).
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from deployments.tensors import BYTES, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Stacking:
-    """Stacking is proven for the model, and pays for shapes of up to `elements` a row."""
+    """A model's proven stacking, which is faster for shapes of up to `elements` a row."""
 
     rules: tuple[OutputRule, ...]
     elements: float
 
 
 class RowsLost(Exception):
-    """Raised when a stacked output does not hold as many rows as went in."""
+    """Raised when a stacked output does not have as many rows as the inputs."""
 
 
 def stack(members: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """One tensor for every input, the members' rows behind one another along dimension 0."""
+    """Stacks the members' rows along dimension 0, into one tensor for each input."""
     if len(members) == 1:
         return list(members[0])
     return [_concatenate(parts) for parts in zip(*members, strict=True)]
@@ -44,7 +44,7 @@ def _concatenate(parts: Sequence[Tensor]) -> Tensor:
 def scatter(
     outputs: Sequence[Tensor], rules: Sequence[OutputRule], rows: Sequence[int]
 ) -> list[list[Tensor]]:
-    """The outputs of each member, which had `rows[i]` rows. Raises RowsLost."""
+    """Splits the outputs by member; member i had `rows[i]` rows. Raises RowsLost."""
     if len(rows) == 1:
         return [list(outputs)]
     ends = list(accumulate(rows))
@@ -77,7 +77,7 @@ def _part(output: Tensor, rule: OutputRule, start: int, end: int) -> Tensor:
 
 
 def _detections(output: Tensor, each: int, start: int, end: int) -> Tensor:
-    """The detections of images `start` to `end`, as if those images had been run alone."""
+    """The detections of images `start` to `end`, as if those images had run alone."""
     assert not isinstance(output.data, list)
     table = output.data[0, 0]
     unused = np.flatnonzero(table[:, 0] == -1)

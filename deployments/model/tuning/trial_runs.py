@@ -1,6 +1,6 @@
-"""Whether stacked runs give what single runs give: the second witness, after the graph's proof.
+"""Trials whether stacked runs give the same as single runs, in addition to the graph's proof.
 
-Rows of one stack are of different magnitudes, so that what is computed from all of them shows.
+Rows of one stack have different magnitudes, which reveals values computed from all rows.
 """
 
 import time
@@ -25,7 +25,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _USUAL: Final = (Values(), Values(), Values())
 _MAGNITUDES: Final = ((1e-2, 1e2, 1e4), (1e4, 1.0, 1e-2))
 _LIMITS: Final = ((10, 2), (100, 10, 2))
-"""Of whole numbers: models may fail for larger ones, so smaller are tried then."""
+"""The limits of integers; if a model fails for larger ones, smaller ones are tried."""
 
 
 def prove(
@@ -34,10 +34,10 @@ def prove(
     shapes: Sequence[Sequence[int]],
     rules: Sequence[OutputRule],
 ) -> None:
-    """Raises NotProven where stacking does not give what single runs do, CannotInfer.
+    """Raises NotProven if stacked runs differ from single runs. Raises CannotInfer.
 
-    `shapes` are those of one row. What a model does not answer at unusual magnitudes is not
-    compared, and none of those begins after five seconds: slow models load sooner.
+    `shapes` are those of one row. The trial skips unusual magnitudes at which the model fails, and
+    begins none of them after five seconds, so that slow models load sooner.
     """
     if not rules:
         raise NotProven("the model has no outputs")
@@ -60,19 +60,19 @@ def _compare(
     rules: Sequence[OutputRule],
     values: Sequence[Values],
 ) -> None:
-    """One row, then two, as one stack: so that members of several rows are compared, too."""
+    """Compares a stack of one row and two rows, so that one member has several rows."""
     first, *others = [
         random_rows(specs, shapes, seed, kind) for seed, kind in enumerate(values, start=1)
     ]
     members = [first, stack(others)]
     alone = [infer(member) for member in members]
     if values is _USUAL and not all(_tells(outputs, rules) for outputs in alone):
-        raise NotProven("a detector that finds nothing in random pictures proves nothing")
+        raise NotProven("the detector finds nothing in random pictures, so a trial proves nothing")
     try:
         apart = scatter(infer(stack(members)), rules, [1, _ROWS_TRIED - 1])
         singly = scatter(alone[1], rules, [1] * len(others))
     except (RowsLost, IndexError) as error:
-        raise NotProven(f"a trial run gave other shapes than the graph says: {error}") from error
+        raise NotProven(f"a trial run and the graph differ in output shapes: {error}") from error
     for expected, actual in zip([*alone, *map(infer, others)], [*apart, *singly], strict=True):
         _check_same(expected, actual)
 
@@ -81,12 +81,12 @@ def _check_same(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
     for wanted, got in zip(expected, actual, strict=True):
         if not _close(wanted, got):
             raise NotProven(
-                f"output '{wanted.name}' of stacked rows differs from that of each alone"
+                f"output '{wanted.name}' of stacked rows differs from that of each row alone"
             )
 
 
 def _tells(outputs: Sequence[Tensor], rules: Sequence[OutputRule]) -> bool:
-    """Whether there is something to compare: a detector that finds nothing proves nothing."""
+    """Whether there is anything to compare; a detector may have found nothing."""
     return all(
         not isinstance(rule, Detections) or np.asarray(output.data)[0, 0, 0, 0] != -1
         for output, rule in zip(outputs, rules, strict=True)

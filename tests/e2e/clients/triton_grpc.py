@@ -191,7 +191,7 @@ def sends_typed_contents(address: str) -> None:
         stub.ModelInfer(request)
     except grpc.RpcError as error:
         assert grpc.StatusCode.INVALID_ARGUMENT == error.code()
-        assert "input 'data' has contents beside raw_input_contents" in str(error.details())
+        assert "input 'data' has both contents and raw_input_contents" in str(error.details())
     else:
         raise AssertionError("both were accepted")
 

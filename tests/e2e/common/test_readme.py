@@ -1,4 +1,4 @@
-"""The README's commands do what it says, against a running server."""
+"""The README's commands work against a running server."""
 
 import re
 import subprocess

@@ -17,7 +17,7 @@ shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 
 def parse_request(body: Array, header_length: int | None, limits: Limits) -> InferRequest:
-    """By a parser that has seen nothing yet."""
+    """Parses a request with a new parser."""
     return RequestParser(limits).parse(body, header_length)
 
 
@@ -27,19 +27,19 @@ def entry(name: str = "x", datatype: str = "FP32", shape: Any = (1,), **others: 
 
 
 def body_of(message: Any, *binary: bytes) -> tuple[Array, int]:
-    """A message with the binary data behind it, and the length of its JSON part."""
+    """A message followed by binary data, and the length of its JSON part."""
     head = message if isinstance(message, bytes) else orjson.dumps(message)
     return np.frombuffer(bytearray(b"".join((head, *binary))), np.uint8), len(head)
 
 
 def parsed(message: Any, *binary: bytes, limits: Limits = LIMITS) -> InferRequest:
-    """What the server understands of a message and the binary data behind it."""
+    """The request that the server parses from a message followed by binary data."""
     body, head_length = body_of(message, *binary)
     return parse_request(body, head_length if binary else None, limits)
 
 
 def parsed_input(given: Any, *binary: bytes, limits: Limits = LIMITS) -> Tensor:
-    """What the server understands of a request's only input."""
+    """The tensor that the server parses from a request's only input."""
     (tensor,) = parsed({"inputs": [given]}, *binary, limits=limits).tensors
     return tensor
 

@@ -62,7 +62,7 @@ def decoded(
     allocate: Callable[[int], Array] = new_space,
     **parameters: Any,
 ) -> Array:
-    """The array of pixels; checked to be what its tensor says it is."""
+    """The array of pixels, after a check against its tensor's datatype and shape."""
     target = to or spec()
     tensor = decode_pictures(target, sent(*pictures), parameters, limits, allocate)
     assert (target.name, target.datatype) == (tensor.name, tensor.datatype)

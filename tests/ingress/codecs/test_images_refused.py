@@ -1,4 +1,4 @@
-"""Pictures that are refused, and that no bytes whatever get past the limits."""
+"""Refused pictures, and a check that no bytes get past the limits."""
 
 import struct
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def refusal(*pictures: bytes, **options: Any) -> ServingError:
 
 
 def test_no_picture_at_all_is_refused() -> None:
-    assert "malformed request: input 'data' holds no image" == refusal().message
+    assert "malformed request: input 'data' has no image" == refusal().message
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1), (1, 1, 1, 1)])
@@ -169,7 +169,7 @@ def test_random_bytes_behind_a_signature_are_refused(body: bytes, channels: int)
 
 
 def pieces(raw: bytes) -> list[bytes]:
-    """A JPEG cut up where its segments begin."""
+    """A JPEG, cut where its segments begin."""
     starts = [0, 2]
     while raw[starts[-1] + 1] != 0xDA:
         starts.append(starts[-1] + 2 + int.from_bytes(raw[starts[-1] + 2 : starts[-1] + 4], "big"))

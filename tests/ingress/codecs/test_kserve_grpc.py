@@ -138,7 +138,7 @@ def test_id_outputs_and_parameters_are_read() -> None:
     assert [("b", {"scale": 0.5}), ("a", {"last": True})] == list(request.outputs.items())
 
 
-def test_what_is_left_out_is_not_there() -> None:
+def test_omitted_fields_have_no_value() -> None:
     request = parsed(raw(numbers(1)))
     assert request.id is None
     assert not request.outputs
@@ -163,14 +163,14 @@ def one_output_twice() -> pb.ModelInferRequest:
 
 REFUSED = [
     (raw(numbers(1), raw_input_contents=[b"1234"]), "2 raw_input_contents for 1 inputs"),
-    (both(), "input 'x' has contents beside raw_input_contents"),
+    (both(), "input 'x' has both contents and raw_input_contents"),
     (typed("FP32", [1], int_contents=[1]), "is FP32 and has int_contents, not fp32_contents"),
-    (typed("FP16", [1], fp32_contents=[1]), "is FP16, which has raw_input_contents only"),
-    (typed("BF16", [1]), "is BF16, which has raw_input_contents only"),
+    (typed("FP16", [1], fp32_contents=[1]), "is FP16, which travels in raw_input_contents only"),
+    (typed("BF16", [1]), "is BF16, which travels in raw_input_contents only"),
     (typed("FP32", [3], fp32_contents=[1, 2]), r"has 2 values, its shape \[3\] needs 3"),
     (typed("FP32", [3]), r"has 0 values, its shape \[3\] needs 3"),
-    (typed("INT8", [1], int_contents=[128]), "holds a value that is no INT8: 128"),
-    (typed("UINT8", [1], uint_contents=[256]), "holds a value that is no UINT8: 256"),
+    (typed("INT8", [1], int_contents=[128]), "has a value that does not fit INT8: 128"),
+    (typed("UINT8", [1], uint_contents=[256]), "has a value that does not fit UINT8: 256"),
     (typed("FP31", [1], fp32_contents=[1]), "unknown datatype 'FP31'"),
     (typed("FP32", [-1], fp32_contents=[1]), "not a list of integers >= 0"),
     (typed("FP32", [2**40, 2**40]), "exceeds limits.elements"),
@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_what_is_wrong_is_told(message: pb.ModelInferRequest, why: str) -> None:
+def test_the_error_says_what_is_wrong(message: pb.ModelInferRequest, why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         parsed(message)
     assert refused.value.grpc_code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
@@ -312,7 +312,7 @@ print("\\n".join(lines(DESCRIPTOR)))
 
 
 def lines_of(module: str) -> set[str]:
-    """Both define the same messages, so each needs a process of its own."""
+    """Both modules define the same messages, so each needs its own process."""
     script = f"from {module} import DESCRIPTOR\n{FIELDS}"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(run.stdout.splitlines())

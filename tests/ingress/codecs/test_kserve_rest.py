@@ -259,7 +259,9 @@ def test_tensor_data_nests_by_its_rank_not_by_the_depth_limit() -> None:
         (Limits(elements=3), "element count of input 'y' of 4 exceeds limits.elements (3)"),
     ],
 )
-def test_a_request_over_a_limit_is_told_which_setting_it_is(limits: Limits, complaint: str) -> None:
+def test_a_request_over_a_limit_gets_the_name_of_the_setting(
+    limits: Limits, complaint: str
+) -> None:
     message = {"inputs": [X, entry("y", "UINT8", (2, 2), data=[1, 2, 3, 4])]}
     assert 2 == len(parsed(message).tensors)
     with pytest.raises(LimitExceeded) as caught:

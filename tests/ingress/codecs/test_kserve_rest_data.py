@@ -144,7 +144,7 @@ def test_integers_keep_their_full_range_in_json(datatype: str) -> None:
 def test_integers_beyond_their_datatype_are_refused(datatype: str, beyond: int) -> None:
     ends = np.iinfo(NUMPY_DTYPES[datatype])
     for value in (int(ends.min) - beyond, int(ends.max) + beyond):
-        with pytest.raises(ValueOutOfRange, match=f"holds a value that is no {datatype}"):
+        with pytest.raises(ValueOutOfRange, match=f"has a value that does not fit {datatype}"):
             parsed(WRITTEN % (datatype.encode(), b"[2]", b"[0,%d]" % value))
 
 
@@ -172,7 +172,7 @@ def test_floats_are_refused_where_rounding_would_make_them_infinite(
     if too_large is not None:
         with pytest.raises(ValueOutOfRange) as caught:
             parsed_input(entry("x", datatype, (2,), data=[0, -too_large]))
-        assert f"a value that is no {datatype}: {-too_large:g}" in caught.value.message
+        assert f"a value that does not fit {datatype}: {-too_large:g}" in caught.value.message
 
 
 @pytest.mark.parametrize("datatype", FLOATS)
@@ -242,7 +242,7 @@ def test_data_nested_otherwise_than_its_shape_is_refused(shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3], [1] * 5, []])
-def test_a_wrong_number_of_values_is_told_with_both_numbers(data: list[int]) -> None:
+def test_the_error_of_a_wrong_number_of_values_has_both_numbers(data: list[int]) -> None:
     with pytest.raises(WrongElementCount) as caught:
         parsed_input(entry("x", "INT32", (2, 2), data=data))
     assert f"input 'x' has {len(data)} values, its shape [2,2] needs 4" == caught.value.message

@@ -1,4 +1,4 @@
-"""Whatever a client sends is understood or refused with 400 or 413, and nothing else is raised."""
+"""The server parses any bytes or refuses them with 400 or 413, and raises nothing else."""
 
 import contextlib
 from typing import Any
@@ -43,7 +43,7 @@ def refused_or_understood(message: Any, *binary: bytes) -> None:
     else:
         return
     assert refused.http_status in (400, 413)
-    assert orjson.dumps(refused.message)  # it can be told
+    assert orjson.dumps(refused.message)  # it can be encoded
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 250))

@@ -1,4 +1,4 @@
-"""JSON parts that are remembered: the request is what it would be without."""
+"""Remembered JSON parts give the same requests as newly parsed ones."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def told(request: InferRequest) -> tuple[Any, ...]:
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[Any, bytes]:
-    """A message with numbers behind it, whose length may be wrong."""
+    """A message followed by numbers, whose length may be wrong."""
     inputs, nbytes = [], 0
     for name in draw(st.lists(st.sampled_from("xyz"), min_size=1, max_size=3)):
         datatype = draw(st.sampled_from(sorted(NUMPY_DTYPES)))
@@ -42,7 +42,7 @@ def messages(draw: st.DrawFn) -> tuple[Any, bytes]:
 
 
 def outcome(parsed: Callable[[], InferRequest | None]) -> Any:
-    """What can be compared of a request, or what was wrong with it; None if it is not known."""
+    """The comparable parts of a request, or its error; None if its JSON part is not remembered."""
     try:
         request = parsed()
     except ServingError as error:

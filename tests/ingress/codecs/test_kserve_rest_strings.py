@@ -35,7 +35,7 @@ def test_strings_arrive_as_written_flat_nested_and_binary(data: st.DataObject) -
 
 @pytest.mark.parametrize("odd", [1, True, None, ["text"]])
 def test_strings_in_json_are_strings(odd: Any) -> None:
-    with pytest.raises(ValueOutOfRange, match="JSON data of BYTES are strings"):
+    with pytest.raises(ValueOutOfRange, match="in JSON, BYTES data must be strings"):
         parsed_input(entry("x", BYTES, (2,), data=["text", odd]))
 
 
@@ -63,7 +63,7 @@ def test_a_length_that_reads_like_a_jpeg_is_still_a_length() -> None:
 
 
 def test_several_pictures_need_their_lengths() -> None:
-    with pytest.raises(MalformedBody, match="element 0 claims"):
+    with pytest.raises(MalformedBody, match="element 0 announces"):
         parsed_input(entry("x", BYTES, (2,)), JPEG_HEAD, JPEG_HEAD)
 
 
@@ -71,8 +71,8 @@ def test_several_pictures_need_their_lengths() -> None:
     ("raw", "complaint"),
     [
         (b"\x01\x00\x00", "ends inside the length of element 0"),
-        (b"\x02\x00\x00\x00a", "element 0 claims 2 bytes, 1 are left"),
-        (b"\xff\xff\xff\xffab", "element 0 claims 4294967295 bytes, 2 are left"),
+        (b"\x02\x00\x00\x00a", "element 0 announces 2 bytes, 1 are left"),
+        (b"\xff\xff\xff\xffab", "element 0 announces 4294967295 bytes, 2 are left"),
         (b"\x00\x00\x00\x00", "has 1 elements, its shape needs 2"),
         (bytes(12), "has more than the 2 elements of its shape"),
         (bytes(8) + b"x", "has more than the 2 elements of its shape"),

@@ -145,13 +145,13 @@ REFUSED = [
     (proto("FP32", *[1] * 9, float_val=[1]), "exceeds limits.rank"),
     (proto("FP32", 2**40, 2**40, float_val=[1]), "exceeds limits.elements"),
     (proto("BYTES", 2**21, string_val=[b"a"]), "exceeds limits.strings"),
-    (proto("INT8", 1, int_val=[128]), "holds a value that is no INT8: 128"),
-    (proto("FP16", 1, half_val=[-1]), "holds a value that is no UINT16: -1"),
+    (proto("INT8", 1, int_val=[128]), "has a value that does not fit INT8: 128"),
+    (proto("FP16", 1, half_val=[-1]), "has a value that does not fit UINT16: -1"),
 ]
 
 
 @pytest.mark.parametrize(("tensor", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_what_is_wrong_is_told(tensor: pb.TensorProto, why: str) -> None:
+def test_the_error_says_what_is_wrong(tensor: pb.TensorProto, why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         only(tensor)
     assert refused.value.grpc_code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
@@ -254,7 +254,7 @@ def test_metadata_is_the_signature() -> None:
 
 @pytest.mark.parametrize("fields", [[], ["other"], ["signature_def", "other"]])
 def test_other_metadata_is_not_there(fields: list[str]) -> None:
-    with pytest.raises(ServingError, match="there is 'signature_def'"):
+    with pytest.raises(ServingError, match="there is only 'signature_def'"):
         encode_metadata(ModelInfo("m", "2", ("2",), (), (), 8), fields)
 
 

@@ -107,12 +107,12 @@ REFUSED = [
     ({"inputs": [[1], [2, 3]]}, [NUMBERS], "input 'numbers' are not of one length"),
     ({"inputs": [[1], 2]}, [NUMBERS], "input 'numbers' are not of one length"),
     ({"inputs": [1, [2]]}, [NUMBERS], "input 'numbers' are not of one length"),
-    ({"inputs": [[1.5]]}, [NUMBERS], "no INT64: 1.5"),
-    ({"inputs": [[None]]}, [NUMBERS], "no INT64: null"),
-    ({"inputs": [[2**63]]}, [NUMBERS], "no INT64: 9223372036854775808"),
-    ({"inputs": [1]}, [WORDS], "no string"),
-    ({"inputs": [{"b64": 1}]}, [WORDS], "no string"),
-    ({"inputs": [{"b64": "a", "x": 1}]}, [WORDS], "no string"),
+    ({"inputs": [[1.5]]}, [NUMBERS], "not fit INT64: 1.5"),
+    ({"inputs": [[None]]}, [NUMBERS], "not fit INT64: null"),
+    ({"inputs": [[2**63]]}, [NUMBERS], "not fit INT64: 9223372036854775808"),
+    ({"inputs": [1]}, [WORDS], "not a string"),
+    ({"inputs": [{"b64": 1}]}, [WORDS], "not a string"),
+    ({"inputs": [{"b64": "a", "x": 1}]}, [WORDS], "not a string"),
     ({"inputs": [{"b64": "a"}]}, [WORDS], "not base64"),
     ({"inputs": [{"b64": "ä==="}]}, [WORDS], "not base64"),
     ({"inputs": [[1]], "signature_name": [[1]]}, [NUMBERS], "signature_name is not a string"),
@@ -122,7 +122,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "inputs", "why"), REFUSED)
-def test_what_is_wrong_is_told(message: Any, inputs: list[InputSpec], why: str) -> None:
+def test_the_error_says_what_is_wrong(message: Any, inputs: list[InputSpec], why: str) -> None:
     with pytest.raises(ServingError, match=why) as refused:
         parsed(message, *inputs)
     assert refused.value.http_status in (400, 413)
@@ -147,7 +147,7 @@ def refused_or_understood(message: Any, spec: InputSpec) -> None:
     else:
         return
     assert error.http_status in (400, 413)
-    assert orjson.dumps(error.message)  # it can be told
+    assert orjson.dumps(error.message)  # it can be encoded
 
 
 @given(json_values, st.sampled_from([NUMBERS, WORDS, PICTURES]), st.booleans())
@@ -168,7 +168,7 @@ def numbers(name: str, values: Any) -> Tensor:
     return Tensor(name, "FP32", array.shape, array)
 
 
-def test_one_output_stands_without_its_name() -> None:
+def test_a_single_output_comes_without_its_name() -> None:
     assert {"predictions": [[1.0], [2.0]]} == answered(numbers("y", [[1], [2]]), by_row=True)
     assert {"outputs": [[1.0], [2.0]]} == answered(numbers("y", [[1], [2]]), by_row=False)
     assert {"outputs": 3.0} == answered(numbers("y", 3), by_row=False)

@@ -1,4 +1,4 @@
-"""The other end of a batcher, in the hands of a test."""
+"""The receiving end of a batcher, controlled by a test."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A batch that was sent, answered when the test wants it."""
+    """A sent batch, which the test answers."""
 
     key: str
     items: list[str]
@@ -24,7 +24,7 @@ class Call:
 
 
 class Model:
-    """The other end of a batcher: what arrives is noted and waits for the test."""
+    """The receiving end of a batcher: it records batches, which wait for the test."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -45,7 +45,7 @@ Send = Callable[[str, Sequence[str]], Awaitable[Sequence[str | Exception]]]
 
 
 class BoundedBatcher(Batcher[str, str, str]):
-    """Every key may have so many batches under way."""
+    """A batcher with a limit of batches in flight for every key."""
 
     def __init__(self, send: Send, max_rows: int, in_flight: int) -> None:
         super().__init__(send, max_rows)
@@ -60,7 +60,7 @@ def batcher(send: Send, max_rows: int = 8, in_flight: int = 1) -> BoundedBatcher
 
 
 async def quiet() -> None:
-    """Lets the loop run everything that is due, and what that makes due."""
+    """Lets the loop run all callbacks that are due, and those that they schedule."""
     for _ in range(10):
         await asyncio.sleep(0)
 

@@ -72,7 +72,7 @@ async def test_a_batch_takes_rows_up_to_the_bound_and_an_oversized_item_alone(
     ]
 
 
-async def test_no_more_batches_of_a_key_are_under_way_than_allowed() -> None:
+async def test_no_more_batches_of_a_key_are_in_flight_than_allowed() -> None:
     model = Model()
     batches = batcher(model.send, max_rows=1, in_flight=2)
     results = [batches.submit("key", 1, item) for item in "abcde"]
@@ -132,7 +132,7 @@ async def test_a_call_that_fails_reaches_every_member_and_the_queue_goes_on(
     assert is_idle(batches)
 
 
-async def test_a_call_that_is_cancelled_underneath_leaves_nobody_waiting() -> None:
+async def test_a_call_that_is_cancelled_underneath_leaves_no_request_waiting() -> None:
     model = Model()
     batches = batcher(model.send)
     results = [batches.submit("key", 1, item) for item in "ab"]
@@ -171,7 +171,7 @@ async def test_a_caller_that_leaves_in_the_turn_it_came_is_not_sent() -> None:
     assert is_idle(batches)
 
 
-async def test_a_caller_that_leaves_a_batch_under_way_does_not_harm_its_mates() -> None:
+async def test_a_caller_that_leaves_a_batch_in_flight_does_not_affect_its_other_requests() -> None:
     model = Model()
     batches = batcher(model.send)
 
@@ -203,10 +203,10 @@ async def test_a_batch_whose_callers_have_all_left_still_makes_room_for_the_next
 
 
 class Load:
-    """Something whose end can be seen."""
+    """An object whose deletion the test can observe."""
 
 
-async def test_what_a_caller_that_left_had_queued_is_let_go_of_at_once() -> None:
+async def test_a_queued_request_is_dropped_at_once_when_its_caller_leaves() -> None:
     never: asyncio.Future[list[int | Exception]] = asyncio.get_running_loop().create_future()
 
     async def send(key: str, items: Sequence[Load]) -> Sequence[int | Exception]:
@@ -285,7 +285,7 @@ async def test_batches_do_not_run_in_the_context_of_a_caller() -> None:
     assert ["nobody"] * 6 == seen
 
 
-async def test_closing_waits_for_what_is_under_way_and_queued_behind_it() -> None:
+async def test_closing_waits_for_batches_in_flight_and_queued_ones() -> None:
     model = Model()
     batches = batcher(model.send)
     results = [batches.submit("key", 9, item) for item in "ab"]

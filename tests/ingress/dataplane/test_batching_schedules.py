@@ -1,4 +1,4 @@
-"""Submitting, leaving, answering and failing in any order."""
+"""Submits, cancels, answers and fails in any order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ MAX_ROWS = 8
 
 
 class Schedule:
-    """A batcher, its callers and its model, moved step by step."""
+    """A batcher with its callers and its model, run step by step."""
 
     def __init__(self, in_flight: int) -> None:
         self.model = Model()

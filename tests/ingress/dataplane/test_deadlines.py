@@ -1,4 +1,4 @@
-"""One timer ends what is late, and nothing else."""
+"""One timer ends late results, and no others."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from deployments.ingress.dataplane.deadlines import Deadlines
 
 
 class Late(Exception):
-    """What the deadlines end their futures with."""
+    """The error with which the deadlines end their futures."""
 
 
 def pending(deadlines: Deadlines, seconds: float) -> "asyncio.Future[Any]":
@@ -44,7 +44,7 @@ async def test_what_has_its_answer_keeps_it_and_the_next_still_ends() -> None:
     assert "answer" == answered.result()
 
 
-async def test_what_is_removed_is_not_ended() -> None:
+async def test_a_removed_result_is_not_ended() -> None:
     deadlines = Deadlines()
     removed, late = pending(deadlines, 0.01), pending(deadlines, 0.03)
     deadlines.remove(removed)

@@ -52,7 +52,7 @@ requests = st.lists(
 
 
 def outcome(arranged: Callable[[], tuple[Sequence[Tensor], Any, int]]) -> Any:
-    """The very tensors in their order, the key and the rows, or what was wrong."""
+    """The same tensors in the model's order, the key and the rows, or the error."""
     try:
         tensors, key, rows = arranged()
     except ServingError as error:

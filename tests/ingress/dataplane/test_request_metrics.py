@@ -1,4 +1,4 @@
-"""What is told of requests, over each protocol, with a model whose replicas are played."""
+"""Metrics of requests over each protocol, with a model of fake replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -79,7 +79,7 @@ def infer_message(model: str = "doubler", rows: int = 1) -> kserve.ModelInferReq
     return message
 
 
-async def test_requests_are_told_by_model_version_protocol_and_code() -> None:
+async def test_requests_are_counted_by_model_version_protocol_and_code() -> None:
     server = Server()
     predict = serving.PredictRequest(model_spec={"name": "doubler"})
 
@@ -128,7 +128,7 @@ async def test_names_that_clients_make_up_are_no_labels() -> None:
     assert expected == server.seen.of(REQUESTS)
 
 
-async def test_each_inference_of_a_stream_is_told() -> None:
+async def test_each_inference_of_a_stream_is_counted() -> None:
     server = Server()
 
     async def messages() -> Any:
@@ -145,7 +145,7 @@ async def test_each_inference_of_a_stream_is_told() -> None:
     assert expected == server.seen.of(REQUESTS)
 
 
-async def test_requests_that_a_limit_ends_are_told_by_its_name() -> None:
+async def test_requests_over_a_limit_are_counted_by_its_name() -> None:
     server = Server(batch_rows=2, body_bytes=500, queue_length=1)
     assert 200 == await server.infer()
 
@@ -170,7 +170,7 @@ async def test_requests_that_a_limit_ends_are_told_by_its_name() -> None:
     assert expected == server.seen.of(REJECTED)
 
 
-async def test_a_client_that_leaves_is_told() -> None:
+async def test_a_client_that_disconnects_is_counted() -> None:
     server = Server()
     server.replicas.open.clear()
     for call in (server.infer(), server.call(server.grpc.ModelInfer, infer_message())):
@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_is_told() -> None:
     assert [("kserve_grpc", "CANCELLED"), ("kserve_http", "499")] == codes
 
 
-async def test_an_unforeseen_error_is_told_as_500() -> None:
+async def test_an_unexpected_error_is_answered_with_500() -> None:
     server = Server()
     server.replicas.outcomes = [ZeroDivisionError(), ZeroDivisionError()]
 
@@ -223,7 +223,7 @@ async def test_the_way_to_the_model_is_without_what_the_model_took() -> None:
 
 
 @pytest.mark.skipif(not Arena.supported(), reason="there is no shared memory here")
-async def test_batches_that_shared_memory_does_not_carry_are_told_with_the_reason() -> None:
+async def test_batches_outside_shared_memory_are_counted_with_the_reason() -> None:
     server = Server(Arena(1 << 20))
     server.replicas.outcomes = [Unreachable("full", lasting=False)]
     assert 200 == await server.infer()

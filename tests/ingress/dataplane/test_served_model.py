@@ -1,4 +1,4 @@
-"""What becomes of requests for a model, and of its replicas' answers."""
+"""Requests for a model, and the answers of its replicas."""
 
 import asyncio
 from collections.abc import Sequence
@@ -99,13 +99,15 @@ async def test_the_queue_is_full_at_its_limit_even_within_one_turn_of_the_loop()
     await quiet()
     refused = [caller.exception() for caller in callers if caller.done()]
     assert [QueueFull, QueueFull] == list(map(type, refused))
-    assert "3 requests wait for model 'doubler', limits.queue_length is 3" == str(refused[0])
+    assert "queue of model 'doubler' is full: 3 requests wait, limits.queue_length is 3" == str(
+        refused[0]
+    )
     replicas.open.set()
     await asyncio.gather(*callers[:3])
     assert (1, 7) == (await infer(model, 1, 7)).shape
 
 
-async def test_a_request_past_its_deadline_is_told_so() -> None:
+async def test_a_request_past_its_deadline_gets_that_error() -> None:
     replicas = Replicas()
     replicas.open.clear()
     model = served(replicas)
@@ -133,7 +135,7 @@ async def test_a_request_whose_deadline_passes_in_the_queue_is_not_sent() -> Non
     assert [1, 1, 1] == replicas.batch_sizes
 
 
-async def test_the_replica_is_told_what_is_left_of_each_deadline() -> None:
+async def test_the_replica_gets_the_remaining_time_of_each_request() -> None:
     replicas = Replicas()
     model = served(replicas)
     await asyncio.gather(infer(model, 1, 1, timeout_s=20), infer(model, 1, 1, timeout_s=10))
@@ -156,7 +158,7 @@ async def test_a_caller_that_leaves_does_not_end_the_call_of_its_batch_mates() -
     assert [2] == replicas.batch_sizes
 
 
-async def test_closing_waits_for_the_calls_under_way() -> None:
+async def test_closing_waits_for_the_calls_in_flight() -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.close()  # nothing has been asked yet
@@ -196,7 +198,7 @@ async def test_two_deaths_make_the_model_unavailable_and_the_next_request_tries_
     replicas = Replicas()
     replicas.outcomes = [ReplicaDied("one"), ReplicaDied("two")]
     model = served(replicas)
-    with pytest.raises(ModelUnavailable, match="its replicas failed over this request, twice"):
+    with pytest.raises(ModelUnavailable, match="two of its replicas failed during this request"):
         await infer(model, 1, 1)
     assert [1, 1] == replicas.batch_sizes
     assert 2 == (await infer(model, 1, 1)).item()

@@ -1,4 +1,4 @@
-"""How requests and answers cross: in shared memory where that works, by reference else."""
+"""The transport of requests and answers: shared memory if it works, else by reference."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ LARGE = 1, INLINE_BYTES // 4 + 1
 
 
 def placed(replicas: Replicas) -> list[bool]:
-    """Of the calls so far, whether their first tensor lay in the arena."""
+    """For each call so far, whether its first tensor was in the arena."""
     return [isinstance(call.members[0].tensors[0][3], int) for call in replicas.calls]
 
 

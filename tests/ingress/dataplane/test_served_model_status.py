@@ -1,4 +1,4 @@
-"""What is known of a model: asked for rarely, by one task for all, and not in vain."""
+"""The cached status of a model: it is asked for rarely, by one task for all callers."""
 
 import asyncio
 import contextvars
@@ -21,7 +21,7 @@ BROKEN = ModelStatus("UNAVAILABLE", "the file is broken")
 
 
 class Clock:
-    """Stands in for the module `time`."""
+    """A replacement for the module `time`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,14 +38,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def ask_again(model: ServedModel, clock: Clock) -> ModelStatus:
-    """The status after its time is over and the replicas have been asked anew."""
+    """The status after it has expired and the replicas were asked again."""
     clock.now += timing.STATUS_FRESH_S
     await model.status()
     await quiet()
     return await model.status()
 
 
-async def test_all_who_ask_at_once_wait_for_one_question() -> None:
+async def test_concurrent_callers_wait_for_one_question() -> None:
     replicas = Replicas()
     replicas.open.clear()
     model = served(replicas)
@@ -78,7 +78,7 @@ async def test_a_model_that_has_loaded_is_noticed(clock: Clock) -> None:
     assert AVAILABLE is await model.status()
 
 
-async def test_nobody_waits_for_a_busy_model_that_has_answered_before(clock: Clock) -> None:
+async def test_no_request_waits_for_a_busy_model_that_has_answered_before(clock: Clock) -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.status()
@@ -95,7 +95,7 @@ async def test_nobody_waits_for_a_busy_model_that_has_answered_before(clock: Clo
 async def test_a_loaded_model_is_unavailable_when_replicas_say_so_again_and_again(
     clock: Clock,
 ) -> None:
-    """Once may be one replica of several that is loading while the others serve."""
+    """One refusal may come from a single replica that is loading while others serve."""
     replicas = Replicas()
     model = served(replicas)
     await model.status()
@@ -186,7 +186,7 @@ async def test_a_model_that_answers_again_is_available_again(clock: Clock) -> No
     assert INFO is await model.info()
 
 
-# What a request is told -------------------------------------------------------------------------
+# Errors of a request ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("version", "answers"), [(None, "2"), ("1", "1"), ("2", "2")])
@@ -195,7 +195,7 @@ async def test_a_known_version_has_its_info(version: str | None, answers: str) -
 
 
 @pytest.mark.parametrize("version", ["3", "02", "", "latest"])
-async def test_an_unknown_version_is_told_with_the_known_ones(version: str) -> None:
+async def test_the_error_of_an_unknown_version_lists_the_known_ones(version: str) -> None:
     with pytest.raises(VersionNotFound) as caught:
         await served(Replicas()).info(version)
     assert f"model 'doubler' has no version '{version}', known: 1, 2" == caught.value.message
@@ -217,7 +217,7 @@ async def test_info_that_is_known_is_not_waited_for(clock: Clock) -> None:
     assert INFO is await model.info()
 
 
-async def test_after_a_pause_nothing_is_told_that_may_be_old(clock: Clock) -> None:
+async def test_after_a_pause_no_old_status_is_returned(clock: Clock) -> None:
     replicas = Replicas()
     model = served(replicas)
     await model.info()
@@ -229,7 +229,7 @@ async def test_after_a_pause_nothing_is_told_that_may_be_old(clock: Clock) -> No
     assert "3" == (await model.info()).version
 
 
-async def test_a_version_that_cannot_answer_is_told_with_its_reason() -> None:
+async def test_a_version_that_cannot_answer_is_reported_with_its_reason() -> None:
     broken = VersionStatus("3", "UNAVAILABLE", "m.bin is missing")
     leaving = VersionStatus("1", "UNLOADING", "it is being let go of")
     known = VersionStatus("2", "AVAILABLE", "", INFO)

@@ -1,4 +1,4 @@
-"""Requests for models whose versions come and go."""
+"""Requests for models whose versions change."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ def models(replicas: Replicas) -> ServedModels:
 async def infer(
     served_models: ServedModels, replicas: Replicas, then: ModelStatus, version: str | None = None
 ) -> InferResponse:
-    """The answer to a request that was under way when the replicas changed."""
+    """The answer to a request that was in flight when the replicas changed."""
     target = await served_models.addressed("doubler", version)
     replicas.status_now = then
     return await served_models.infer(target, InferRequest((tensor(2, 3),)), time.monotonic())
@@ -71,7 +71,7 @@ async def test_replicas_that_disagree_for_ever_end_in_an_error(
     monkeypatch.setattr(timing, "VERSION_CHANGE_S", 0.0)
     replicas = Replicas()
     replicas.outcomes = [[GONE]] * 100
-    with pytest.raises(VersionChanged, match="changed under way, send the request again"):
+    with pytest.raises(VersionChanged, match="changed while the request was in flight"):
         await infer(models(replicas), replicas, AVAILABLE)
     assert 1 + module._CHANGES == len(replicas.calls)
 

@@ -19,7 +19,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 WRONG = [
     ("ModelInfer", infer_request(1, model="other"), NOT_FOUND, "'other' is not served here"),
     ("ModelInfer", infer_request(1, model_version="9"), NOT_FOUND, "has no version '9'"),
-    ("ModelInfer", b"\xff", INVALID, "the message is not one of this method"),
+    ("ModelInfer", b"\xff", INVALID, "the message is not the one that this method takes"),
     ("ModelInfer", kserve.ModelInferRequest(model_name="doubler"), INVALID, "lacks input 'x'"),
     (
         "ModelInfer",
@@ -52,14 +52,14 @@ WRONG = [
         "GetModelMetadata",
         serving.GetModelMetadataRequest(model_spec={"name": "doubler"}),
         INVALID,
-        "there is 'signature_def'",
+        "there is only 'signature_def'",
     ),
     ("Check", health_pb2.HealthCheckRequest(service="other"), NOT_FOUND, "not served here"),
 ]
 
 
 @pytest.mark.parametrize(("name", "request_", "code", "why"), WRONG)
-async def test_what_is_wrong_is_the_status_of_the_call(
+async def test_an_error_is_the_status_of_the_call(
     name: str, request_: Message | bytes, code: grpc.StatusCode, why: str
 ) -> None:
     _, context = await asked(getattr(methods(), name), request_)

@@ -36,7 +36,7 @@ async def test_a_stream_goes_on_after_an_error_and_keeps_its_order() -> None:
     )
     assert "is not served here" in second.error_message
     assert "b" == second.infer_response.id
-    assert "the message is not one of this method" in third.error_message
+    assert "the message is not the one that this method takes" in third.error_message
     assert [6.0] == doubled(fourth.infer_response)
     assert fourth.infer_response.parameters["triton_final_response"].bool_param
     assert "triton_final_response" not in first.infer_response.parameters

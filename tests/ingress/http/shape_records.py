@@ -27,7 +27,7 @@ def shape(size: int) -> ShapeKey:
 
 
 def recent(calls: int, *ms: float, rows: int | Sequence[int] = 1) -> Recent:
-    """Calls that took so many milliseconds, the latest of so many."""
+    """Calls that took these milliseconds, the latest of a number of calls."""
     numbers = [rows] * len(ms) if isinstance(rows, int) else rows
     ns = array("q", [round(each * MS) for each in ms])
     return Recent(calls, ns.tobytes(), array("q", numbers).tobytes())

@@ -11,7 +11,7 @@ ACCESS = {"serve_access_log": True}
 
 
 class Handler(logging.Handler):
-    """Keeps what it is given, and drops what its filters do."""
+    """Keeps records, except those that its filters drop."""
 
     def __init__(self, *filters: Any) -> None:
         super().__init__()

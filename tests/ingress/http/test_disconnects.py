@@ -1,4 +1,4 @@
-"""Clients that leave: the work for them ends, and what else there is goes on."""
+"""Disconnected clients: their work is cancelled, and other work continues."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.ingress.http.test_body_reader import on_both_loops, request, serving
 
 
 class Application:
-    """Answers in its own time; what became of each request is in `ended`."""
+    """An application that answers when the test lets it; `ended` has each request's outcome."""
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
@@ -58,7 +58,7 @@ def on_loops(test: Any) -> Any:
 
 @pytest.fixture
 def application() -> Application:
-    """Stands for the one that `on_loops` makes anew for each loop."""
+    """A placeholder for the object that `on_loops` makes for each loop."""
     return Application(Arena(1 << 12))
 
 
@@ -95,7 +95,9 @@ async def test_others_go_on(application: Application) -> None:
 
 
 @on_loops
-async def test_who_leaves_with_the_answer_was_answered(application: Application) -> None:
+async def test_a_client_that_disconnects_with_its_answer_was_answered(
+    application: Application,
+) -> None:
     application.go_on.set()
     application.after_answer = 0.2
     async with serving(application) as port:
@@ -108,7 +110,7 @@ async def test_who_leaves_with_the_answer_was_answered(application: Application)
 
 
 @on_loops
-async def test_what_is_no_inference_is_left_to_serve(application: Application) -> None:
+async def test_requests_other_than_inferences_are_left_to_serve(application: Application) -> None:
     async with serving(application) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(b"body", path="/v2/health/live"))
@@ -153,7 +155,7 @@ async def test_a_request_that_somebody_else_cancels_has_no_status() -> None:
 
 
 async def test_the_end_of_one_request_does_not_forget_the_next() -> None:
-    """The first still has something to do when the client, who has its answer, sends the next."""
+    """The first request's work continues when the client has its answer and sends the next."""
     client, first_ends, second_began = Client(), asyncio.Event(), asyncio.Event()
 
     async def second() -> None:

@@ -1,4 +1,4 @@
-"""What headers say of a request."""
+"""Headers of a request."""
 
 import math
 from typing import Any

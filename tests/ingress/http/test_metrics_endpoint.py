@@ -26,7 +26,7 @@ ray_anyshape_requests_total{node="2"} 4.0
 """
 
 
-def test_only_our_metrics_are_told_and_those_of_all_nodes_stand_together() -> None:
+def test_only_anyshape_s_metrics_of_all_nodes_are_merged() -> None:
     expected = """\
 # HELP ray_anyshape_requests_total Requests.
 # TYPE ray_anyshape_requests_total counter
@@ -58,7 +58,7 @@ async def agent(text: str) -> AsyncIterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics", asked
 
 
-async def test_all_agents_are_asked_once_for_those_who_ask_at_the_same_time() -> None:
+async def test_concurrent_requests_ask_all_agents_once() -> None:
     async with agent(ONE) as (one, asked_one), agent(OTHER) as (other, asked_other):
         metrics = MetricsEndpoint(lambda: [one, other])
 
@@ -74,5 +74,5 @@ async def test_an_agent_that_does_not_answer_is_left_out() -> None:
 
 
 async def test_no_agent_at_all_is_an_error() -> None:
-    with pytest.raises(MetricsUnavailable, match="none of 1 metrics agents of Ray answers"):
+    with pytest.raises(MetricsUnavailable, match="none of Ray's 1 metrics agents answers"):
         await MetricsEndpoint(lambda: ["http://127.0.0.1:9/"]).text()

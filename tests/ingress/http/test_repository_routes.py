@@ -1,4 +1,4 @@
-"""What is served, asked and changed over HTTP, without a server."""
+"""The HTTP routes of the repository and of the configuration, without a server."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from deployments.ingress.http.routes import HttpRoutes
 from deployments.settings import Limits
 from tests.ingress.replicas import INFO, Replicas, served
 
-OFF = "models cannot be loaded and unloaded over the API here: model_control is false"
+OFF = "the API does not load or unload models on this server: model_control is false"
 
 
 def client(replicas: Replicas, *, control: bool = False) -> httpx.AsyncClient:

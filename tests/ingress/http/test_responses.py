@@ -1,4 +1,4 @@
-"""A response in parts is, on the wire, the response of the whole."""
+"""A response in parts has the same bytes on the wire as a whole one."""
 
 import pickle
 from typing import Any

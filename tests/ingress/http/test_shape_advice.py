@@ -1,4 +1,4 @@
-"""What follows from the counts, and what does not and has to be None."""
+"""Advice from the counts, and None where the counts do not determine it."""
 
 import statistics
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def test_a_weight_is_as_many_of_the_same(pairs: list[tuple[int, int]]) -> None:
     assert expected == median((value, float(count)) for value, count in pairs)
 
 
-def test_there_is_no_median_of_nothing() -> None:
+def test_no_samples_have_no_median() -> None:
     assert median([]) is None
 
 
@@ -134,7 +134,7 @@ def test_a_compilation_that_is_slower_saves_less_than_nothing_and_never_pays() -
     assert -100.0 == advised(report(slower))["saved_ms"]
 
 
-def test_savings_are_told_with_the_part_of_the_answers_for_which_they_are_known() -> None:
+def test_savings_come_with_the_share_of_answers_they_are_known_for() -> None:
     known = record(
         40,
         rows=40,
@@ -159,7 +159,7 @@ def coverage(given: ShapesReport) -> list[int | None]:
     return [advised(given)[f"shapes_for_{percent}_percent"] for percent in (90, 95, 99)]
 
 
-def test_so_many_shapes_make_up_so_much_of_the_requests() -> None:
+def test_the_number_of_shapes_for_a_percentage_of_the_requests() -> None:
     requests = [500, 400, 50, 40, 5, 3, 1, 1]
     assert [2, 3, 4] == coverage(report(*map(record, requests)))
     assert [1, 1, 1] == coverage(report(record(7)))
@@ -186,7 +186,7 @@ def test_a_hit_was_answered_by_a_compilation_that_was_there() -> None:
     assert 0.625 == told["hit_rate"]  # 30 + 20 of 40 + 15 + 20 + 5
 
 
-def test_evictions_that_were_regretted_are_told_of_all_shapes() -> None:
+def test_the_advice_counts_regretted_evictions_of_all_shapes() -> None:
     given = report(
         record(5, evictions=4, recompiled_soon=2), others=Counts(evictions=2, recompiled_soon=1)
     )
@@ -194,7 +194,7 @@ def test_evictions_that_were_regretted_are_told_of_all_shapes() -> None:
     assert (6, 3) == (told["evictions"], told["recompiled_within_10_minutes"])
 
 
-def test_what_another_promote_after_would_change_is_told() -> None:
+def test_the_advice_counts_requests_that_another_promote_after_would_move() -> None:
     compiled = record(50, compiles=1, dynamic=9)
     told = advised(report(compiled, record(8), record(7), record(2), promote_after=8))
     assert 9 == told["dynamic_requests_of_compiled_shapes"]

@@ -1,4 +1,4 @@
-"""The answer about shapes: complete, in order, and of one form."""
+"""The report on shapes: complete, sorted, and uniform."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ SUMS = ("requests", "rows", "batches", "unanswered", "evictions", "recompiled_wi
 
 
 def encoded(given: ShapesReport, limit: int = DEFAULT_LIMIT) -> dict[str, Any]:
-    """Through JSON, as clients get it."""
+    """The report after a round trip through JSON, as clients get it."""
     answer = orjson.loads(orjson.dumps(encode_shapes(given, INFO, limit)))
     assert isinstance(answer, dict)
     return answer
@@ -108,7 +108,7 @@ def test_listed_shapes_and_the_others_make_up_the_totals(
 # One shape --------------------------------------------------------------------------------------
 
 
-def test_everything_that_is_known_of_a_shape_is_told() -> None:
+def test_the_report_has_all_counts_of_a_shape() -> None:
     known = ShapeRecord(
         Counts(
             requests=24,
@@ -190,7 +190,7 @@ def test_everything_that_is_known_of_a_shape_is_told() -> None:
     } == entry
 
 
-def test_where_compilations_differ_is_told() -> None:
+def test_the_report_has_the_difference_between_compilations() -> None:
     differing = Differing(0.25, "y", "the dynamic one answers", {"x": {"min": 0.0, "max": 1.0}})
     (entry,) = encoded(report(record(1)._replace(differing=differing)))["shapes"]
     assert {
@@ -213,12 +213,12 @@ def test_calls_without_rows_have_a_time_but_none_per_row() -> None:
     assert (5.0, None) == (entry["dynamic"]["median_ms"], entry["dynamic"]["median_ms_per_row"])
 
 
-def test_requests_that_are_still_under_way_are_never_less_than_none() -> None:
-    """A shape that was forgotten in between is answered more often than it was asked for."""
+def test_the_number_of_unanswered_requests_is_never_negative() -> None:
+    """A shape that was forgotten meanwhile has more answers than requests."""
     assert 0 == encoded(report(record(1, dynamic=3)))["shapes"][0]["unanswered"]
 
 
-def test_replicas_are_told_together() -> None:
+def test_reports_of_replicas_are_merged() -> None:
     one = report(record(5, now="static", static_times=(recent(1000, 1),)), record(3))
     other = report(record(2, now="dynamic", static_times=(recent(10, 9),)))
     answer = encoded(merged([one, other]))
@@ -240,7 +240,7 @@ def names(answer: object) -> set[str]:
     return set()
 
 
-def test_the_readme_shows_what_there_is_to_see() -> None:
+def test_the_readme_shows_all_fields_of_the_report() -> None:
     text = (Path(__file__).parents[3] / "README.md").read_text()
     section = text.split("## What the server knows about shapes\n")[1].split("\n## ")[0]
     shown = set(re.findall(r'"(\w+)":', section.split("```")[3]))

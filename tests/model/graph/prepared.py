@@ -1,4 +1,4 @@
-"""Models loaded with preprocessing, and what they are given."""
+"""Models loaded with preprocessing, and their inputs."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def read(**given: Any) -> Preprocessing:
 
 
 def prepared(model: ov.Model, **given: Any) -> LoadedModel:
-    """Loaded with preprocessing; `shape`, `batch_size` and such are for the loading."""
+    """Loads a model with preprocessing; `shape`, `batch_size` and the like apply to loading."""
     loading = {"shape", "batch_size", "background", "stacking"}
     rest = {name: value for name, value in given.items() if name not in loading}
     others = {name: value for name, value in given.items() if name in loading}
@@ -33,7 +33,7 @@ def prepared(model: ov.Model, **given: Any) -> LoadedModel:
 
 
 def compilations(version: LoadedModel, *given: Tensor) -> list[CompiledShape]:
-    """The one for all shapes and the one for these."""
+    """The dynamic compilation and the static one for these shapes."""
     key, _ = version.info.key_and_rows(version.info.arrange(given), 32)
     return [dynamic(version), version.reshape(key)()]
 
@@ -60,7 +60,7 @@ def floats(output: Tensor) -> Array:
 
 
 def handed_on(version: LoadedModel, x: Tensor) -> list[Array]:
-    """What a model that adds one was given, in each compilation."""
+    """The input of a model that adds one, recovered from the output of each compilation."""
     return [floats(compiled.infer([x])[0]) - np.float32(1) for compiled in compilations(version, x)]
 
 

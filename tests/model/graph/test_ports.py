@@ -119,9 +119,9 @@ def test_one_value_is_not_for_an_output_of_the_same_name() -> None:
         ),
         (
             {"mean": [1, 2], "layout": "NCHW"},
-            "mean has 2 of the channels of input 'x', which are 3",
+            "mean has 2 numbers, input 'x' has 3 channels",
         ),
-        ({"scale": [1], "layout": "NCHW"}, "scale has 1 of the channels of input 'x', which are 3"),
+        ({"scale": [1], "layout": "NCHW"}, "scale has 1 numbers, input 'x' has 3 channels"),
         (
             {"color_format": "RGB:GRAY", "layout": "NCHW"},
             "color_format says input 'x' is GRAY in the model, of 1 channel, it has 3",
@@ -138,9 +138,9 @@ def test_what_contradicts_the_model_is_refused(given: dict[str, Any], reason: st
 
 def test_means_and_scales_of_open_channels_have_to_agree() -> None:
     model = models.add_one((1, -1, 8, 8))
-    expected = "scale has 2 of the channels of input 'x', which are 3"
+    expected = "scale has 2 numbers, input 'x' has 3 channels"
     assert expected == refusal(model, layout="NCHW", mean=[1, 2, 3], scale=[1, 2])
-    expected = "mean has 2 of the channels of input 'x', which are 1"
+    expected = "mean has 2 numbers, input 'x' has 1 channels"
     assert expected == refusal(model, layout="NCHW", mean=[1, 2], color_format="RGB:GRAY")
 
 

@@ -1,4 +1,4 @@
-"""What the shape policy, pictures and contradictions make of preprocessing."""
+"""Preprocessing with the shape policy, pictures and contradictions."""
 
 from pathlib import Path
 from typing import Any

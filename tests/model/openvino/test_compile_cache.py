@@ -53,7 +53,7 @@ def test_a_directory_that_cannot_be_written_keeps_nothing(
     file = tmp_path / "file"
     file.touch()
     assert CompileCache(file, 100).place("a") is None
-    assert "nothing is kept in cache_dir" in caplog.text
+    assert "cannot keep compilations in cache_dir" in caplog.text
 
 
 def test_compilations_are_kept_found_again_and_bounded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How many kernels a compilation keeps follows from what a shape takes."""
+"""The number of kernels that a compilation keeps, by the memory of a shape."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from tests.model.loading import dynamic, loaded, tensor
 MB = 1 << 20
 KINDS = Counter({"Convolution": 10, "Eltwise": 16})
 KERNELS, WEIGHT, KIND_WEIGHTS = 10, 12, 1.125
-"""Of a kind, of a shape and of all kinds, where a small kernel counts an eighth of a large one."""
+"""Kernels of a kind, of a shape and of all kinds; a small one counts an eighth of a large one."""
 STREAMS = 2
 
 
 class Grows:
-    """A compilation for which the process grows by so much at each shape after the first."""
+    """A compilation for which the process grows by a fixed size at each shape after the first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int, other: int) -> None:
         self.kernels, self.streams = KINDS, STREAMS
@@ -88,7 +88,7 @@ def test_no_more_are_kept_than_openvino_would(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """How many kernels the compilations are asked to keep, None where that is not said."""
+    """The number of kernels set for each compilation, None if not set."""
     asked, compile_it = list[object](), Runtime.compile
 
     def compiled(runtime: Runtime, model: Any, **more: Any) -> CompiledShape:

@@ -1,4 +1,4 @@
-"""What an inference that fails leaves behind is nobody else's."""
+"""A failed inference does not affect other inferences."""
 
 import random
 import threading
@@ -26,7 +26,7 @@ ONE, OTHER, LOST, EMPTY = ((1,),), ((2,),), ((13,),), ((0,),)
 
 
 class Compiled:
-    """In place of a model of OpenVINO: its inferences are begun and ended by the test."""
+    """A replacement for an OpenVINO model, whose inferences the test begins and ends."""
 
     def __init__(self) -> None:
         self.ran: list[Any] = []
@@ -58,14 +58,14 @@ class Request:
 
 
 class Held:
-    """An inference that goes on until it is let go of."""
+    """An inference that runs until the test releases it."""
 
     def __init__(self) -> None:
         self.begun, self.held = threading.Event(), threading.Event()
 
 
 class Compiler:
-    """All that was compiled, and the shapes at which it was asked whether they run."""
+    """All compilations, and the shapes for which `foresee` was called."""
 
     def __init__(self, **more: bool) -> None:
         self.compiled: list[Compiled] = []
@@ -124,7 +124,7 @@ def test_whether_a_shape_runs_is_asked_until_it_did(compiler: Compiler) -> None:
     assert [ONE, OTHER, EMPTY, EMPTY] == compiler.foreseen
 
 
-def test_what_is_foreseen_to_fail_is_tried_until_it_did(compiler: Compiler) -> None:
+def test_shapes_foreseen_to_fail_are_tried_until_they_fail(compiler: Compiler) -> None:
     compiler.fail(LOST)
     for _ in range(3):
         compiler.fail(LOST, "no such shape")
@@ -132,7 +132,7 @@ def test_what_is_foreseen_to_fail_is_tried_until_it_did(compiler: Compiler) -> N
     assert [["fails"], ["fine"]] == compiler.ran
 
 
-def test_where_what_is_foreseen_to_fail_runs_it_is_always_tried(compiler: Compiler) -> None:
+def test_where_shapes_foreseen_to_fail_run_they_are_always_tried(compiler: Compiler) -> None:
     compiler.ask(LOST)
     compiler.fail(LOST)
     compiler.fail(LOST)
@@ -140,7 +140,7 @@ def test_where_what_is_foreseen_to_fail_runs_it_is_always_tried(compiler: Compil
 
 
 def together(compiler: Compiler, first: InputShapes, second: InputShapes) -> bool:
-    """Whether the second begins while the first is under way."""
+    """Whether the second inference begins while the first runs."""
     held, other = Held(), Held()
     with ThreadPoolExecutor(2) as threads:
         one = threads.submit(compiler.ask, first, held)
@@ -161,7 +161,7 @@ def test_what_may_fail_runs_alone(compiler: Compiler) -> None:
     assert not together(compiler, LOST, ONE)
 
 
-def test_where_values_matter_what_cannot_be_told_runs_alone_every_time() -> None:
+def test_where_values_matter_uncertain_shapes_run_alone_every_time() -> None:
     compiler = Compiler(values_matter=True)
     for _ in range(2):
         assert not together(compiler, ONE, EMPTY)
@@ -175,7 +175,7 @@ def test_where_a_shape_that_should_run_fails_all_run_alone(compiler: Compiler) -
     assert not together(compiler, ONE, ONE)
 
 
-def test_what_was_under_way_when_another_failed_is_made_again(compiler: Compiler) -> None:
+def test_inferences_in_flight_when_another_failed_run_again(compiler: Compiler) -> None:
     for shapes in (ONE, OTHER):
         compiler.ask(shapes)
     held = Held()
@@ -214,8 +214,8 @@ def test_one_that_fails_after_another_had_is_tried_where_none_has(compiler: Comp
 # Turns ------------------------------------------------------------------------------------------
 
 
-def test_nobody_waits_for_ever() -> None:
-    """Those that come later do not go before one that waits to be alone, and the other way."""
+def test_no_caller_waits_for_ever() -> None:
+    """A later inference does not overtake one that waits to run alone, nor the reverse."""
     turns, order = Turns(), list[str]()
     first, begun = threading.Event(), threading.Event()
 
@@ -259,7 +259,7 @@ def compiled(model: ov.Model, shapes: Sequence[Any], streams: int) -> CompiledSh
 
 
 def ask_many(streams: int, ask: Any) -> None:
-    """So many at once as a replica has, each with its own random numbers."""
+    """As many inferences at once as a replica runs, each with its own random numbers."""
     count = 2 * streams
     with ThreadPoolExecutor(count) as threads:
         list(threads.map(ask, map(random.Random, range(count))))

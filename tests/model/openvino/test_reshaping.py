@@ -1,4 +1,4 @@
-"""What a model's copies tell of shapes before an inference at them."""
+"""Foresight of inferences by reshaped copies of a model."""
 
 import random
 from collections.abc import Callable, Sequence

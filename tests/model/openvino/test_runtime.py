@@ -42,7 +42,7 @@ def example(datatype: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def one_more(model: ov.Model, x: Tensor) -> list[Any]:
-    """What OpenVINO answers; of FP64 what it would, did it keep infinities."""
+    """OpenVINO's answer; for FP64 the answer that it would give if it kept infinities."""
     if x.datatype != "FP64":
         return direct(model, [x])
     with np.errstate(over="ignore"):
@@ -144,7 +144,7 @@ def test_the_memory_of_the_inputs_is_given_back_after_the_inference() -> None:
     compilation = compiled(models.add_one())
     compilation.infer([x])
     del x
-    memory.clear()  # BufferError if somebody still looks at it
+    memory.clear()  # BufferError if anything still refers to it
 
 
 # Infer requests ---------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ THREADS = [{}, {"INFERENCE_NUM_THREADS": 1}, {"NUM_STREAMS": 1}, {"NUM_STREAMS":
 def test_after_requests_that_fail_at_a_node_those_with_the_shape_before_are_answered(
     threads: dict[str, Any], lengths: tuple[int, ...]
 ) -> None:
-    """As many at once as it takes that all streams had them."""
+    """As many inferences at once as are needed to reach all streams."""
     runtime = Runtime("CPU", {**FLOAT32, **threads})
     compilation = runtime.compile(runtime.reshaped(models.pooled(), [(ANY, Dim(1, 1), ANY)]))
     at_once = 4

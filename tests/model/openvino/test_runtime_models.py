@@ -91,7 +91,7 @@ def test_a_model_is_read_from_its_file(saved: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["half an xml", "an empty xml", "half a bin", "no bin", "no xml"]
 )
-def test_a_damaged_file_is_told_by_its_name_only(saved: Path, damage: str) -> None:
+def test_the_error_of_a_damaged_file_names_only_the_file(saved: Path, damage: str) -> None:
     weights = saved.with_suffix(".bin")
     damaged = saved if damage.endswith("xml") else weights
     content = b"" if "empty" in damage else damaged.read_bytes()
@@ -114,7 +114,7 @@ def test_reshaping_leaves_the_model_as_it_was() -> None:
     assert "[1,3,8,8]" == str(model.input(0).partial_shape)
 
 
-def test_a_shape_that_the_model_refuses_is_told_with_the_node() -> None:
+def test_the_error_of_a_shape_that_the_model_refuses_names_the_node() -> None:
     with pytest.raises(CannotReshape, match=r"^the model refuses it at node 'Convolution_[0-9]+'$"):
         RUNTIME.reshaped(models.convolution(), [(1, 4, 8, 8)])
 
@@ -122,7 +122,7 @@ def test_a_shape_that_the_model_refuses_is_told_with_the_node() -> None:
 @pytest.mark.parametrize(
     ("device", "config"), [("CPU", {"NO_SUCH_PROPERTY": 1}), ("NO_SUCH_DEVICE", {})]
 )
-def test_a_device_or_property_that_is_unknown_is_told_by_compiling(
+def test_compiling_reports_an_unknown_device_or_property(
     device: str, config: dict[str, Any]
 ) -> None:
     with pytest.raises(CannotReshape, match=r"^OpenVINO cannot compile it$"):

@@ -1,4 +1,4 @@
-"""Times without the wait for a stream, beside a device that runs so many at once in turn."""
+"""Times without the wait for a stream, on a device that runs a number of inferences at once."""
 
 import heapq
 import threading
@@ -67,7 +67,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 30)), max_size=
 def test_every_inference_takes_its_own_time_whatever_waits(
     drawn: list[tuple[int, int]], streams: int
 ) -> None:
-    """Beside a device that begins them in the order in which they come."""
+    """On a device that begins inferences in the order of their arrival."""
     clock, free_at = Clock(), [0] * streams
     times = StreamTimes(streams, clock)
     arrived, events, turns = 0, list[tuple[int, int, int]](), dict[int, Turn]()

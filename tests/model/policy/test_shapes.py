@@ -108,7 +108,7 @@ def test_a_batch_size_fixes_the_first_dimension_of_every_input_that_has_one() ->
     assert ["x(7,4)", "scale()"] == accepted(models.scaled_by_scalar(), {"scale": "()"}, 7)
 
 
-def test_contradictions_with_the_model_are_told_by_name_and_number() -> None:
+def test_errors_about_contradictions_with_the_model_have_names_and_numbers() -> None:
     cases: list[tuple[ov.Model, Rules, int | Literal["auto"], str]] = [
         (
             models.convolution(),

@@ -1,4 +1,4 @@
-"""When two answers are the same."""
+"""Agreement of two answers."""
 
 from typing import Any
 

@@ -86,7 +86,7 @@ def test_one_is_clearly_quicker_by_its_usual_time(lucky: tuple[int, ...]) -> Non
     assert not clearly_quicker(timed(0.004, 0.0), timed(0.004, 0.0), row)
 
 
-def test_what_is_slow_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_models_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.timing.COMPARING_S", 1.0)
     row = [tensor(np.ones((1, 4)))]
     slow, fast = timed(0.4, 0.0), timed(0.1, 0.0)

@@ -31,7 +31,7 @@ def filled(datatype: str, shape: Sequence[int], seed: int) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """What a model gives that works on each row by itself."""
+    """The outputs of a model that works on each row by itself."""
     arrays = [
         np.array(part.data, object).reshape(part.shape) if part.datatype == BYTES else part.data
         for part in parts
@@ -53,9 +53,7 @@ rows_of_members = st.lists(st.integers(1, 4), min_size=1, max_size=5)
 
 
 @given(datatypes, rows_of_members, st.lists(st.integers(0, 3), max_size=3))
-def test_what_is_stacked_comes_apart_again(
-    datatype: str, rows: list[int], others: list[int]
-) -> None:
+def test_stacked_outputs_split_again(datatype: str, rows: list[int], others: list[int]) -> None:
     members = [[filled(datatype, (count, *others), i)] for i, count in enumerate(rows)]
     (stacked,) = stack(members)
     assert (sum(rows), *others) == stacked.shape
@@ -121,7 +119,7 @@ def table(found: Sequence[Sequence[float]], capacity: int) -> Tensor:
 
 @st.composite
 def detections_of_members(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
-    """How many rows there are for each image, and how many are used of each image's."""
+    """The number of rows for each image, and the number used by each."""
     each = draw(st.integers(1, 4))
     member = st.lists(st.integers(0, each), min_size=1, max_size=3)
     return each, draw(st.lists(member, min_size=2, max_size=4))
@@ -151,7 +149,7 @@ def spots() -> Any:
 
 
 def picture(*counts: int) -> list[Tensor]:
-    """Pictures with so many spots each, as one tensor."""
+    """Pictures with these numbers of spots, as one tensor."""
     pictures = [
         spots_picture(160, 120, random_spots(160, 120, count, seed=count), seed=count)
         for count in counts
@@ -221,7 +219,7 @@ def test_stacking_is_proven_where_rows_do_not_mix(
         pytest.param(models.fixed_batch(), "input 'x' has no open number of rows", id="fixed"),
         pytest.param(models.scaled_by_scalar(), "input 'scale' has no open number", id="no batch"),
         pytest.param(models.add_one(()), "input 'x' has no open number of rows", id="a scalar"),
-        pytest.param(models.without_inputs(), "output 'y' holds no rows", id="no inputs"),
+        pytest.param(models.without_inputs(), "output 'y' has no rows", id="no inputs"),
         pytest.param(models.refuses_open_dimensions(), "has no open number of rows", id="closed"),
     ],
 )

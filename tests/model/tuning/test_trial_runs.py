@@ -75,7 +75,7 @@ def test_what_a_model_does_not_answer_is_not_compared() -> None:
     assert 1 == largest[-1], "then some that it takes"
 
 
-def test_a_model_that_answers_nothing_is_told_apart() -> None:
+def test_the_error_of_a_model_that_always_fails_is_raised() -> None:
     def fails(x: Array) -> Array:
         raise CannotInfer("never")
 
@@ -84,12 +84,14 @@ def test_a_model_that_answers_nothing_is_told_apart() -> None:
 
 
 def test_outputs_of_other_shapes_than_the_graph_says_are_refused() -> None:
-    with pytest.raises(NotProven, match=r"other shapes .* output 'y' has shape \(4, 20\)"):
+    with pytest.raises(
+        NotProven, match=r"differ in output shapes.* output 'y' has shape \(4, 20\)"
+    ):
         tried(of_values(lambda x: np.repeat(x, 2, axis=0)[: 2 * len(x) - 2]))
 
 
 def detector(finds: int) -> Any:
-    """A stand-in that finds so many things in every picture."""
+    """A detector that finds a fixed number of objects in every picture."""
 
     def infer(tensors: Sequence[Tensor]) -> list[Tensor]:
         (pictures,) = tensors

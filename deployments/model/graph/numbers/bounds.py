@@ -1,7 +1,7 @@
-"""Which values the integers of a graph can have, from the least and the greatest of its inputs.
+"""Bounds of the integers in a graph, from the least and the greatest values of its inputs.
 
-Bounds are pairs of Python's numbers, so nothing overflows. Operations that are in no table here
-have no bounds, nor has what is computed from them.
+Bounds are pairs of Python's numbers, so nothing overflows. An operation that is in no table here
+has no bounds, and neither has any operation after it.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ INTEGERS: Final = {
     "u64": (0, 2**31 - 1),
     "i64": (-(2**31), 2**31 - 1),
 }
-"""What the CPU plugin holds of each type: the wide ones become i32."""
+"""The range of each type in the CPU plugin, where the wide types become i32."""
 WIDE: Final = frozenset({"u32", "u64", "i64"})
 FLOAT32_END: Final = 2**24
-"""Up to here float32 holds every whole number."""
+"""Up to this number, float32 holds every integer."""
 LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 IN_FLOAT32: Final = frozenset(
@@ -52,12 +52,12 @@ IN_FLOAT32: Final = frozenset(
         "ReverseSequence",
     ]
 )
-"""What the plugin computes in float32 for integers of any type, measured with OpenVINO 2026.4.1."""
+"""Operations on integers that the plugin computes in float32, measured in OpenVINO 2026.4.1."""
 _LARGEST_CONSTANT: Final = 1 << 20
 
 
 def _corners(of: Callable[[Any, Any], Any]) -> Callable[[Bounds, Bounds], Bounds]:
-    """Bounds of what is monotone in each of its two operands."""
+    """Makes bounds for an operation that is monotone in each of its two operands."""
 
     def bounds(a: Bounds, b: Bounds) -> Bounds:
         found = [of(x, y) for x, y in product(a, b)]
@@ -80,7 +80,7 @@ def magnitude(*bounds: Bounds) -> float:
 
 def _quotient(a: Bounds, b: Bounds) -> Bounds:
     if b[0] <= 0 <= b[1]:
-        return -inf, inf  # by zero, too
+        return -inf, inf  # the divisor may be zero
     found = [
         x // y if isinstance(x, int) and isinstance(y, int) else x / y for x, y in product(a, b)
     ]
@@ -100,7 +100,7 @@ def _sloped(a: Bounds, slope: Bounds) -> Bounds:
 
 
 def _bits(a: Bounds, b: Bounds) -> Bounds:
-    """Of what combines the bits of both: as many as the longer one has."""
+    """Bounds of an operation on the bits of both operands: as many bits as the longer one."""
     both = magnitude(a, b)
     if both == inf:
         return -inf, inf
@@ -155,7 +155,7 @@ _UNARY: Final[dict[str, Callable[[Bounds], Bounds]]] = {
     "Identity": lambda a: a,
     "BitwiseNot": lambda a: (-a[1] - 1, -a[0] - 1),
 }
-# Operations whose numbers are those of these of their inputs.
+# Operations whose output numbers are those of the inputs at these positions (None: of all).
 _MOVES: Final[dict[str, tuple[int, ...] | None]] = {
     **dict.fromkeys(["Broadcast", "Gather", "GatherND", "ReduceMax"], (0,)),
     **dict.fromkeys(["ReduceMean", "ReduceMin", "Reshape", "Reverse", "Roll", "Slice"], (0,)),
@@ -190,7 +190,7 @@ _TRUTHS: Final = frozenset(
     ]
 )
 SUMS: Final = frozenset({"CumSum", "MatMul", "ReduceL1", "ReduceProd", "ReduceSum"})
-"""Their bounds grow with the shape of their first input."""
+"""The operations whose bounds grow with the shape of their first input."""
 ARITHMETIC: Final = (frozenset(_BINARY) | SUMS | {"Abs", "Negative", "Relu", "Clamp"}) | {
     "Interpolate", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "ReverseSequence",
 }  # fmt: skip
@@ -201,12 +201,12 @@ _SEVERAL: Final = frozenset({"Split", "VariadicSplit"})
 
 
 def has_bounds(port: Any) -> bool:
-    """Whether what is known of the node is of this output: of most, of the first one only."""
+    """Whether the bounds of a node apply to this output; for most nodes only to the first."""
     return port.get_index() == 0 or port.get_node().get_type_name() in _SEVERAL
 
 
 def known(node: Any) -> bool:
-    """Whether there are bounds for what it gives, given those of the inputs that matter."""
+    """Whether a node has bounds, given those of the inputs that matter."""
     kind = node.get_type_name()
     if kind == "Constant":
         return constant(node) is not None
@@ -233,7 +233,7 @@ _TABLES: Final = _BINARY.keys() | _UNARY.keys() | _MOVES.keys() | SUMS | {"Clamp
 
 
 def constant(node: Any) -> Bounds | None:
-    """Of a constant that is not too large to look through."""
+    """The bounds of a constant; None if it is too large to scan."""
     if node.get_element_type() == ov.Type.string or node.get_byte_size() > _LARGEST_CONSTANT:
         return None
     if node.get_element_type().get_type_name() not in {*INTEGERS, "boolean", "f16", "f32", "f64"}:
@@ -242,7 +242,7 @@ def constant(node: Any) -> Bounds | None:
 
 
 def ends(values: Any) -> Bounds:
-    """The least and the greatest, but for NaN; zeros of none."""
+    """The least and the greatest value, ignoring NaN; zeros if there is none."""
     if not values.size:
         return 0, 0
     if values.dtype.kind == "f":
@@ -252,9 +252,9 @@ def ends(values: Any) -> Bounds:
 
 
 def of(node: Any) -> Callable[[Sequence[Bounds], Shape | None], Bounds]:
-    """What tells the bounds of what a node gives from those of the inputs that are needed.
+    """The function from the bounds of a node's needed inputs to those of its output.
 
-    The shape is the first input's, for sums.
+    Its second argument is the first input's shape, which sums need.
     """
     kind = node.get_type_name()
     if kind in _TRUTHS:
@@ -302,7 +302,7 @@ def _to_the(largest: float, count: float) -> float:
 
 
 def _summands(node: Any) -> Callable[[Shape], float]:
-    """How many numbers go into one sum at most."""
+    """The function from a shape to the largest number of summands in one sum."""
     if node.get_type_name() == "MatMul":
         turned = node.get_attributes()["transpose_a"]
         return lambda shape: shape[-2 if turned and len(shape) > 1 else -1] if shape else 1
@@ -314,9 +314,9 @@ def _summands(node: Any) -> Callable[[Shape], float]:
 
 
 def limit(node: Any) -> Bounds | None:
-    """What the device holds of what an integer operation gives, and of what it is given.
+    """The device's range for the inputs and outputs of an integer operation.
 
-    None where it computes as the declared type does.
+    None if the device computes as the declared type does.
     """
     declared = node.get_output_element_type(0).get_type_name()
     if declared not in INTEGERS:
@@ -328,19 +328,19 @@ def limit(node: Any) -> Bounds | None:
 
 
 def wrapped(type_: Bounds, found: Bounds) -> Bounds:
-    """What is left of these bounds in a type with these ends."""
+    """The bounds after wrapping into a type with these ends."""
     return found if beyond(type_, [found]) is None else type_
 
 
 def rounds_down(node: Any) -> bool:
-    """Whether it divides integers as Python does."""
+    """Whether a node divides integers as Python does, rounding down."""
     if node.get_output_element_type(0).get_type_name() not in INTEGERS:
         return False
     return node.get_type_name() == "Divide" and bool(node.get_attributes().get("m_pythondiv", True))
 
 
 def beyond(limits: Bounds, found: Sequence[Bounds]) -> float | None:
-    """One of the ends of these bounds that is out of the limits."""
+    """An end of these bounds outside the limits; None if all are inside."""
     for low, high in found:
         if low < limits[0]:
             return low

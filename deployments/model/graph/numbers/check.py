@@ -1,8 +1,8 @@
-"""Whether a request's numbers stay within what the device computes with.
+"""Checks that a request's numbers stay within the range in which the device computes.
 
-OpenVINO's plugins compute 64-bit integers in 32 bits, FP64 in float32 and some operations on
-integers in float32, without a word. What they would get wrong is computed here in the types that
-the model declares where the model is small, and is refused elsewhere.
+OpenVINO's plugins silently compute 64-bit integers in 32 bits, FP64 in float32 and some operations
+on integers in float32. Where they would answer wrongly, a small model is computed here in the types
+that it declares, and the request is refused for a larger one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ _LIMITS: Final[dict[str, Bounds]] = {
 
 
 class _Leaves(Exception):
-    """Raised when a node may hold what the device does not."""
+    """Raised when a node's values may leave the device's range."""
 
     def __init__(self, step: Step, value: float) -> None:
         super().__init__(step.name)
@@ -48,7 +48,7 @@ class _Leaves(Exception):
 
 
 class NumberCheck:
-    """The check of one model, for several threads at once; blocking."""
+    """The check of one model; thread-safe and blocking."""
 
     def __init__(
         self, model: ov.Model, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
@@ -76,9 +76,9 @@ class NumberCheck:
         )
 
     def instead(self, tensors: Sequence[Tensor]) -> list[Tensor] | ServingError | None:
-        """What to answer instead of the device: all outputs, or why there are none.
+        """The answer in place of the device's: all outputs, or an error.
 
-        None where the device computes it right. `tensors` are in the model's order.
+        None if the device answers correctly. `tensors` are in the model's order.
         """
         given = dict(zip(self._parameters, tensors, strict=True))
         for name in self._computed:
@@ -96,9 +96,9 @@ class NumberCheck:
     def checked(
         self, tensors: Sequence[Tensor], outputs: list[Tensor]
     ) -> list[Tensor] | ServingError:
-        """The device's outputs, unless FP64 became infinite there though no input was.
+        """The device's outputs, unless FP64 became infinite there without an infinite input.
 
-        Outputs that are inputs have their numbers, whatever the device made of them.
+        Outputs that are inputs get the inputs' numbers, even if the device changed them.
         """
         outputs = [self._original(output, tensors) for output in outputs]
         infinite = [o for o in outputs if o.datatype == FP64 and not _no_infinity(o)]
@@ -108,7 +108,7 @@ class NumberCheck:
         if answer is not None:
             exact_outputs = {output.name: output for output in answer}
             return [exact_outputs[output.name] for output in outputs]
-        what = f"output '{infinite[0].name}' ({FP64}) leaves the range for finite inputs:"
+        what = f"output '{infinite[0].name}' ({FP64}) becomes, for finite inputs,"
         return NumberNotCarried(what, inf, *_LIMITS[FP64])
 
     def _is_computed_with(self, name: str) -> bool:
@@ -116,7 +116,7 @@ class NumberCheck:
         return any(port.get_node().get_type_name() != "Result" for port in readers(node))
 
     def _passed_through(self) -> dict[str, int]:
-        """The outputs that are inputs, and which ones."""
+        """The outputs that are inputs, with the positions of those."""
         sources = (exact.source(result.input(0))[0] for result in self._model.get_results())
         return {
             spec.name: self._parameters.index(name)
@@ -147,7 +147,7 @@ class NumberCheck:
         return overflows
 
     def _exactly(self, given: Mapping[str, Tensor]) -> list[Tensor] | None:
-        """None where that would take too long, or there is no way."""
+        """The outputs computed in the declared types; None if too slow or not supported."""
         if not self._small or sum(np.size(t.data) for t in given.values()) > _MOST_ELEMENTS:
             return None
         arrays = {name: np.asarray(tensor.data) for name, tensor in given.items()}
@@ -162,7 +162,7 @@ class NumberCheck:
         ]
 
     def _looked_through(self, given: Mapping[str, Tensor], left: _Leaves) -> ServingError | None:
-        """Whether the numbers themselves leave the limits that their bounds left."""
+        """The error if the numbers themselves, not only their bounds, may leave the limits."""
         arrays = {name: np.asarray(given[name].data) for name in self._parameters}
         try:
             values = exact.computed(self._ancestors, arrays)
@@ -177,13 +177,13 @@ class NumberCheck:
             return None
         step = left.step
         inputs = ", ".join(f"'{name}'" for name in sorted(step.inputs))
-        what = f"of input {inputs} node '{step.node.get_friendly_name()[:100]}' may make"
+        what = f"from input {inputs}, node '{step.node.get_friendly_name()[:100]}' may compute"
         assert step.limit is not None
         return NumberNotCarried(what, left.value, *step.limit)
 
     @cached_property
     def _ancestors(self) -> list[Any]:
-        """The nodes whose numbers tell those of the steps, in order."""
+        """The nodes from which the steps' numbers are computed, in order."""
         wanted = {step.name for step in self._steps}
         for node in reversed(self._nodes):
             if node.get_name() in wanted and node.get_type_name() != "ShapeOf":
@@ -191,7 +191,7 @@ class NumberCheck:
         return [node for node in self._nodes if node.get_name() in wanted]
 
     def _counted_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, tuple[int, ...]]:
-        """The shape of what goes into each sum, as far as the inputs' shapes decide it."""
+        """The shape of each sum's input, where the model's input shapes determine it."""
         own = dict(zip(self._parameters, shapes, strict=True))
         known = {step.name: own.get(same_shape(step.node)) for step in self._counted}
         if all(shape is not None for shape in known.values()):
@@ -210,7 +210,7 @@ class NumberCheck:
 def number_check_of(
     model: ov.Model, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
 ) -> NumberCheck | None:
-    """None for models whose numbers no device changes."""
+    """The check of a model; None if the device changes none of its numbers."""
     numbers = NumberCheck(model, inputs, outputs)
     return numbers if numbers.matter else None
 
@@ -229,7 +229,7 @@ def _bounds(
 
 
 def _check(step: Step, found: Sequence[Bounds]) -> None:
-    """Raises _Leaves where an operand or the result may leave the limits."""
+    """Raises _Leaves if an operand or the result may leave the limits."""
     if step.limit is None:
         return
     own = found[-1:] if step.kind in _ONLY_RESULT else found
@@ -239,11 +239,11 @@ def _check(step: Step, found: Sequence[Bounds]) -> None:
 
 
 _ONLY_RESULT: Final = bounds.CONVERSIONS | {"Maximum", "Minimum"}
-"""Of an operand that the device clamps these make what they make of the operand."""
+"""Operations that give the same result for an operand that the device has clamped."""
 
 
 def _check_values(step: Step, values: Mapping[Key, Array]) -> None:
-    """Raises _Leaves. Sums must stay within the limits in whatever order they are computed."""
+    """Raises _Leaves if values leave the limits; sums must stay inside in any order of summands."""
     operands = [values[key] for key in step.sources]
     found = [bounds.ends(array) for array in operands]
     result = values[step.name, 0]
@@ -267,7 +267,7 @@ def _refused(tensor: Tensor) -> ServingError | None:
     if value is None:
         return None
     types = f"{tensor.datatype}, computed in {COMPUTED_IN[tensor.datatype]}"
-    what = f"input '{tensor.name}' ({types}) holds"
+    what = f"input '{tensor.name}' ({types}) has"
     return NumberNotCarried(what, value, *limits)
 
 

@@ -1,8 +1,8 @@
-"""A graph computed in the types that it declares, operation by operation, for small models.
+"""Computes a small model's graph in the types that it declares, operation by operation.
 
-Numpy computes what OpenVINO's own reference lacks or might round, the reference what it is known
-to compute into memory that it has sized itself: MaxPool, say, writes past the end of what it is
-given (OpenVINO 2026.4.1).
+numpy computes the operations that OpenVINO's own reference lacks or might round. The reference
+computes only operations that are known to size their outputs: MaxPool, for one, writes past the end
+of the given memory (OpenVINO 2026.4.1).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,15 +43,15 @@ _SIZED_BY_THE_REFERENCE: Final = frozenset(
         *("Unsqueeze", "VariadicSplit"),
     ]
 )
-"""Tried with outputs of no elements, at other shapes than their own, with OpenVINO 2026.4.1."""
+"""Operations tried with empty output tensors, of other shapes than theirs, in OpenVINO 2026.4.1."""
 
 
 class NotExact(Exception):
-    """Raised when there is no exact answer here."""
+    """Raised when this module cannot compute an exact answer."""
 
 
 def small_enough(model: ov.Model) -> bool:
-    """Whether computing it so takes no long time, as far as the model itself says."""
+    """Whether the model is small enough to compute here quickly."""
     nodes = model.get_ordered_ops()
     constants = (node for node in nodes if node.get_type_name() == "Constant")
     plain = all(
@@ -66,7 +66,7 @@ def small_enough(model: ov.Model) -> bool:
 
 
 def computed(nodes: Sequence[Any], given: Mapping[str, Array]) -> dict[tuple[str, int], Array]:
-    """What each output of the ordered nodes holds; `given` by the names of parameters.
+    """The values of all outputs of the ordered nodes, from those `given` by parameter name.
 
     Raises NotExact.
     """
@@ -80,7 +80,7 @@ def computed(nodes: Sequence[Any], given: Mapping[str, Array]) -> dict[tuple[str
 
 
 def source(port: Any) -> tuple[str, int]:
-    """Where an input's values come from: the node's name and its output."""
+    """The source of an input's values: the node's name and the index of its output."""
     output = port.get_source_output()
     return output.get_node().get_name(), output.get_index()
 
@@ -106,7 +106,7 @@ def _broadcasts_as_numpy(node: Any) -> bool:
 
 
 def by_numpy(node: Any, inputs: Sequence[Array]) -> Array:
-    """Raises NotExact."""
+    """Computes a node by numpy. Raises NotExact."""
     try:
         return np.asarray(_BY_NUMPY[node.get_type_name()](node, *inputs))
     except (ValueError, IndexError, ArithmeticError) as error:
@@ -127,7 +127,7 @@ def _referenced(node: Any, inputs: Sequence[Array]) -> list[Array]:
 
 
 def _convert(node: Any, x: Array) -> Array:
-    """Raises NotExact for what the type cannot hold."""
+    """Converts an array. Raises NotExact for a number that the type cannot hold."""
     dtype = node.get_output_element_type(0).to_dtype()
     if x.dtype.kind == "f" and dtype.kind in "iu":
         ends = np.iinfo(dtype)
@@ -200,7 +200,7 @@ def _einsum(node: Any, *inputs: Array) -> Array:
 
 
 def _prelu(_: Any, x: Array, slope: Array) -> Array:
-    """The slopes are those of the channels, or what numpy broadcasts (OpenVINO opset 1, PReLU)."""
+    """PReLU, with a slope for each channel or as numpy broadcasts (OpenVINO opset 1, PReLU)."""
     if slope.ndim == 1 and slope.size > 1 and x.ndim > 1:
         slope = slope.reshape(-1, *[1] * (x.ndim - 2))
     return np.asarray(np.where(x < 0, x * slope, x))
@@ -293,4 +293,4 @@ _FLOATS_BY_NUMPY: Final[dict[str, Callable[[Array], Any]]] = {
     "Tan": np.tan,
     "Tanh": np.tanh,
 }
-"""Of FP64 there is no reference."""
+"""OpenVINO has no reference of these for FP64."""

@@ -1,6 +1,6 @@
-"""Which nodes of a graph must stay within what the device computes with, and what tells it.
+"""Plans the check of a graph: the nodes that must stay within the device's range.
 
-Once for each model; `numbers` checks each request by these steps.
+This runs once for each model; `check` checks each request by these steps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,10 @@ _EVERYTHING: Final[Bounds] = (-inf, inf)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node of a graph, where the inputs that matter come from, and what it must not leave.
+    """A node of a graph, with the sources of its needed inputs and the limit of its values.
 
-    `ends` are those of its type, `fixed` the bounds of a constant. What is computed in FP64 becomes
-    infinite in the device beyond float32. What does not change is here, because to ask a node is
+    `ends` are the ends of its type, `fixed` the bounds of a constant, and `fp64` means that values
+    beyond float32 become infinite in the device. The step caches these, because asking a node is
     slow.
     """
 
@@ -43,7 +43,7 @@ class Step:
 
 
 def planned(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[Step]:
-    """The nodes that must stay within limits, and those whose bounds tell theirs, in order."""
+    """The nodes that must stay within limits, and those that their bounds depend on, in order."""
     steps: dict[str, Step] = {}
     for node in nodes:
         ports = [node.input(position) for position in bounds.needed(node)]
@@ -76,7 +76,7 @@ def planned(nodes: Sequence[Any], inputs: Mapping[str, InputSpec]) -> list[Step]
 
 
 def has_unknown_integers(nodes: Sequence[Any]) -> bool:
-    """Whether integers are computed from those of inputs by what there are no bounds for."""
+    """Whether an operation without bounds computes integers from those of the inputs."""
     fed: set[str] = set()
     for node in nodes:
         kind, name = node.get_type_name(), node.get_name()
@@ -103,14 +103,14 @@ def _ancestors_of_limits(steps: Mapping[str, Step]) -> list[Step]:
 
 
 def same_shape(node: Any) -> str:
-    """The name of the node that gives the first input, or that input converted."""
+    """The name of the node behind the first input, skipping conversions."""
     node = node.input_value(0).get_node()
     converts = node.get_type_name() in bounds.CONVERSIONS
     return same_shape(node) if converts else str(node.get_name())
 
 
 def _watched(node: Any) -> Bounds | None:
-    """The limits of a node whose numbers the device may change."""
+    """The limits of a node, if the device may change its numbers."""
     kind = node.get_type_name()
     declared = node.get_output_element_type(0).get_type_name()
     if kind in ("Parameter", "Constant"):
@@ -124,5 +124,5 @@ def _watched(node: Any) -> Bounds | None:
 
 
 def readers(node: Any) -> list[Any]:
-    """The inputs that take what a node gives."""
+    """The inputs of other nodes that read a node's outputs."""
     return [port for output in node.outputs() for port in output.get_target_inputs()]

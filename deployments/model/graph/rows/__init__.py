@@ -1,5 +1,5 @@
-"""Follows the batch axis through a graph: requests may be stacked only where rows stay apart.
+"""Proves that rows do not influence each other in a graph, so that requests may be stacked.
 
-`proof` walks, `rules` names the rule of each kind of operation, `arithmetic` and `layout` hold
-them. An operation without a rule ends the proof.
+`proof` follows the batch axis through the graph, `rules` maps each kind of operation to its rule,
+`arithmetic` and `layout` have the rules. An operation without a rule ends the proof.
 """

@@ -1,4 +1,4 @@
-"""Rules for operations that compute: where the rows are afterwards. See `row_layout`."""
+"""Rules for operations that compute: where the rows lie in their outputs. See `layout`."""
 
 from deployments.model.graph.rows.operation import FREE, Operation, State
 from deployments.model.graph.rows.outputs import Detections, RowsAlong
@@ -6,7 +6,7 @@ from deployments.model.graph.rows.outputs import Detections, RowsAlong
 
 def elementwise(operation: Operation) -> list[State]:
     if operation.attributes.get("auto_broadcast", "numpy") not in ("numpy", "none"):
-        raise operation.refusal("broadcasts in a way that is not known")
+        raise operation.refusal("broadcasts in an unknown way")
     places = set()
     for position, rows in operation.with_rows():
         places.add((operation.inputs[position].rank - rows.axis, rows.each))
@@ -24,7 +24,7 @@ def first_only(operation: Operation) -> list[State]:
 
 
 def like(operation: Operation) -> list[State]:
-    return [operation.inputs[0].state]  # of the other input only the datatype matters
+    return [operation.inputs[0].state]  # only the datatype of the other input matters
 
 
 def reduce(operation: Operation) -> list[State]:
@@ -38,7 +38,7 @@ def reduce(operation: Operation) -> list[State]:
 
 
 def along_attribute(operation: Operation) -> list[State]:
-    """Works along the axis that an attribute names."""
+    """The rule of operations along the axis that an attribute names."""
     states = first_only(operation)
     if operation.axis(operation.attributes["axis"]) == operation.rows(0).axis:
         raise operation.across
@@ -46,7 +46,7 @@ def along_attribute(operation: Operation) -> list[State]:
 
 
 def along_input(operation: Operation, complex_pairs: int = 0) -> list[State]:
-    """Works along the axes that input 1 names; real and imaginary parts are no axis of them."""
+    """The rule of operations along the axes that input 1 names, not counting complex pairs."""
     states = first_only(operation)
     rank = operation.inputs[0].rank - complex_pairs
     if operation.rows(0).axis in [axis % rank for axis in operation.values(1)]:
@@ -66,7 +66,7 @@ def by_image(operation: Operation, count: int) -> list[State]:
     rows = operation.rows(0)
     for position in range(count):
         if position < len(operation.inputs) and operation.rows(position) != rows:
-            raise operation.refusal("takes rows of one against rows of another")
+            raise operation.refusal("combines different rows of two inputs")
     operation.only_rows(*range(count))
     if rows.axis != 0:
         raise operation.across
@@ -78,7 +78,7 @@ def planes(operation: Operation) -> list[State]:
 
 
 def embedding_bags(operation: Operation) -> list[State]:
-    """A table, and of each row what to add up of it, perhaps with weights."""
+    """The rule of sums over a table's rows, by indices and perhaps weights for each row."""
     rows = operation.rows(1)
     if rows.axis != 0 or any(port.state != rows for port in operation.inputs[1:]):
         raise operation.across
@@ -87,7 +87,7 @@ def embedding_bags(operation: Operation) -> list[State]:
 
 
 def deformable(operation: Operation) -> list[State]:
-    """Data, offsets, filters and perhaps a mask."""
+    """The rule of deformable convolutions: data, offsets, filters and perhaps a mask."""
     rows, by_rows = operation.rows(0), (0, 1, 3)[: len(operation.inputs) - 1]
     operation.only_rows(*by_rows)
     if rows.axis != 0 or any(operation.rows(position) != rows for position in by_rows):
@@ -96,9 +96,9 @@ def deformable(operation: Operation) -> list[State]:
 
 
 def max_pool(operation: Operation) -> list[State]:
-    """The places that it gives too may count from the first row on."""
+    """The rule of MaxPool, whose second output may be indices that count from the first row."""
     if any(port.used for port in operation.outputs[1:]):
-        raise operation.refusal("gives places that count across rows")
+        raise operation.refusal("gives indices that count across rows")
     return by_image(operation, 1)
 
 
@@ -109,7 +109,7 @@ def off_images(operation: Operation) -> list[State]:
 
 
 def channels(operation: Operation) -> list[State]:
-    """One number for each place along dimension 1, in the other inputs."""
+    """The rule of operations whose other inputs have one number for each channel (dimension 1)."""
     ((position, rows),) = _single(operation)
     if operation.inputs[position].rank < 2 or rows.axis == 1:
         raise operation.across
@@ -119,13 +119,13 @@ def channels(operation: Operation) -> list[State]:
 def _single(operation: Operation) -> list[tuple[int, RowsAlong]]:
     found = list(operation.with_rows())
     if len(found) != 1:
-        raise operation.refusal("takes rows of one against rows of another")
+        raise operation.refusal("combines different rows of two inputs")
     operation.only_rows(found[0][0])
     return found
 
 
 def matmul(operation: Operation) -> list[State]:
-    """The rows are in front of both matrices, or run down the first or along the second."""
+    """The rule of MatMul: rows are in front of the matrices, or in the first's or second's axis."""
     left, right = operation.inputs
     places = set()
     for position, rows in operation.with_rows():
@@ -136,7 +136,7 @@ def matmul(operation: Operation) -> list[State]:
         if operation.attributes["transpose_a" if position == 0 else "transpose_b"]:
             from_behind = {1: 2, 2: 1}.get(from_behind, from_behind)
         if from_behind == (1 if position == 0 else 2):
-            raise operation.across  # summed over
+            raise operation.across  # it sums over rows
         places.add((from_behind, rows.each))
     operation.only_rows(*(position for position, _ in operation.with_rows()))
     both = isinstance(left.state, RowsAlong) and isinstance(right.state, RowsAlong)
@@ -148,7 +148,7 @@ def matmul(operation: Operation) -> list[State]:
 
 
 def attention(operation: Operation) -> list[State]:
-    """Query, key, value, perhaps a mask and a scale: rows are in front of the last two."""
+    """The rule of attention, whose inputs have rows only in front of the last two axes."""
     for position, rows in operation.with_rows():
         if operation.inputs[position].rank - rows.axis <= 2 or position > 3:
             raise operation.across
@@ -158,7 +158,7 @@ def attention(operation: Operation) -> list[State]:
 def einsum(operation: Operation) -> list[State]:
     terms, _, result = operation.attributes["equation"].replace(" ", "").partition("->")
     if "." in terms or not result:
-        raise operation.refusal("has an equation that is not known")
+        raise operation.refusal("has an equation of an unknown form")
     named = terms.split(",")
     labels = {(named[position][rows.axis], rows.each) for position, rows in operation.with_rows()}
     operation.only_rows(*(position for position, _ in operation.with_rows()))
@@ -180,7 +180,7 @@ def prelu(operation: Operation) -> list[State]:
 
 
 def detection_output(operation: Operation) -> list[State]:
-    """Takes images apart itself; priors are one for all images, or one for each."""
+    """The rule of DetectionOutput, which keeps images apart; priors are shared, or one for each."""
     rows = RowsAlong(0, 1)
     priors = operation.inputs[2].state
     if any(port.state != rows for i, port in enumerate(operation.inputs) if i != 2):

@@ -1,7 +1,7 @@
-"""Rules for operations that move, repeat, join or cut: where the rows are afterwards.
+"""Rules for operations that move, repeat, join or cut: where the rows lie in their outputs.
 
-Each takes an operation of which some input holds rows, or the number of rows, and raises
-NotProven unless every row of the outputs is what that row alone would give.
+Each rule takes an operation with rows, or the number of rows, in some input. It raises NotProven
+unless every row of the outputs is what that row alone would give.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ def _shape_of(operation: Operation) -> list[State]:
 
 
 def _reshape(operation: Operation) -> list[State]:
-    """What is in front of the rows stays as much: so every row stays the same run of elements."""
+    """The rule of Reshape: rows stay whole if the dimensions before them keep their product."""
     operation.no_rows(1)
     rows, after = operation.rows(0), operation.grown()
     for shape, reshaped in zip(operation.inputs[0].known, operation.outputs[0].known, strict=True):
@@ -44,8 +44,8 @@ def _broadcast(operation: Operation) -> list[State]:
         if mode in ("numpy", "bidirectional"):
             return [RowsAlong(out.rank - data.rank + data.state.axis, data.state.each)]
     if data.state is FREE and mode in ("numpy", "bidirectional"):
-        return [operation.grown()]  # one and the same for all rows
-    raise operation.refusal(f"repeats by mode {mode} what is not known to keep rows apart")
+        return [operation.grown()]  # the same data for all rows
+    raise operation.refusal(f"broadcasts in mode {mode}, which is not known to keep rows apart")
 
 
 def _tile(operation: Operation) -> list[State]:
@@ -54,21 +54,21 @@ def _tile(operation: Operation) -> list[State]:
     if isinstance(data.state, RowsAlong):
         axis = out.rank - data.rank + data.state.axis
         if not operation.unmoved(data.state.axis, axis):
-            raise operation.refusal("repeats rows behind one another")
+            raise operation.refusal("repeats rows along their own axis")
         return [RowsAlong(axis, data.state.each)]
     if data.state is not FREE:
         raise operation.refusal("takes the number of rows as a value")
     rows = operation.grown()
     axis = rows.axis - out.rank + data.rank
     if axis >= 0 and rows.each % (data.shape[axis] or 1):
-        raise operation.refusal("repeats less than a whole for every row")
+        raise operation.refusal("repeats a part of its input for each row")
     return [rows]
 
 
 def _concat(operation: Operation) -> list[State]:
     _, rows = next(operation.with_rows())
     if any(port.state != rows for port in operation.inputs):
-        raise operation.refusal("joins rows with what has none there")
+        raise operation.refusal("joins rows with an input that has none there")
     if operation.axis(operation.attributes["axis"]) == rows.axis:
         raise operation.across
     return [rows]
@@ -205,7 +205,7 @@ def _interpolate(operation: Operation) -> list[State]:
 
 
 def _identity(operation: Operation, axis: int, scales: int | None, place: int) -> bool:
-    """Whether an Interpolate changes nothing along this axis, for which its scale is at `place`."""
+    """Whether an Interpolate changes nothing along this axis, whose scale is at `place`."""
     shifted = operation.attributes.get("coordinate_transformation_mode", "tf_half_pixel_for_nn")
     if shifted == "tf_half_pixel_for_nn" or operation.attributes.get("antialias"):
         return False

@@ -1,4 +1,4 @@
-"""One operation of a graph, as the rules see it that say whether it keeps rows apart."""
+"""An operation of a graph, in the form that the rules check."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from deployments.tensors import Array
 
 
 class Rowless(Enum):
-    """What a tensor is that holds no rows."""
+    """The states of a tensor without rows."""
 
-    FREE = "is the same whatever the rows are and however many"
-    COUNTED = "depends on the number of rows, not on what is in them"
+    FREE = "does not depend on the rows"
+    COUNTED = "depends on the number of rows, not on their values"
 
 
 State: TypeAlias = Rowless | RowsAlong | Detections
@@ -25,7 +25,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output: its shape at each number of rows tried, None where values decide."""
+    """An input or output: its shape at each tried number of rows, None if values decide it."""
 
     shapes: tuple[Shape | None, ...]
     state: State = FREE
@@ -47,7 +47,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`counts` are the numbers of rows of the shapes."""
+    """An operation with its inputs and outputs; `counts` are the tried numbers of rows."""
 
     kind: str
     version: str
@@ -62,14 +62,16 @@ class Operation:
 
     @property
     def not_known(self) -> NotProven:
-        return NotProven(f"operation {self.kind} at node '{self.name}' is not known")
+        return NotProven(
+            f"operation {self.kind} at node '{self.name}' is not known to keep rows apart"
+        )
 
     @property
     def across(self) -> NotProven:
         return self.refusal("works across rows")
 
     def rows(self, position: int) -> RowsAlong:
-        """Raises NotProven if that input has none."""
+        """Where the rows lie in an input. Raises NotProven if it has none."""
         state = self.inputs[position].state if position < len(self.inputs) else FREE
         if not isinstance(state, RowsAlong):
             raise self.refusal(f"has rows, but not in input {position}")
@@ -81,7 +83,7 @@ class Operation:
                 yield position, port.state
 
     def only_rows(self, *positions: int) -> None:
-        """Raises NotProven if any other input is not the same whatever the rows are."""
+        """Raises NotProven if any other input depends on the rows."""
         for position, port in enumerate(self.inputs):
             if position in positions:
                 continue
@@ -91,7 +93,7 @@ class Operation:
                 raise self.refusal(f"takes input {position} from rows")
 
     def no_rows(self, *positions: int) -> None:
-        """Raises NotProven if one of these inputs, which give shapes, comes from the rows."""
+        """Raises NotProven if one of these inputs, which give shapes, depends on rows' values."""
         if any(
             position < len(self.inputs) and not isinstance(self.inputs[position].state, Rowless)
             for position in positions
@@ -99,22 +101,22 @@ class Operation:
             raise self.refusal("has a shape that is computed from values")
 
     def values(self, position: int) -> list[int]:
-        """A constant input's numbers. Raises NotProven where it is none."""
+        """The numbers of a constant input. Raises NotProven if it is not constant."""
         constant = self.inputs[position].constant
         if constant is None:
-            raise self.refusal(f"has an input {position} that is no constant")
+            raise self.refusal(f"has an input {position} that is not constant")
         return [int(value) for value in constant().ravel()]
 
     def axis(self, axis: int, position: int = 0) -> int:
-        """As counted from the front."""
+        """The axis counted from the front."""
         return axis % self.inputs[position].rank if axis < 0 else axis
 
     def axes(self, position: int) -> list[int]:
-        """Those that a constant input names, as counted from the front of input 0."""
+        """The axes that a constant input names, counted from the front of input 0."""
         return [self.axis(axis) for axis in self.values(position)]
 
     def check_sizes(self) -> None:
-        """Raises NotProven where not all shapes follow from those of the model's inputs."""
+        """Raises NotProven if a shape does not follow from those of the model's inputs."""
         if any(None in port.shapes for port in (*self.inputs, *self.outputs)):
             raise self.refusal("has a shape that is computed from values")
 
@@ -124,7 +126,7 @@ class Operation:
         return any(_vary(port.known) for port in self.outputs)
 
     def grown(self, position: int = 0) -> RowsAlong:
-        """The one dimension of an output that grows with the rows. Raises NotProven."""
+        """The only dimension of an output that grows with the rows. Raises NotProven."""
         shapes = self.outputs[position].known
         if len({len(shape) for shape in shapes}) == 1:
             growing = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if _vary(sizes)]
@@ -137,12 +139,12 @@ class Operation:
         raise self.refusal("merges rows with another dimension")
 
     def unmoved(self, axis: int, output_axis: int) -> bool:
-        """Whether input 0 has as much there as output 0 has."""
+        """Whether input 0 has the same size on `axis` as output 0 on `output_axis`."""
         pairs = zip(self.inputs[0].known, self.outputs[0].known, strict=True)
         return all(before[axis] == after[output_axis] for before, after in pairs)
 
     def check(self, states: Sequence[State]) -> None:
-        """Raises NotProven where the shapes of the outputs are not what the states say."""
+        """Raises NotProven if the shapes of the outputs contradict the states."""
         for port, state in zip(self.outputs, states, strict=True):
             if state is FREE and _vary(port.known):
                 raise self.refusal("has a shape that follows from the number of rows")
@@ -159,5 +161,5 @@ def _vary(values: Sequence[object]) -> bool:
 
 
 def before(shape: Shape, axis: int) -> int:
-    """How many elements the dimensions in front of an axis count."""
+    """The product of the dimensions in front of an axis."""
     return prod(shape[:axis])

@@ -1,4 +1,4 @@
-"""Where the rows of a request lie in the outputs of a model."""
+"""The places of a request's rows in the outputs of a model."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class RowsAlong:
-    """An output whose rows lie along `axis`, `each` elements for every row of the input."""
+    """An output whose rows lie along `axis`, `each` elements for each row of the input."""
 
     axis: int
     each: int
@@ -27,4 +27,4 @@ OutputRule: TypeAlias = RowsAlong | Detections
 
 
 class NotProven(Exception):
-    """Raised when a model may answer otherwise where rows are stacked; the text says why."""
+    """Raised when stacking may change a model's answers; the text says why."""

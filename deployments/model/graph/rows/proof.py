@@ -1,9 +1,9 @@
-"""The proof that a model keeps the rows of its inputs apart, read off its graph.
+"""Proves from a model's graph that it keeps the rows of its inputs apart.
 
-Requests of several clients are stacked only where no operation lets one row change what another
-gives. Rows are followed from the inputs on, along the axis that holds them; an operation that has
-no rule (`rules`) ends the proof. Shapes may follow from the number of rows,
-values may not: what stays unfolded while that number is open depends on it.
+Requests of several clients are stacked only if no operation lets one row change another row's
+result. The proof follows the rows from the inputs on, along their axis; an operation without a rule
+(`rules`) ends it. Shapes may depend on the number of rows, values may not: a node that cannot be
+folded while that number is open depends on it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ from deployments.model.graph.rows.rules import states_after
 
 _COUNTS: Final = (1, 5, 64)
 _COUNTS_ELSEWHERE: Final = (2, 7)
-"""Numbers of rows at which shapes are compared, at the first shape and at another."""
+"""The numbers of rows at which shapes are compared, at the first shape and at another."""
 _STEPS: Final = (32, 2, 1)
 _LARGE: Final = 256
-"""Constants of more elements are taken for unknown ones: no weights are folded or converted."""
+"""Larger constants count as unknown, so that no weights are folded or converted."""
 _INTEGERS: Final = (ov.Type.i32, ov.Type.i64)
 
 _ShapesByNode: TypeAlias = dict[str, list[tuple[Shape | None, ...]]]
@@ -35,16 +35,16 @@ _ShapesByNode: TypeAlias = dict[str, list[tuple[Shape | None, ...]]]
 def rows_kept_apart(
     model: ov.Model, specs: Sequence[InputSpec], shapes: InputShapes
 ) -> tuple[OutputRule, ...]:
-    """How stacked outputs come apart; `shapes` are those of one row. Raises NotProven.
+    """The rules by which stacked outputs split; `shapes` are those of one row. Raises NotProven.
 
-    Proven twice where dimensions are open: once more at sizes that differ from one another, so
-    that no two dimensions are taken for one.
+    With open dimensions it proves twice, the second time at sizes that differ from one another, so
+    that it does not confuse two dimensions of one size.
     """
     for spec in specs:
         if spec.batch_axis != 0:
             raise NotProven(f"input '{spec.name}' has no open number of rows as its dimension 0")
         if not spec.dims[0].accepts(1):
-            raise NotProven(f"input '{spec.name}' takes {spec.dims[0]} rows, not a single one")
+            raise NotProven(f"input '{spec.name}' takes {spec.dims[0]} rows, not 1")
     rules = _Proof(model, shapes, _COUNTS).rules()
     for others in _other_sizes(specs, shapes):
         try:
@@ -52,7 +52,7 @@ def rows_kept_apart(
         except _Refused:
             continue
         if [_place(rule) for rule in proof.rules()] != [_place(rule) for rule in rules]:
-            raise NotProven(f"rows lie elsewhere when inputs have shapes {others}")
+            raise NotProven(f"rows lie along other axes when inputs have shapes {others}")
         break
     return rules
 
@@ -62,12 +62,12 @@ class _Refused(NotProven):
 
 
 def _place(rule: OutputRule) -> int | None:
-    """How many elements a row has may follow from the sizes, where they are may not."""
+    """The axis of the rows, which must not depend on sizes; a row's elements may."""
     return rule.axis if isinstance(rule, RowsAlong) else None
 
 
 def _other_sizes(specs: Sequence[InputSpec], shapes: InputShapes) -> Iterator[InputShapes]:
-    """The shapes with all open dimensions larger: each by itself, or equal ones together."""
+    """The shapes with larger open dimensions: each by itself, or equal ones together."""
     ways = (
         lambda place, axis, size: (place, axis),
         lambda place, axis, size: (axis, size),
@@ -101,7 +101,7 @@ class _Proof:
     """The graph at one shape of its inputs, with an open number of rows."""
 
     def __init__(self, model: ov.Model, shapes: InputShapes, counts: tuple[int, ...]) -> None:
-        """Raises _Refused."""
+        """Reshapes a copy of the model. Raises _Refused."""
         self._counts = counts
         self._graph = model.clone()
         _reshape(self._graph, shapes, ov.Dimension(1, -1))
@@ -118,7 +118,7 @@ class _Proof:
         self._states: dict[tuple[str, int], State] = {}
 
     def _shapes_of(self, graph: ov.Model, shapes: InputShapes) -> _ShapesByNode:
-        """Those of the outputs at each number of rows, of each node that was not folded."""
+        """The shapes of each unfolded node's outputs at each number of rows."""
         wanted = {n.get_friendly_name() for n in self._nodes if n.get_type_name() != "Constant"}
         found: dict[str, list[list[Shape | None]]] = {}
         for count in self._counts:
@@ -136,7 +136,7 @@ class _Proof:
         }
 
     def rules(self) -> tuple[OutputRule, ...]:
-        """Raises NotProven."""
+        """The rules of the model's outputs. Raises NotProven."""
         for node in self._nodes:
             for position, state in enumerate(self._after(node)):
                 self._states[node.get_friendly_name(), position] = state
@@ -149,7 +149,7 @@ class _Proof:
         if kind == "Parameter":
             return [RowsAlong(0, 1) if name in self._inputs else FREE]
         if name not in self._shapes:
-            raise NotProven(f"the graph's {kind} is another one for other numbers of rows")
+            raise NotProven(f"the graph's {kind} changes with the number of rows")
         return states_after(self._operation(node))
 
     def _operation(self, node: ov.Node) -> Operation:
@@ -181,11 +181,11 @@ class _Proof:
         if isinstance(state, RowsAlong | Detections):
             return state
         shown = sorted(output.get_names(), key=len) or [self._names[name]]
-        raise NotProven(f"output '{shown[0]}' holds no rows: it {state.value}")
+        raise NotProven(f"output '{shown[0]}' has no rows: it {state.value}")
 
 
 def _reshape(graph: ov.Model, shapes: InputShapes, rows: ov.Dimension) -> None:
-    """Raises _Refused."""
+    """Reshapes the graph. Raises _Refused."""
     ports = graph.inputs[: len(shapes)]
     wanted = {
         port: ov.PartialShape([rows, *map(ov.Dimension, shape[1:])])
@@ -209,8 +209,10 @@ def _hide_large_constants(graph: ov.Model) -> None:
 
 
 def _find_known_sizes(graph: ov.Model) -> None:
-    """Has OpenVINO evaluate what is cut from shapes, so that it can fold what does not depend on
-    the number of rows. It does so where that is needed as a shape, and then remembers it."""
+    """Makes OpenVINO evaluate sizes cut from shapes, to fold those without the number of rows.
+
+    It evaluates a node that is used as a shape, and remembers the result.
+    """
     zero = opset15.constant(np.int64(0))
     line = opset15.constant(np.array([-1], np.int64))
     seen = set()
@@ -220,7 +222,7 @@ def _find_known_sizes(graph: ov.Model) -> None:
             node = port.get_node()
             if node.get_friendly_name() not in seen and _holds_sizes(node):
                 seen.add(node.get_friendly_name())
-                with suppress(RuntimeError):  # some are no sizes, but differences of sizes, say
+                with suppress(RuntimeError):  # some are not sizes, but differences of sizes
                     opset15.broadcast(zero, opset15.reshape(node, line, special_zero=False))
                 found.append(node)
 
@@ -233,7 +235,7 @@ def _holds_sizes(node: ov.Node) -> bool:
 
 
 def _numbered(graph: ov.Model) -> dict[str, str]:
-    """Gives each node a name of its own, which its copies keep; returns those it had."""
+    """Gives each node a unique name, which its copies keep; returns the old names."""
     names = {}
     for number, node in enumerate(graph.get_ordered_ops()):
         names[str(number)] = node.get_friendly_name()

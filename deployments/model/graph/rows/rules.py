@@ -1,4 +1,4 @@
-"""The operations that can keep rows apart, each with its rule. Any other ends the proof."""
+"""The rules of all operations that can keep rows apart; any other operation ends the proof."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -132,9 +132,9 @@ _BY_IMAGE: Final = {
     "ReorgYolo": 1,
     "SpaceToDepth": 1,
 }
-"""How many of the first inputs have the rows in front; all others are the same for all rows."""
+"""The number of first inputs with rows on dimension 0; the other inputs are shared by all rows."""
 _OF_SHAPES: Final = {"Eye", "PriorBox", "PriorBoxClustered", "Range"}
-"""Known, but only of what holds no rows."""
+"""Operations that are allowed only on inputs without rows."""
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -177,7 +177,7 @@ _REPEATING: Final = ("Broadcast", "Tile")
 
 
 def states_after(operation: Operation) -> list[State]:
-    """What the outputs hold. Raises NotProven unless they keep rows apart."""
+    """The states of the outputs. Raises NotProven unless the operation keeps rows apart."""
     rule = RULES.get(operation.kind)
     if rule is None:
         raise operation.not_known
@@ -192,7 +192,7 @@ def _states(operation: Operation, rule: Rule) -> list[State]:
     if operation.kind == "Result":
         return inputs
     if any(isinstance(state, Detections) for state in inputs):
-        raise operation.refusal("works on what a DetectionOutput gives")
+        raise operation.refusal("takes the output of a DetectionOutput")
     if any(isinstance(state, RowsAlong) for state in inputs):
         return rule(operation)
     if COUNTED not in inputs:

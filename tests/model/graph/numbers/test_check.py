@@ -1,4 +1,4 @@
-"""Numbers that the device does not compute with are computed right or refused, never changed."""
+"""Numbers outside the device's range are computed correctly or refused, never changed."""
 
 import numpy as np
 import openvino as ov

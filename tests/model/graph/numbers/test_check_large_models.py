@@ -17,7 +17,7 @@ from tests.model.loading import array, loaded, tensor
 
 
 def large(model: ov.Model) -> ov.Model:
-    """The same with so many weights that nothing is computed but by the device."""
+    """The same model with more weights, so that only the device computes it."""
     weights = ops.constant(np.zeros(2**19, np.float32))
     total = ops.reduce_sum(weights, ops.constant([0]), False)
     total.output(0).set_names({"weights"})
@@ -48,7 +48,7 @@ async def test_double_floats_that_overflow_in_a_large_model_are_refused() -> Non
 
 
 def positions() -> ov.Model:
-    """What a language model computes of its integers before the first matrix."""
+    """The operations on integers in a language model before its first matrix."""
     ids, mask = (models.parameter([-1, -1], ov.Type.i64, name) for name in ("ids", "mask"))
     place = ops.subtract(ops.cum_sum(mask, constant(1)), constant(1))
     place = ops.select(ops.equal(mask, constant(0)), constant(1), place)

@@ -93,7 +93,7 @@ UNBOUNDED: dict[str, tuple[Callable[[Any], Any], Callable[[Array], Array]]] = {
 
 
 REFUSED = {"Interpolate", "MaxPool", "Unique"}
-"""Where the device is wrong there is no other way to compute these."""
+"""Cases that the device computes wrongly and that have no other way."""
 
 
 @pytest.mark.parametrize("kind", UNBOUNDED)

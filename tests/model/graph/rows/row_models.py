@@ -1,4 +1,4 @@
-"""Models [N,4,6] and what more they need, built in code: some keep rows apart, some mix them."""
+"""Models of input [N,4,6] and their other inputs: some keep rows apart, some mix them."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ Build: TypeAlias = Callable[[Any], Any]
 
 
 def of(build: Build) -> ov.Model:
-    """The model of input x [N,4,6] and what `build` makes of it."""
+    """The model that `build` makes of an input x [N,4,6]."""
     x = models.parameter([-1, 4, 6])
     return models.model((build(x), "y"), inputs=[x])
 
@@ -282,12 +282,12 @@ ACROSS: dict[str, tuple[Build, str]] = {
     ),
     "noise": (
         lambda x: ops.add(x, ops.random_uniform(ops.shape_of(x), number(0), number(1), "f32")),
-        "operation RandomUniform at node 'n' is not known",
+        "operation RandomUniform at node 'n' is not known to keep rows apart",
     ),
-    "a loop": (looped, "operation TensorIterator at node 'n' is not known"),
+    "a loop": (looped, "operation TensorIterator at node 'n' is not known to keep rows apart"),
     "where it is": (
         lambda x: ops.non_zero(x, "i64"),
-        "operation NonZero at node 'n' is not known",
+        "operation NonZero at node 'n' is not known to keep rows apart",
     ),
     "limits of all": (
         lambda x: ops.fake_quantize(
@@ -312,7 +312,7 @@ ACROSS: dict[str, tuple[Build, str]] = {
     "repeated": (lambda x: ops.tile(x, i64(2, 1, 1)), "Tile at node 'n' repeats rows"),
     "one row more": (
         lambda x: ops.concat([weights(1, 4, 6), x], -3),
-        "Concat at node 'n' joins rows with what has none",
+        "Concat at node 'n' joins rows with an input that has none",
     ),
     "sums by equation": (
         lambda x: ops.einsum([x, x], "nij,mij->nm"),
@@ -324,7 +324,7 @@ ACROSS: dict[str, tuple[Build, str]] = {
     ),
     "by the places of all": (
         lambda x: ops.max_pool(x, [1], [1], [0], [0], [2]).output(1),
-        "MaxPool at node 'n' gives places that count across rows",
+        "MaxPool at node 'n' gives indices that count across rows",
     ),
     "as many as asked for": (
         lambda x: ops.reshape(
@@ -338,6 +338,6 @@ ACROSS: dict[str, tuple[Build, str]] = {
     ),
     "constants": (
         lambda x: ops.convert(ops.shape_of(x), "f32"),
-        "output 'y' holds no rows: it depends on the number of rows",
+        "output 'y' has no rows: it depends on the number of rows",
     ),
 }

@@ -45,7 +45,7 @@ def answers(model: ov.Model, x: Any) -> Any:
 
 @pytest.mark.parametrize("build", row_models.APART.values(), ids=row_models.APART)
 def test_rows_are_followed_through_what_keeps_them_apart(build: row_models.Build) -> None:
-    """And what is proven holds: rows stacked and cut are what each is alone."""
+    """Checks the proof: rows stacked and split equal each row alone."""
     model = row_models.of(build)
     (rule,) = proven(model)
     assert isinstance(rule, RowsAlong)
@@ -162,7 +162,7 @@ def test_what_becomes_of_detections_has_to_be_their_output() -> None:
     model = spots_model()
     found = model.output(0).get_node().input_value(0)
     halved = ops.result(ops.multiply(found, number(0.5)))
-    with pytest.raises(NotProven, match="works on what a DetectionOutput gives"):
+    with pytest.raises(NotProven, match="takes the output of a DetectionOutput"):
         proven(ov.Model([halved], model.get_parameters(), "halved"))
 
 
