@@ -11,6 +11,7 @@ from hashlib import blake2s
 from math import prod
 from typing import Any, Literal, TypeAlias
 
+from deployments.datatypes import COMPUTED_IN
 from deployments.dimensions import Dim
 from deployments.errors import (
     DuplicateName,
@@ -23,7 +24,7 @@ from deployments.errors import (
     WrongRank,
     dims,
 )
-from deployments.tensors import COMPUTED_IN, Tensor
+from deployments.tensors import Tensor
 
 ShapeKey: TypeAlias = tuple[tuple[int, ...], ...]
 

@@ -1,44 +1,18 @@
-"""Named tensors and their datatypes, the same for every protocol.
-
-Datatypes carry the names of the Open Inference Protocol (KServe v2, "Tensor Data Types").
-"""
+"""Named tensors, the same for every protocol."""
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.datatypes import BYTES, NUMPY_DTYPES
 from deployments.errors import InvalidShape, LimitExceeded, MalformedBody, WrongByteCount
 
 Array: TypeAlias = NDArray[Any]
-
-BYTES: Final = "BYTES"
-BF16: Final = "BF16"
-
-# The binary tensor data extension is little-endian. numpy has no bfloat16: a BF16 array holds the
-# bit patterns as uint16 everywhere in the server.
-NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    BF16: np.dtype("<u2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-COMPUTED_IN: Final = {"INT64": "INT32", "UINT64": "INT32", "UINT32": "INT32", "FP64": "FP32"}
-"""The datatypes that OpenVINO's plugins narrow before they compute, with the narrower one."""
-DATATYPES: Final = frozenset(NUMPY_DTYPES) | {BYTES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from math import prod
 import numpy as np
 from hypothesis import strategies as st
 
-from deployments.tensors import BYTES, DATATYPES, NUMPY_DTYPES, Tensor
+from deployments.datatypes import BYTES, DATATYPES, NUMPY_DTYPES
+from deployments.tensors import Tensor
 
 names = st.text(min_size=1, max_size=8)
 datatypes = st.sampled_from(sorted(DATATYPES))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES
 from deployments.dimensions import parse_dims
 from deployments.errors import (
     DuplicateName,
@@ -26,7 +27,7 @@ from deployments.inference import (
     VersionStatus,
     elements_per_row,
 )
-from deployments.tensors import BYTES, Tensor
+from deployments.tensors import Tensor
 
 PICTURE = InputSpec("picture", "FP32", parse_dims("(-1,3,200:500,300)"), 0, "NCHW")
 TAKEN = "[-1,3,200:500,300]"

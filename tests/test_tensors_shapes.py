@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import InvalidShape, LimitExceeded
-from deployments.tensors import NUMPY_DTYPES, checked_shape, from_bytes
+from deployments.tensors import checked_shape, from_bytes
 from tests.strategies import numeric_datatypes
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES
 from deployments.errors import MalformedBody
-from deployments.tensors import BYTES, Tensor, split_strings, to_bytes
+from deployments.tensors import Tensor, split_strings, to_bytes
 from tests.wire_bytes import framed, vector
 
 strings = st.lists(st.binary(max_size=300), max_size=6)

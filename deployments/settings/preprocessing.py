@@ -13,15 +13,10 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from deployments.datatypes import DATATYPES
 from deployments.layouts import LayoutRule, batch_axis, parse_layout_rule
 
-PRECISIONS: Final = {
-    name.lower(): name
-    for name in (
-        *("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
-        *("FP16", "BF16", "FP32", "FP64"),
-    )
-}
+PRECISIONS: Final = {name.lower(): name for name, kind in DATATYPES.items() if kind.converts}
 """The datatypes that the graph converts, by OpenVINO Model Server's names."""
 
 CHANNELS: Final = {"RGB": 3, "BGR": 3, "GRAY": 1}

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Iterable, Sequence
 from math import prod
 from typing import Final, NamedTuple, TypeAlias
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import ServingError
 from deployments.inference import ShapeKey
-from deployments.tensors import NUMPY_DTYPES, Array, Tensor
+from deployments.tensors import Array, Tensor
 from deployments.transport.arena import Arena, ArenaAddress, PeerArenas
 
 INLINE_BYTES: Final = 32 * 1024

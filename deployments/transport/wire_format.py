@@ -9,8 +9,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import ServingError
-from deployments.tensors import NUMPY_DTYPES, Array
+from deployments.tensors import Array
 from deployments.transport.arena import ArenaAddress
 from deployments.transport.batches import (
     BatchCall,

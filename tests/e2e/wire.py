@@ -10,8 +10,9 @@ import grpc
 import httpx
 import numpy as np
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.ingress.protos import kserve_v2_pb2 as pb
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
+from deployments.tensors import Tensor
 from tests.e2e.client import HEADER_LENGTH
 from tests.e2e.server import NO_TLS, Server
 

@@ -7,13 +7,14 @@ from unittest.mock import patch
 import numpy as np
 import openvino as ov
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.dimensions import parse_shape_rule
 from deployments.model.openvino.compiled_model import CompiledShape
 from deployments.model.openvino.renewal import SelfHealingModel
 from deployments.model.openvino.runtime import BUILT_IN
 from deployments.model.versions.loaded import LoadedModel, LoadSettings
 from deployments.settings.preprocessing import Preprocessing
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
+from deployments.tensors import Array, Tensor
 
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.datatypes import BYTES
 from deployments.inference import InputSpec, ModelInfo, ModelStatus
 from deployments.model.sources.local import Found, SourceUnavailable
 from deployments.model.versions.lifecycle import LoadFailed
 from deployments.model.versions.versions import Versions
 from deployments.settings import ModelSettings
-from deployments.tensors import BYTES
 
 
 def info(version: str, *, inputs: str = "x") -> ModelInfo:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES, NUMPY_DTYPES
 from deployments.errors import LimitExceeded, ModelUnavailable
-from deployments.tensors import BYTES, NUMPY_DTYPES, Tensor, from_bytes, to_bytes
+from deployments.tensors import Tensor, from_bytes, to_bytes
 from deployments.transport.arena import Arena, ArenaAddress, ArenaUnreachable, PeerArenas
 from deployments.transport.batches import (
     INLINE_BYTES,

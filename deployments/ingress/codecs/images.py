@@ -8,10 +8,11 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.errors import InvalidImage, LimitExceeded, MalformedBody, WrongRank
 from deployments.inference import InputSpec
 from deployments.settings import Limits
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, float32_to_bf16
+from deployments.tensors import Array, Tensor, float32_to_bf16
 
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"

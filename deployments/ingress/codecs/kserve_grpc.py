@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from deployments.datatypes import BYTES, DATATYPES, NUMPY_DTYPES
 from deployments.errors import (
     LimitExceeded,
     MalformedBody,
@@ -29,25 +30,8 @@ from deployments.ingress.codecs.protobuf_fields import fields
 from deployments.ingress.codecs.values import check_inputs, declared, from_binary, integers
 from deployments.ingress.protos import kserve_v2_pb2 as pb
 from deployments.settings import Limits
-from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor, to_bytes
+from deployments.tensors import Array, Tensor, to_bytes
 from deployments.transport.batches import INLINE_BYTES
-
-_CONTENTS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""The field of each datatype's values; FP16 and BF16 travel in raw_input_contents only."""
-
 
 _RAW: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _QUICKLY_COPIED_BYTES: Final = 4 * 2**20
@@ -139,7 +123,7 @@ def _raw(
 def _typed(entry: pb.ModelInferRequest.InferInputTensor, limits: Limits) -> Tensor:
     name = entry.name
     datatype, shape = declared(name, entry.datatype, entry.shape, limits)
-    field = _CONTENTS.get(datatype)
+    field = DATATYPES[datatype].contents
     if field is None:
         raise MalformedBody(
             f"input '{name}' is {datatype}, which travels in raw_input_contents only"

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from deployments.datatypes import BYTES, COMPUTED_IN, DATATYPES, NUMPY_DTYPES
 from deployments.errors import LimitExceeded, MalformedBody
 from deployments.inference import (
     InferRequest,
@@ -32,7 +33,7 @@ from deployments.ingress.codecs.values import (
     numbers_for_json,
 )
 from deployments.settings import Limits
-from deployments.tensors import BYTES, COMPUTED_IN, NUMPY_DTYPES, Array, Tensor, numbers, to_bytes
+from deployments.tensors import Array, Tensor, numbers, to_bytes
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 # The Python objects of a kilobyte of JSON may take 30 times as much memory.
@@ -327,10 +328,9 @@ def model_config(info: ModelInfo) -> dict[str, Any]:
 
 
 def _configured(spec: InputSpec | OutputSpec) -> dict[str, Any]:
-    kind = "STRING" if spec.datatype == BYTES else spec.datatype
     return {
         "name": spec.name,
-        "data_type": f"TYPE_{kind}",
+        "data_type": DATATYPES[spec.datatype].triton,
         "dims": spec.sizes,
     }
 

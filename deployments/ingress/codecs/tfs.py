@@ -10,24 +10,6 @@ SIGNATURE: Final = "serving_default"
 METHOD: Final = "tensorflow/serving/predict"
 MAP_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
-DATATYPES: Final = {
-    "FP32": "DT_FLOAT",
-    "FP64": "DT_DOUBLE",
-    "INT32": "DT_INT32",
-    "UINT8": "DT_UINT8",
-    "INT16": "DT_INT16",
-    "INT8": "DT_INT8",
-    "BYTES": "DT_STRING",
-    "INT64": "DT_INT64",
-    "BOOL": "DT_BOOL",
-    "BF16": "DT_BFLOAT16",
-    "UINT16": "DT_UINT16",
-    "FP16": "DT_HALF",
-    "UINT32": "DT_UINT32",
-    "UINT64": "DT_UINT64",
-}
-"""TensorFlow's names of the datatypes (tensorflow/core/framework/types.proto)."""
-
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:

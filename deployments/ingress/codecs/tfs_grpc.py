@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from deployments.datatypes import BF16, BYTES, DATATYPES, NUMPY_DTYPES
 from deployments.errors import (
     LimitExceeded,
     MalformedBody,
@@ -27,7 +28,6 @@ from deployments.inference import (
 from deployments.ingress.codecs.protobuf_fields import BYTES as LENGTH_DELIMITED
 from deployments.ingress.codecs.protobuf_fields import fields
 from deployments.ingress.codecs.tfs import (
-    DATATYPES,
     MAP_TYPE,
     METHOD,
     SIGNATURE,
@@ -37,27 +37,12 @@ from deployments.ingress.codecs.tfs import (
 from deployments.ingress.codecs.values import check_inputs, declared, integers
 from deployments.ingress.protos import tensorflow_serving_pb2 as pb
 from deployments.settings import Limits
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, from_bytes, to_bytes
+from deployments.tensors import Array, Tensor, from_bytes, to_bytes
 
 _SIGNATURE_DEF: Final = "signature_def"
-_NUMBERS: Final = {pb.DataType.Value(theirs): ours for ours, theirs in DATATYPES.items()}
-_VALUES: Final = {
-    "FP32": "float_val",
-    "FP64": "double_val",
-    "INT32": "int_val",
-    "INT16": "int_val",
-    "INT8": "int_val",
-    "UINT16": "int_val",
-    "UINT8": "int_val",
-    "BYTES": "string_val",
-    "INT64": "int64_val",
-    "BOOL": "bool_val",
-    "FP16": "half_val",
-    "BF16": "half_val",
-    "UINT32": "uint32_val",
-    "UINT64": "uint64_val",
+_NUMBERS: Final = {
+    pb.DataType.Value(datatype.tensorflow): name for name, datatype in DATATYPES.items()
 }
-"""The field of each datatype's values (tensorflow/core/framework/tensor.proto)."""
 _INPUTS: Final = pb.PredictRequest.DESCRIPTOR.fields_by_name["inputs"].number
 _MAP_VALUE: Final = 2
 _CONTENTS: Final = [
@@ -132,7 +117,7 @@ def _tensor(name: str, tensor: pb.TensorProto, limits: Limits, left: int) -> Ten
     datatype, shape = declared(name, known, sizes, limits)
     if tensor.tensor_content and datatype != BYTES:
         return from_bytes(name, datatype, shape, np.frombuffer(tensor.tensor_content, np.uint8))
-    values, expected = list(getattr(tensor, _VALUES[datatype])), prod(shape)
+    values, expected = list(getattr(tensor, DATATYPES[datatype].values)), prod(shape)
     if len(values) > expected or (expected and not values):
         raise WrongElementCount(name, len(values), shape, expected)
     each = len(values[-1]) if datatype == BYTES and values else 0
@@ -210,7 +195,7 @@ def _described(spec: InputSpec | OutputSpec) -> pb.TensorInfo:
 
 
 def _dtype(datatype: str) -> pb.DataType:
-    return cast("pb.DataType", pb.DataType.Value(DATATYPES[datatype]))
+    return cast("pb.DataType", pb.DataType.Value(DATATYPES[datatype].tensorflow))
 
 
 def encode_status(statuses: Sequence[VersionStatus]) -> pb.GetModelStatusResponse:

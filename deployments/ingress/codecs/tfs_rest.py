@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from deployments.datatypes import BYTES, DATATYPES
 from deployments.errors import LimitExceeded, MalformedBody, UnknownInput
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
 from deployments.ingress.codecs.tfs import (
-    DATATYPES,
     MAP_TYPE,
     METHOD,
     SIGNATURE,
@@ -30,7 +30,7 @@ from deployments.ingress.codecs.values import (
     numbers_for_json,
 )
 from deployments.settings import Limits
-from deployments.tensors import BYTES, Array, Tensor
+from deployments.tensors import Array, Tensor
 
 # Requests ---------------------------------------------------------------------------------------
 
@@ -196,6 +196,6 @@ def encode_metadata(info: ModelInfo) -> dict[str, Any]:
 def _described(spec: InputSpec | OutputSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
-        "dtype": DATATYPES[spec.datatype],
+        "dtype": DATATYPES[spec.datatype].tensorflow,
         "tensorShape": {"dim": [{"size": str(size), "name": ""} for size in spec.sizes]},
     }

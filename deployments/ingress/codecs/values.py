@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from deployments.datatypes import BF16, BYTES, DATATYPES, NUMPY_DTYPES
 from deployments.errors import (
     LimitExceeded,
     MalformedBody,
@@ -15,10 +16,6 @@ from deployments.errors import (
 )
 from deployments.settings import Limits
 from deployments.tensors import (
-    BF16,
-    BYTES,
-    DATATYPES,
-    NUMPY_DTYPES,
     Array,
     Tensor,
     bf16_to_float32,

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from deployments import timing
+from deployments.datatypes import BYTES
 from deployments.errors import (
     ControlDisabled,
     LabelNotFound,
@@ -29,7 +30,7 @@ from deployments.ingress.codecs.images import decode_pictures, is_picture_input
 from deployments.ingress.dataplane.served_model import ServedModel
 from deployments.observability.metrics import SILENT, Telemetry
 from deployments.settings import Limits
-from deployments.tensors import BYTES, Array, Tensor
+from deployments.tensors import Array, Tensor
 from deployments.transport.arena import Arena
 
 T = TypeVar("T")

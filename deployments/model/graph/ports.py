@@ -6,9 +6,10 @@ from typing import Any, Literal, TypeVar
 
 import openvino as ov
 
+from deployments.datatypes import BYTES
 from deployments.dimensions import Dim
 from deployments.layouts import LayoutRule
-from deployments.model.openvino.runtime import DATATYPES, dim_of, port_layout, port_name
+from deployments.model.openvino.runtime import DATATYPE_OF, dim_of, port_layout, port_name
 from deployments.model.policy.shapes import PolicyError
 from deployments.settings.preprocessing import (
     CHANNELS,
@@ -19,7 +20,6 @@ from deployments.settings.preprocessing import (
     Precision,
     Preprocessing,
 )
-from deployments.tensors import BYTES
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def _ports(
         yield Port(
             kind=kind,
             name=name,
-            datatype=DATATYPES.get(port.get_element_type()),
+            datatype=DATATYPE_OF.get(port.get_element_type()),
             dims=None if shape.rank.is_dynamic else tuple(map(dim_of, shape)),
             layout=layout.get(name, LayoutRule(own, own) if own else None),
             precision=precision.get(name),

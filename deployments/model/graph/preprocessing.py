@@ -15,11 +15,11 @@ from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
 from deployments.model.graph.ports import Port, resolve_ports
 from deployments.model.openvino.compiled_model import where_it_failed
 from deployments.model.openvino.reshaping import dimension
-from deployments.model.openvino.runtime import DATATYPES, ModelInput
+from deployments.model.openvino.runtime import DATATYPE_OF, ModelInput
 from deployments.model.policy.shapes import PolicyError
 from deployments.settings.preprocessing import Numbers, Preprocessing
 
-_TYPES: Final = {name: kind for kind, name in DATATYPES.items()}
+_TYPES: Final = {name: kind for kind, name in DATATYPE_OF.items()}
 _COLORS: Final = {"RGB": ColorFormat.RGB, "BGR": ColorFormat.BGR, "GRAY": ColorFormat.GRAY}
 _ALGORITHMS: Final = {
     "linear": ResizeAlgorithm.RESIZE_LINEAR,

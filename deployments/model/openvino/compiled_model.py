@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import openvino as ov
 
+from deployments.datatypes import BF16, BYTES
 from deployments.inference import InputShapes, OutputSpec
 from deployments.model.openvino import strings
 from deployments.model.openvino.float64 import FP64, narrowed, widened
@@ -15,7 +16,7 @@ from deployments.model.openvino.infer_requests import InferRequests
 from deployments.model.openvino.recent_shapes import RecentShapes
 from deployments.model.openvino.renewal import SelfHealingModel
 from deployments.model.openvino.stream_times import StreamTimes
-from deployments.tensors import BF16, BYTES, Array, Tensor
+from deployments.tensors import Array, Tensor
 from deployments.transport.batches import copied
 
 _NO_KERNELS: Final = {"Const", "Input", "Output", "Reshape", "ShapeOf"}

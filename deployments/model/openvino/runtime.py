@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import openvino as ov
 
+from deployments.datatypes import DATATYPES
 from deployments.dimensions import LARGEST, Dim
 from deployments.inference import OutputSpec
 from deployments.layouts import Layout, batch_axis, named
@@ -21,25 +22,11 @@ from deployments.model.openvino.infer_requests import InferRequests
 from deployments.model.openvino.renewal import SelfHealingModel
 from deployments.model.openvino.reshaping import ReshapePreview, reshaped
 from deployments.model.openvino.spots import spots_model
-from deployments.tensors import BYTES
 
 BUILT_IN: Final = {"builtin:spots": spots_model}
 
-DATATYPES: Final = {
-    ov.Type.boolean: "BOOL",
-    ov.Type.u8: "UINT8",
-    ov.Type.u16: "UINT16",
-    ov.Type.u32: "UINT32",
-    ov.Type.u64: "UINT64",
-    ov.Type.i8: "INT8",
-    ov.Type.i16: "INT16",
-    ov.Type.i32: "INT32",
-    ov.Type.i64: "INT64",
-    ov.Type.f16: "FP16",
-    ov.Type.bf16: "BF16",
-    ov.Type.f32: "FP32",
-    ov.Type.f64: "FP64",
-    ov.Type.string: BYTES,
+DATATYPE_OF: Final = {
+    getattr(ov.Type, datatype.openvino): name for name, datatype in DATATYPES.items()
 }
 KERNEL_CACHE: Final = "CPU_RUNTIME_CACHE_CAPACITY"
 """Kernels of each kind that a stream of a dynamic compilation keeps; the default is 5,000."""
@@ -111,7 +98,7 @@ def _named(
     seen: set[str] = set()
     for position, port in enumerate(ports):
         name = port_name(port, position)
-        datatype = DATATYPES.get(port.get_element_type())
+        datatype = DATATYPE_OF.get(port.get_element_type())
         if datatype is None:
             raise CannotLoad(
                 f"{kind} '{name}' has element type {port.get_element_type()}, which is not served"

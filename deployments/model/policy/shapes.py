@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
+from deployments.datatypes import BYTES
 from deployments.dimensions import Dim, ShapeRule
 from deployments.inference import InputShapes, InputSpec, ShapeKey, rows_of_inputs
 from deployments.layouts import REST, UNNAMED, Layout
 from deployments.model.openvino.runtime import ModelInput
-from deployments.tensors import BYTES
 
 ANY: Final = Dim(0, None)
 Dims: TypeAlias = tuple[Dim, ...]

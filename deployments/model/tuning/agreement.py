@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from deployments.tensors import BF16, Array, Tensor, bf16_to_float32
+from deployments.datatypes import BF16
+from deployments.tensors import Array, Tensor, bf16_to_float32
 
 _TOLERANCES: Final = {"f32": 1e-4, "bf16": 5e-2, "f16": 1e-2}
 _OF_OTHER_DEVICES: Final = 1e-2

@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.inference import InputSpec
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, float32_to_bf16
+from deployments.tensors import Array, Tensor, float32_to_bf16
 
 _GRAIN: Final = 24
 _LARGEST_HALF: Final = 65504.0

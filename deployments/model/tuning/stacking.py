@@ -10,8 +10,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from deployments.datatypes import BYTES
 from deployments.model.graph.rows.outputs import Detections, OutputRule, RowsAlong
-from deployments.tensors import BYTES, Tensor
+from deployments.tensors import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from deployments import timing
+from deployments.datatypes import BF16
 from deployments.inference import InputSpec
 from deployments.model.graph.rows.outputs import Detections, NotProven, OutputRule
 from deployments.model.openvino.compiled_model import CannotInfer
 from deployments.model.tuning.random_inputs import Values, random_rows
 from deployments.model.tuning.stacking import RowsLost, scatter, stack
-from deployments.tensors import BF16, Tensor, bf16_to_float32
+from deployments.tensors import Tensor, bf16_to_float32
 
 Infer: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
+from deployments.tensors import Array, Tensor
 from tests.e2e.small.answers import Request
 from tests.model import models
 from tests.model.loading import tensor

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from deployments.datatypes import BYTES, NUMPY_DTYPES
 from deployments.dimensions import Dim
 from deployments.inference import InputSpec
 from deployments.ingress.codecs.images import decode_pictures
 from deployments.settings import Limits
-from deployments.tensors import BYTES, NUMPY_DTYPES, Array, Tensor
+from deployments.tensors import Array, Tensor
 
 Layout = Literal["NCHW", "NHWC"]
 LIMITS = Limits()

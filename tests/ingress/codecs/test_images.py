@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.datatypes import BF16, BYTES
 from deployments.dimensions import Dim
 from deployments.errors import InvalidImage, MalformedBody
 from deployments.inference import InputSpec
 from deployments.ingress.codecs.images import is_picture_input
 from deployments.settings import Limits
-from deployments.tensors import BF16, BYTES, Array, Tensor, bf16_to_float32
+from deployments.tensors import Array, Tensor, bf16_to_float32
 from tests.ingress.codecs.pictures import OPEN, Layout, decoded, packed, png_of, scene, sent, spec
 
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES
 from deployments.dimensions import Dim
 from deployments.errors import ServingError
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
@@ -25,7 +26,7 @@ from deployments.ingress.codecs.kserve_grpc import (
 from deployments.ingress.codecs.protobuf_fields import fields
 from deployments.ingress.protos import kserve_v2_pb2 as pb
 from deployments.settings import Limits
-from deployments.tensors import BYTES, Array, Tensor, to_bytes
+from deployments.tensors import Array, Tensor, to_bytes
 from tests.strategies import contents, tensors
 
 LIMITS = Limits()

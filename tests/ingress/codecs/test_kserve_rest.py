@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from deployments.datatypes import DATATYPES
 from deployments.errors import (
     DuplicateName,
     InvalidShape,
@@ -14,7 +15,6 @@ from deployments.errors import (
     UnknownDatatype,
 )
 from deployments.settings import Limits
-from deployments.tensors import DATATYPES
 from tests.ingress.codecs.kserve_requests import (
     LIMITS,
     entry,

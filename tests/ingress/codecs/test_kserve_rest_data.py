@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BF16, NUMPY_DTYPES
 from deployments.errors import (
     InvalidRequest,
     MalformedBody,
@@ -16,7 +17,7 @@ from deployments.errors import (
     WrongByteCount,
     WrongElementCount,
 )
-from deployments.tensors import BF16, NUMPY_DTYPES, bf16_to_float32
+from deployments.tensors import bf16_to_float32
 from tests.ingress.codecs.kserve_requests import (
     LIMITS,
     entry,

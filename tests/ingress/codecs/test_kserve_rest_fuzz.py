@@ -8,9 +8,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import DATATYPES
 from deployments.errors import MalformedBody, ServingError
 from deployments.settings import Limits
-from deployments.tensors import DATATYPES
 from tests.ingress.codecs.kserve_requests import entry, parse_request, parsed
 
 json_values: st.SearchStrategy[Any] = st.recursive(

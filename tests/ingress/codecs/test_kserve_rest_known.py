@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import MalformedBody, ServingError
 from deployments.inference import InferRequest
 from deployments.ingress.codecs import kserve_rest
 from deployments.ingress.codecs.kserve_rest import RequestParser
-from deployments.tensors import NUMPY_DTYPES
 from tests.ingress.codecs.kserve_requests import LIMITS, body_of, entry, parse_request
 from tests.strategies import contents
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.dimensions import Dim
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
 from deployments.ingress.codecs.kserve_rest import encode_metadata, encode_response
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Array, Tensor, bf16_to_float32
+from deployments.tensors import Array, Tensor, bf16_to_float32
 from tests.ingress.codecs.kserve_requests import LIMITS, parse_request, shapes
 
 BINARY = {"binary_data_output": True}

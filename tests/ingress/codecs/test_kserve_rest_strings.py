@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES
 from deployments.errors import MalformedBody, ValueOutOfRange
-from deployments.tensors import BYTES
 from tests.ingress.codecs.kserve_requests import entry, nested, parsed_input, shapes
 
 JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES
 from deployments.dimensions import Dim
 from deployments.errors import ServingError
 from deployments.inference import InferRequest, InferResponse, InputSpec, ModelInfo, OutputSpec
@@ -20,7 +21,7 @@ from deployments.ingress.codecs.tfs_rest import (
     parse_request,
 )
 from deployments.settings import Limits
-from deployments.tensors import BYTES, Tensor
+from deployments.tensors import Tensor
 from tests.ingress.codecs.test_kserve_rest_fuzz import json_values
 from tests.strategies import numeric_datatypes, tensors
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.dimensions import Dim
 from deployments.errors import (
     DuplicateName,
@@ -20,7 +21,7 @@ from deployments.errors import (
 from deployments.inference import InputSpec, ModelInfo
 from deployments.ingress.dataplane import input_binding as arrangements
 from deployments.ingress.dataplane.input_binding import InputBindings
-from deployments.tensors import NUMPY_DTYPES, Tensor
+from deployments.tensors import Tensor
 
 ROWS = 5
 OPEN = Dim(0, None)

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from deployments.datatypes import BF16
 from deployments.inference import InputSpec, OutputSpec
 from deployments.model.openvino.compiled_model import CompiledShape
 from deployments.model.versions.loaded import LoadedModel
 from deployments.settings.model import ModelSettings
 from deployments.settings.preprocessing import Preprocessing
-from deployments.tensors import BF16, Array, Tensor, bf16_to_float32
+from deployments.tensors import Array, Tensor, bf16_to_float32
 from tests.model.loading import dynamic, loaded
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)

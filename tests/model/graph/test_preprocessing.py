@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.datatypes import BF16
 from deployments.dimensions import parse_dims
 from deployments.inference import InputSpec
 from deployments.model.graph.preprocessing import prepare
 from deployments.settings.preprocessing import Preprocessing
-from deployments.tensors import BF16, Array, Tensor, bf16_to_float32, float32_to_bf16
+from deployments.tensors import Array, Tensor, bf16_to_float32, float32_to_bf16
 from tests.effort import examples
 from tests.model import models
 from tests.model.graph.prepared import (

@@ -6,10 +6,11 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from deployments.datatypes import BF16, BYTES, NUMPY_DTYPES
 from deployments.dimensions import Dim
 from deployments.model.openvino.compiled_model import CannotInfer, CompiledShape
 from deployments.model.openvino.runtime import Runtime
-from deployments.tensors import BF16, BYTES, NUMPY_DTYPES, Tensor
+from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import FLOAT32, assert_same, direct, idle, tensor
 from tests.model.models import DATATYPES

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BF16, BYTES
 from deployments.model.tuning.agreement import difference, tolerance
-from deployments.tensors import BF16, BYTES, Tensor, float32_to_bf16
+from deployments.tensors import Tensor, float32_to_bf16
 from tests.model.loading import tensor
 
 DETECTIONS = [[0, 1, 0.9, 0.1, 0.1, 0.2, 0.2], [0, 1, 0.8, 0.5, 0.5, 0.6, 0.7]]

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.datatypes import BYTES, DATATYPES, NUMPY_DTYPES
 from deployments.dimensions import Dim
 from deployments.inference import InputSpec
 from deployments.model.graph.rows.outputs import Detections, OutputRule, RowsAlong
 from deployments.model.openvino.spots import spots_model
 from deployments.model.tuning.random_inputs import random_rows
 from deployments.model.tuning.stacking import RowsLost, scatter, stack
-from deployments.tensors import BYTES, DATATYPES, NUMPY_DTYPES, Array, Tensor, bf16_to_float32
+from deployments.tensors import Array, Tensor, bf16_to_float32
 from examples.spots_picture import random_spots, spots_picture
 from tests.model import models
 from tests.model.loading import loaded

@@ -7,10 +7,11 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from deployments.datatypes import BYTES
 from deployments.inference import ShapeKey
 from deployments.model.openvino.compiled_model import CompiledShape
 from deployments.model.openvino.runtime import CannotReshape
-from deployments.tensors import BYTES, Tensor
+from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import direct, idle, loaded, tensor
 from tests.model.serving import PATIENCE_S, Request, assert_answer, counted, serving, values

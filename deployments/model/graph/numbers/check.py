@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
+from deployments.datatypes import COMPUTED_IN
 from deployments.errors import NumberNotCarried, ServingError
 from deployments.inference import InputSpec, OutputSpec
 from deployments.model.graph.numbers import bounds, exact
@@ -27,7 +28,7 @@ from deployments.model.graph.numbers.steps import (
     same_shape,
 )
 from deployments.model.openvino.float64 import FP64
-from deployments.tensors import COMPUTED_IN, Array, Tensor
+from deployments.tensors import Array, Tensor
 
 _MOST_ELEMENTS: Final = 1 << 20
 _REMEMBERED_SHAPES: Final = 64

@@ -7,7 +7,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from deployments.tensors import NUMPY_DTYPES, Tensor
+from deployments.datatypes import NUMPY_DTYPES
+from deployments.tensors import Tensor
 from tests.model import models
 from tests.model.loading import tensor
 

@@ -5,9 +5,9 @@ import openvino as ov
 import pytest
 from openvino import opset15 as ops
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import NumberNotCarried
 from deployments.model.graph.numbers.check import NumberCheck
-from deployments.tensors import NUMPY_DTYPES
 from tests.model import models
 from tests.model.graph.numbers.answers import answer, check
 from tests.model.graph.numbers.number_models import (

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from openvino import opset15 as ops
 
-from deployments.tensors import NUMPY_DTYPES, Array
+from deployments.datatypes import NUMPY_DTYPES
+from deployments.tensors import Array
 from tests.model.graph.numbers.answers import check
 from tests.model.graph.numbers.number_models import BILLION, INT32, constant, one_input
 from tests.model.loading import array, tensor

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from openvino import opset15 as ops
 
+from deployments.datatypes import NUMPY_DTYPES
 from deployments.errors import NumberNotCarried
-from deployments.tensors import NUMPY_DTYPES, Array
+from deployments.tensors import Array
 from tests.model.graph.numbers.answers import answer
 from tests.model.graph.numbers.number_models import INT32, constant, one_input
 from tests.model.loading import loaded, tensor

@@ -12,7 +12,7 @@ from deployments.dimensions import Dim
 from deployments.inference import InputSpec
 from deployments.model.graph.rows.outputs import Detections, NotProven, OutputRule, RowsAlong
 from deployments.model.graph.rows.proof import rows_kept_apart
-from deployments.model.openvino.runtime import DATATYPES
+from deployments.model.openvino.runtime import DATATYPE_OF
 from deployments.model.openvino.spots import spots_model
 from tests.effort import examples
 from tests.model import models
@@ -32,7 +32,7 @@ def proven(model: ov.Model, open_axes: Sequence[int] = ()) -> tuple[OutputRule, 
         dims = [
             ANY if axis == 0 or axis in open_axes else Dim(n, n) for axis, n in enumerate(shape)
         ]
-        datatype = DATATYPES[port.get_element_type()]
+        datatype = DATATYPE_OF[port.get_element_type()]
         specs.append(InputSpec(f"in{position}", datatype, tuple(dims), 0))
         shapes.append(shape)
     return rows_kept_apart(model, specs, tuple(shapes))
