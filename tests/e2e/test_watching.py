@@ -1,80 +1,45 @@
 """A server as those who watch it see it: its metrics, its log and its traces."""
 
-import gzip
 import json
 import secrets
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import grpc
 import httpx
-import numpy as np
 import pytest
-from google.protobuf.message import Message
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.ingress.protos import kserve_v2_pb2 as kserve
-from deployments.ingress.protos import tensorflow_serving_pb2 as serving
-from deployments.observability.metrics import METRICS
+from tests.e2e.collector import Collector, collecting
 from tests.e2e.conftest import config, save
+from tests.e2e.counted_calls import (
+    INFER,
+    Labelled,
+    exported,
+    infer,
+    infer_grpc,
+    message,
+    predict_grpc,
+    unary,
+)
 from tests.e2e.live import counting_model
 from tests.e2e.server import NO_TLS, Server, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 PATIENCE_S = 30.0
 MADE_UP = 200
 Seen = TypeVar("Seen")
-Labelled = dict[tuple[str, ...], int]
-
-
-@dataclass(frozen=True)
-class Collector:
-    """Takes spans as an OpenTelemetry collector does, over HTTP."""
-
-    url: str
-    spans: list[Span]
-
-    def trace(self, trace_id: str) -> dict[str, Span]:
-        """The spans of a trace by their names."""
-        spans = [span for span in list(self.spans) if span.trace_id.hex() == trace_id]
-        assert len({span.name for span in spans}) == len(spans), spans
-        return {span.name: span for span in spans}
 
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    spans: list[Span] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope in resource.scope_spans:
-                    spans.extend(scope.spans)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
-        yield Collector(f"http://127.0.0.1:{listening.server_port}", spans)
-        listening.shutdown()
-        thread.join()
+    with collecting() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -114,54 +79,6 @@ def http(server: Server) -> Iterator[httpx.Client]:
 def channel(server: Server) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.grpc) as channel:
         yield channel
-
-
-def message(*shape: int, **more: Any) -> dict[str, Any]:
-    data = np.zeros(shape).ravel().tolist()
-    return {"inputs": [{"name": "data", "datatype": "FP32", "shape": shape, "data": data}], **more}
-
-
-def infer(http: httpx.Client, model: str, *shape: int, **more: Any) -> int:
-    return http.post(f"/v2/models/{model}/infer", json=message(*shape, **more)).status_code
-
-
-def infer_grpc(channel: grpc.Channel, model: str, *shape: int) -> None:
-    request = kserve.ModelInferRequest(model_name=model)
-    request.inputs.add(name="data", datatype="FP32", shape=shape)
-    request.raw_input_contents.append(np.zeros(shape, np.float32).tobytes())
-    unary(channel, INFER, request)
-
-
-def predict_grpc(channel: grpc.Channel, model: str, *shape: int) -> None:
-    request = serving.PredictRequest(model_spec={"name": model})
-    request.inputs["data"].dtype = serving.DataType.DT_FLOAT
-    for size in shape:
-        request.inputs["data"].tensor_shape.dim.add(size=size)
-    request.inputs["data"].float_val.extend(np.zeros(shape).ravel().tolist())
-    method = "/tensorflow.serving.PredictionService/Predict"
-    unary(channel, method, request)
-
-
-def unary(channel: grpc.Channel, method: str, request: Message, **more: Any) -> Any:
-    call: Any = channel.unary_unary(method)
-    return call.with_call(request.SerializeToString(), timeout=30, **more)
-
-
-def exported(http: httpx.Client) -> dict[str, Labelled]:
-    """Our counters, gauges, and histograms' counts by their labels, those of Ray left out."""
-    response = http.get("/metrics")
-    assert 200 == response.status_code
-    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    labels = {metric.exported_name: metric.labels for metric in METRICS}
-    seen: dict[str, Counter[tuple[str, ...]]] = {}
-    for family in text_string_to_metric_families(response.text):
-        for sample in family.samples:
-            name = sample.name.removesuffix("_count")
-            if name in labels:
-                own = tuple(sample.labels[label] for label in labels[name])
-                short = name.removeprefix("ray_anyshape_").removesuffix("_total")
-                seen.setdefault(short, Counter())[own] += int(sample.value)
-    return {name: dict(counts) for name, counts in seen.items()}
 
 
 def eventually(look: Callable[[], Seen], enough: Callable[[Seen], bool]) -> Seen:
