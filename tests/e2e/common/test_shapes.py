@@ -91,9 +91,14 @@ def test_a_shape_that_keeps_coming_is_seen_to_change_over(server: Server) -> Non
 
     entry = of_shape(knowledge(server, "spots"), *PROMOTED)
 
-    expected = {"static": (4, 0, before), "dynamic_suffices": (0, 0, before + 4)}
+    # The shape may have changed over between the last look and the request after it.
+    expected = {
+        "static": [(4, 0, before), (5, 0, before - 1)],
+        "dynamic_suffices": [(0, 0, before + 4)],
+    }
     ((kind, count),) = state.items()
-    assert (1, expected[kind]) == (count, outcome(entry))
+    assert 1 == count
+    assert outcome(entry) in expected[kind]
     assert entry["differing"] is None
     assert (1, kind == "dynamic_suffices") == tuple(
         entry["compile"][name] for name in ("count", "not_worth_it")
