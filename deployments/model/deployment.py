@@ -82,7 +82,7 @@ class OpenVINOModel:
         self._telemetry.watch_memory(self._arena)
         self._telemetry.watch(COMPILED_SHAPES, self._compiled_shapes, settings.name)
         self._cached = places.cache is not None
-        self._hot_shapes = places.hot_shapes(settings.name)
+        self._hot_shapes_file = places.hot_shapes(settings.name)
         self._downloading = False
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way = 0
@@ -231,8 +231,8 @@ class OpenVINOModel:
     async def _remember(self) -> None:
         """Writes down the shapes to begin with the next time."""
         count, serving = self._versions.settings.remember_shapes, self._versions.version(None)
-        if count and serving is not None and self._hot_shapes is not None:
-            await asyncio.to_thread(self._hot_shapes.write, serving.hot(count))
+        if count and serving is not None and self._hot_shapes_file is not None:
+            await asyncio.to_thread(self._hot_shapes_file.write, serving.hot_shapes(count))
 
     def _noted(
         self,

@@ -162,7 +162,7 @@ class CompiledShapes(Generic[CompiledT]):
         while self._taken > bound:
             self._evict()
 
-    def hot(self, count: int) -> list[ShapeKey]:
+    def hottest(self, count: int) -> list[ShapeKey]:
         """The compiled shapes that are asked for most, hottest first."""
         return self.demand.hottest(self._entries, count)
 

@@ -14,14 +14,14 @@ class Compilers:
     gives way to all else that wants the cores."""
 
     def __init__(self) -> None:
-        self.waited_for = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self.foreground = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.background = ThreadPoolExecutor(
             1, thread_name_prefix="compile-background", initializer=_give_way
         )
 
     def close(self) -> None:
         """Ends after the compilation that is under way. Blocks."""
-        self.waited_for.shutdown()
+        self.foreground.shutdown()
         self.background.shutdown()
 
 

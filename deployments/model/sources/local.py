@@ -24,7 +24,7 @@ class SourceUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundVersion:
     """A version's model, as OpenVINO reads it, or why there is none to read.
 
     `signature` changes when its files do.
@@ -37,31 +37,31 @@ class Found:
     """Whether it is still to be copied there."""
 
 
-def find(name: str, source: str, repository: Path) -> dict[int, Found]:
+def find(name: str, source: str, repository: Path) -> dict[int, FoundVersion]:
     """Like `locate`, but incomplete versions are among them. Raises SourceUnavailable."""
     path = repository / source
     with translate_os_errors(path):
         if not path.is_dir() or (path / "saved_model.pb").is_file():
-            return {n: found(file) for n, file in locate(name, source, repository).items()}
+            return {n: version_at(file) for n, file in locate(name, source, repository).items()}
         folders = version_directories(path)
     if not folders:
         _no_version(path)
-    return {number: found_in(folder) for number, folder in folders}
+    return {number: version_in(folder) for number, folder in folders}
 
 
-def found_in(folder: Path) -> Found:
+def version_in(folder: Path) -> FoundVersion:
     """The model in a version's directory."""
     try:
         model = _model_in(folder)
         if model is not None:
             return _readable(model, sorted(_files_in(folder)))
     except OSError as error:
-        return Found(None, None, f"its directory cannot be read: {in_words(error)}")
+        return FoundVersion(None, None, f"its directory cannot be read: {in_words(error)}")
     known = ", ".join(MODEL_SUFFIXES)
-    return Found(None, None, f"its directory has no model file ({known})")
+    return FoundVersion(None, None, f"its directory has no model file ({known})")
 
 
-def found(model: Path) -> Found:
+def version_at(model: Path) -> FoundVersion:
     """A model by itself: a directory, or a file with those of the same name beside it."""
     if model.is_dir():
         return _readable(model, sorted(_files_in(model)))
@@ -72,7 +72,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if not path.is_dir())
 
 
-def _readable(model: Path, files: list[Path]) -> Found:
+def _readable(model: Path, files: list[Path]) -> FoundVersion:
     """Files are opened here, because OpenVINO does not say which one it could not read."""
     seen = []
     for file in files:
@@ -84,9 +84,9 @@ def _readable(model: Path, files: list[Path]) -> Found:
                 continue
             file.open("rb").close()
         except OSError as error:
-            return Found(None, None, f"{file.name} cannot be read: {in_words(error)}")
+            return FoundVersion(None, None, f"{file.name} cannot be read: {in_words(error)}")
         seen.append((str(file), status.st_ino, status.st_size, status.st_mtime_ns))
-    return Found(model, tuple(seen))
+    return FoundVersion(model, tuple(seen))
 
 
 def versions_in(directory: Path) -> dict[int, Path]:
