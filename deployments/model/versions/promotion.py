@@ -185,7 +185,7 @@ class PromotionTrials:
             pair = await run(dynamic, reference)
             if pair.difference.largest > self._tolerance:
                 self._version.dynamic = reference
-                self._shapes.answer_with(reference)
+                self._shapes.set_dynamic(reference)
                 self._report(key, inputs, pair.difference, _REPLACED)
         elif (static := self._shapes.unchecked(key)) is not None:
             await self._check(key, static, inputs, deadline)
@@ -243,7 +243,7 @@ class PromotionTrials:
             if self._note(key, pair.ratio):
                 self._shapes.keep(key, checked=tried)
         elif static_is_right:
-            self._shapes.block()
+            self._shapes.stop_dynamic()
             self._shapes.keep(key, checked=True)
             self._report(key, inputs, pair.difference, _DYNAMIC_IS_WRONG)
         else:
@@ -286,7 +286,7 @@ class PromotionTrials:
         return self._trials.setdefault(static, _Trial())
 
     async def _reference(self, key: ShapeKey) -> CompiledShape:
-        return await self._shapes.beside(lambda: self._version.reference(key))
+        return await self._shapes.compile_uncached(lambda: self._version.reference(key))
 
     async def _pair(
         self,

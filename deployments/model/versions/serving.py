@@ -172,7 +172,7 @@ class VersionServer:
             self._seen.answered_dynamic(key, len(answered))
         else:
             self._seen.answered_static(key, len(answered), rows_of(answered), waited=not known)
-        if not (failed and dynamic and key not in self._failing and self._shapes.demand.afford()):
+        if not (failed and dynamic and key not in self._failing and self._shapes.demand.spend()):
             return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
         # A shape that fails in the dynamic compilation may run in a static one.
         again = await self._run(key, failed, static=True)

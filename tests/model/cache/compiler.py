@@ -116,7 +116,7 @@ class Shapes(CompiledShapes[Compilation]):
             **{**defaults, **settings},
         )
         if one_paid:
-            self.demand.promoted(in_vain=False)
+            self.demand.promotion_ended(discarded=False)
 
     async def get(self, key: ShapeKey, requests: int = 1, *, static: bool = False) -> Compilation:
         """Uses it and lets it go."""
