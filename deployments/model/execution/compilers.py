@@ -1,4 +1,4 @@
-"""The threads in which shapes are compiled."""
+"""The threads that compile shapes."""
 
 import os
 import sys
@@ -10,8 +10,10 @@ _NICENESS: Final = 10
 
 
 class Compilers:
-    """`waited_for` compiles what requests wait for, `background` what nobody waits for, which
-    gives way to all else that wants the cores."""
+    """Two threads: `foreground` compiles shapes that requests wait for, `background` the others.
+
+    The background thread has a lower priority than all other threads.
+    """
 
     def __init__(self) -> None:
         self.foreground = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -20,12 +22,12 @@ class Compilers:
         )
 
     def close(self) -> None:
-        """Ends after the compilation that is under way. Blocks."""
+        """Stops the threads. Blocks until the running compilation has finished."""
         self.foreground.shutdown()
         self.background.shutdown()
 
 
 def _give_way() -> None:
-    """Linux lowers the priority of this thread alone; elsewhere that cannot be done."""
+    """Lowers the priority of this thread, on Linux only: elsewhere a thread has none of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
