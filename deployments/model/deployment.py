@@ -111,7 +111,7 @@ class OpenVINOModel:
             await self._wait_until_started()
 
     async def _wait_until_started(self) -> None:
-        """Waits until the model is loaded or has failed to, because Serve then stops the old replica.
+        """Waits until the model is loaded or has failed to load: Serve then stops the old replica.
 
         It does not wait for a download: the status reports its progress.
         """

@@ -159,7 +159,7 @@ class Loader:
         """Copies a version from its store, and removes copies of versions the store has not."""
         mirror = self._mirror(settings)
         assert isinstance(files.signature, Origin)
-        path = mirror.bring({number: files.signature}, self._report)[number]
+        path = mirror.copy_missing({number: files.signature}, self._report)[number]
         with suppress(SourceUnavailable):
             mirror.prune(mirror.remote_versions())
         return path
