@@ -178,7 +178,7 @@ class Ingress:
             self.router.decrement_queue_len_cache(replica.replica_id)
             if isinstance(self.router, ShapeRouter):
                 name = replica.replica_id.unique_id
-                self.router.affinity.told(name, replica.ongoing + 1)
+                self.router.affinity.reported(name, replica.ongoing + 1)
                 self.router.affinity.answered(name)
 
         replica.take(_Job(shape, arrived, done))
