@@ -1,4 +1,4 @@
-"""A model whose files, loading and clock are in the hands of a test."""
+"""A model whose files, loading and clock a test controls."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Loaded:
 
 
 class Site:
-    """The files, the loader and the clock. `broken` versions cannot be loaded."""
+    """The files, the loader and the clock. `broken` versions fail to load."""
 
     def __init__(self, **settings: Any) -> None:
         self.found: dict[int, FoundVersion] = {}
@@ -80,7 +80,7 @@ def states(status: ModelStatus) -> dict[str, str]:
 
 
 async def settled(site: Site) -> None:
-    """When nothing lingers any more."""
+    """Waits until all retired versions are unloaded."""
     await asyncio.gather(*site.versions._retiring)
 
 

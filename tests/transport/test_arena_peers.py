@@ -41,9 +41,9 @@ def test_a_lease_returns_when_the_holder_s_last_array_dies(arena: Arena, peer: P
     offset = lend(arena, b"some content", peer.pid)
     assert b"some content" == peer("hold", arena.address, offset, 12)
     leased_out = arena.free_bytes
-    peer("let_go")
+    peer("release")
     assert leased_out == arena.free_bytes < whole
-    peer("let_go")
+    peer("release")
     assert leased_out < arena.free_bytes < whole
     assert b"kept" == peer("read", arena.address, kept, 4)
 
