@@ -60,7 +60,7 @@ def main() -> None:
         detector = build_models(directory, default_detector())[DETECTOR]
         models = {"recogniser": (recogniser(directory), WIDTHS), "detector": (detector, NEW)}
         for name, (path, all_shapes) in models.items():
-            found, statistics = asked(name, path, all_shapes[:shapes], directory)
+            found, statistics = sent(name, path, all_shapes[:shapes], directory)
             of_these = sum(difference > TOLERANCE for difference in found)
             wrong += of_these
             cells = [name, min(shapes, len(all_shapes)), len(found), of_these]
@@ -80,7 +80,7 @@ def recogniser(directory: Path) -> Path:
         return Path(archive.extract(member, directory))
 
 
-def asked(
+def sent(
     name: str, path: Path, shapes: Sequence[Shape], directory: Path
 ) -> tuple[list[float], dict[str, Any]]:
     """Starts a server for the model and sends requests of all shapes in the order of `order`.

@@ -120,7 +120,7 @@ async def _over_http(account: Account, addresses: Sequence[Address], number: int
         async with httpx.AsyncClient(
             base_url=address.http, timeout=PATIENCE_S, verify=False
         ) as client:
-            while await _noted(account, number, _asked_http(client, number)):
+            while await _counted(account, number, _send_http(client, number)):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
@@ -128,15 +128,15 @@ async def _over_http(account: Account, addresses: Sequence[Address], number: int
 async def _over_grpc(account: Account, addresses: Sequence[Address], number: int) -> None:
     for address in itertools.cycle(_from(number, addresses)):
         async with grpc.aio.insecure_channel(address.grpc) as channel:
-            while await _noted(account, number, _asked_grpc(channel, number)):
+            while await _counted(account, number, _send_grpc(channel, number)):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _noted(account: Account, number: int, asked: Awaitable[tuple[Outcome, str]]) -> bool:
+async def _counted(account: Account, number: int, request: Awaitable[tuple[Outcome, str]]) -> bool:
     """Counts the outcome of a request; returns whether the answer was right."""
     began = time.monotonic()
-    outcome, reason = await asked
+    outcome, reason = await request
     account.note(number, outcome, time.monotonic() - began, f"client {number}: {reason}")
     return outcome == "right"
 
@@ -144,16 +144,16 @@ async def _noted(account: Account, number: int, asked: Awaitable[tuple[Outcome, 
 async def ask_http(address: Address, number: int) -> Outcome:
     """Sends one request of the client with this number."""
     async with httpx.AsyncClient(base_url=address.http, timeout=PATIENCE_S, verify=False) as client:
-        return (await _asked_http(client, number))[0]
+        return (await _send_http(client, number))[0]
 
 
 async def ask_grpc(address: Address, number: int) -> Outcome:
     """Sends one request of the client with this number."""
     async with grpc.aio.insecure_channel(address.grpc) as channel:
-        return (await _asked_grpc(channel, number))[0]
+        return (await _send_grpc(channel, number))[0]
 
 
-async def _asked_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, str]:
+async def _send_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, str]:
     tensor = _tensor(number)
     start = head("FP32", tensor.shape, tensor.nbytes)
     try:
@@ -171,7 +171,7 @@ async def _asked_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, 
     return _checked(reply.content[int(reply.headers[HEADER]) :], tensor)
 
 
-async def _asked_grpc(channel: grpc.aio.Channel, number: int) -> tuple[Outcome, str]:
+async def _send_grpc(channel: grpc.aio.Channel, number: int) -> tuple[Outcome, str]:
     tensor = _tensor(number)
     request = kserve.ModelInferRequest(model_name=MODEL)
     request.inputs.add(name="data", datatype="FP32", shape=tensor.shape)

@@ -143,12 +143,12 @@ class Nodes:
     def status(self) -> dict[str, Any]:
         """Serve's report on its applications."""
         token = self._environment["RAY_AUTH_TOKEN"]
-        told: dict[str, Any] = httpx.get(
+        status: dict[str, Any] = httpx.get(
             f"http://{self.head.address}:8265/api/serve/applications/",
             headers={"Authorization": f"Bearer {token}"},
             timeout=10,
         ).json()
-        return told
+        return status
 
     def replicas(self, deployment: str) -> list[dict[str, Any]]:
         """Serve's replicas, with their replica_id, state, node_ip, pid and more.

@@ -73,7 +73,7 @@ class _Region:
 
 
 def birth(pid: int) -> bytes | None:
-    """When the process started, None if it is gone. It tells processes of the same pid apart.
+    """When the process started, None if it is gone. It distinguishes processes of the same pid.
 
     A zombie counts as gone, because it touches no memory. Raises OSError if the kernel does not
     answer, for example with too many open files.

@@ -82,7 +82,7 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         order = arguments.arms[:: -1 if number % 2 == 0 else 1]
         for group in (GROUPS[name] for name in arguments.only):
             for row in shared.rows(group, order):
-                print(told(row), flush=True)
+                print(line(row), flush=True)
                 rows.append({**row, "repetition": number})
         yield {
             "machine": machine(),
@@ -94,7 +94,7 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         }
 
 
-def told(row: Row) -> str:
+def line(row: Row) -> str:
     number = row.get("requests_per_s", row["resident_mb"])
     unit = "/s" if "requests_per_s" in row else " MB"
     return f"{row['workload']:42} {row['arm']:14} {number:8.1f}{unit} {row['errors']} errors"

@@ -16,13 +16,13 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
-        told = {key: value["string_value"] for key, value in config["parameters"].items()}
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         self._core = ov.Core()
-        self._model = self._core.read_model(told["path"])
+        self._model = self._core.read_model(parameters["path"])
         self._requests: dict[tuple[int, ...], Any] = {}
         self._request: Callable[[tuple[int, ...]], Any] = self._of_shape
-        if told["compilations"] == "dynamic":
+        if parameters["compilations"] == "dynamic":
             request = self._compiled(_dynamic(self._model.input(0).partial_shape))
             self._request = lambda shape: request
 

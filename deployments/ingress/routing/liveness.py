@@ -41,12 +41,12 @@ class LivenessWatch:
             raise ReplicaUnresponsive from error
 
     def _wait(self) -> None:
-        self._next = asyncio.get_running_loop().call_later(timing.LIVENESS_S, self._ask)
+        self._next = asyncio.get_running_loop().call_later(timing.LIVENESS_S, self._start_check)
 
-    def _ask(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._asked())
+    def _start_check(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._check())
 
-    async def _asked(self) -> None:
+    async def _check(self) -> None:
         alive = False
         with suppress(Exception):
             alive = await self._alive()

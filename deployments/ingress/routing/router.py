@@ -71,10 +71,10 @@ class ShapeRouter(RequestRouter):
         unreached = self._unreached.intersection(known)
         if unreached or (candidates and not with_room):
             self._unreached -= unreached
-            asked: RunningReplica | None = await super()._select_from_candidate_replicas(
+            probed: RunningReplica | None = await super()._select_from_candidate_replicas(
                 candidates, backoff_index
             )
-            return asked
+            return probed
 
         def queue(replica: RunningReplica) -> float:
             length = known[replica.replica_id]

@@ -86,15 +86,15 @@ def fetch(
     download and leaves no partial file. Raises SourceUnavailable.
     """
     version = home_of(name, repository) / "1"
-    wanted = _Download(name, _plan(name, files), version, progress)
+    download = _Download(name, _plan(name, files), version, progress)
     with translate_os_errors(version.parent):
-        if not wanted.is_here() and not wanted.is_read_only():
+        if not download.is_here() and not download.is_read_only():
             version.parent.mkdir(parents=True, exist_ok=True)
             waiting = f"{name}: waiting for another process that downloads it"
             with locked(version.parent, lambda: progress(waiting)):
-                if not wanted.is_here():  # another process may have been here
-                    wanted.complete(max_bytes)
-    return {1: as_read(version / wanted.model_file)}
+                if not download.is_here():  # another process may have been here
+                    download.complete(max_bytes)
+    return {1: as_read(version / download.model_file)}
 
 
 def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLike]:

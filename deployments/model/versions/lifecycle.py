@@ -9,7 +9,7 @@ from deployments.settings import ModelSettings
 
 
 class LoadFailed(Exception):
-    """Raised when a version cannot be loaded; the text says why in words."""
+    """Raised when a version cannot be loaded; the text has the reason."""
 
 
 class Serving(Protocol):

@@ -120,7 +120,7 @@ class PromotionTrials:
         return self._all_unchecked or self._shapes.unchecked(key) is not None
 
     def compare(self, key: ShapeKey, inputs: Sequence[Tensor], timeout_s: float) -> None:
-        """Starts a comparison on `inputs`, which must not change any more.
+        """Starts a comparison on `inputs`, which must not change from now on.
 
         Its deadline is that of a request that arrives now.
         """

@@ -243,11 +243,11 @@ class Versions(Generic[ServingT]):
         new: bool,
         at_once: bool,
     ) -> None:
-        wanted = (found, settings.loaded_by())
-        if version.loaded == wanted:
+        target = (found, settings.loaded_by())
+        if version.loaded == target:
             version.problem = ""
             return
-        if version.failed == wanted:
+        if version.failed == target:
             if at_once:  # bounded, so that frequent calls do not retry each time
                 version.wait_s = min(version.wait_s, timing.RETRY_LOAD_FIRST_S)
             if (left_s := version.tried_at + version.wait_s - self._clock()) > 0:
@@ -256,7 +256,7 @@ class Versions(Generic[ServingT]):
         elif new and not at_once:  # its files may not be complete yet
             self._look_again_in(timing.SETTLING_S)
             return
-        await self._replace(number, version, found, settings, wanted)
+        await self._replace(number, version, found, settings, target)
 
     async def _replace(
         self,
@@ -264,22 +264,22 @@ class Versions(Generic[ServingT]):
         version: VersionState[ServingT],
         found: FoundVersion,
         settings: ModelSettings,
-        wanted: Hashable,
+        target: Hashable,
     ) -> None:
         version.loading = True
         try:
             serving = await self._load(number, found, settings)
         except LoadFailed as error:
-            if version.failed != wanted:
+            if version.failed != target:
                 version.wait_s = 0.0
-            self._postpone(version, wanted, str(error))
+            self._postpone(version, target, str(error))
             logger.warning("model '%s' version %d: %s", settings.name, number, version.problem)
             return
         finally:
             version.loading = False
         serving.configure(self.settings)  # which may have changed while it was loading
         before, version.serving = version.serving, serving
-        version.loaded, version.failed, version.problem = wanted, None, ""
+        version.loaded, version.failed, version.problem = target, None, ""
         self._by_revision[serving.info.revision] = serving
         logger.info("model '%s' version %d is available", settings.name, number)
         if before is not None:
@@ -301,16 +301,16 @@ class Versions(Generic[ServingT]):
         """Retires versions whose files are gone, and others once the selected ones answer."""
         policy = settings.version_policy
         candidates = policy.candidates(found)
-        wanted = [n for n in candidates if self._answers(n)][: policy.latest]
-        complete = len(wanted) == policy.latest
-        lowest = min(wanted) if complete else 0
+        selected = [n for n in candidates if self._answers(n)][: policy.latest]
+        complete = len(selected) == policy.latest
+        lowest = min(selected) if complete else 0
         awaited = {n for n in candidates if n > lowest}
         if not self._unloaded:
             awaited.update(policy.missing(found))
         for number in list(self._versions):
-            if number in wanted or (not self._answers(number) and number in awaited):
+            if number in selected or (not self._answers(number) and number in awaited):
                 continue
-            if found and not wanted and self._answers(number):
+            if found and not selected and self._answers(number):
                 continue  # it answers until a selected version can be loaded
             version = self._versions.pop(number)
             if version.serving is not None:
