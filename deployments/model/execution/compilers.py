@@ -18,7 +18,7 @@ class Compilers:
     def __init__(self) -> None:
         self.foreground = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.background = ThreadPoolExecutor(
-            1, thread_name_prefix="compile-background", initializer=_give_way
+            1, thread_name_prefix="compile-background", initializer=_lower_priority
         )
 
     def close(self) -> None:
@@ -27,7 +27,7 @@ class Compilers:
         self.background.shutdown()
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Lowers the priority of this thread, on Linux only: elsewhere a thread has none of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
