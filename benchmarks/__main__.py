@@ -1,4 +1,4 @@
-"""`make bench`: all arms over all workloads, interleaved, as tables, JSON and a plot."""
+"""`make bench`: measures all arms on all workloads, in turns; writes tables, JSON and a plot."""
 
 import argparse
 import json
@@ -30,21 +30,21 @@ def parsed() -> argparse.Namespace:
         "--detector",
         type=Path,
         default=default_detector(),
-        help="an IR with the face detector's contract; else the one in ../shared, else `spots`",
+        help="an IR with the face detector's inputs and outputs (default: ../shared, then `spots`)",
     )
     parser.add_argument(
-        "--seconds", type=int, default=8, help="for each arm and workload, in turns"
+        "--seconds", type=int, default=8, help="for each arm and workload (%(default)s)"
     )
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--arms", default=",".join(ARMS), help="of %(default)s")
-    parser.add_argument("--workloads", default="", help="only those whose name holds this text")
+    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (%(default)s)")
+    parser.add_argument("--workloads", default="", help="only those with this text in the name")
     parser.add_argument(
         "--precision",
-        help="f32, bf16 or f16 for all arms; else OpenVINO's choice or f32, whichever is quicker",
+        help="f32, bf16 or f16 for all arms (default: OpenVINO's choice or f32, the faster one)",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results.json")
     parser.add_argument(
-        "--write-readme", action="store_true", help="put the tables into benchmarks/README.md"
+        "--write-readme", action="store_true", help="write the tables to benchmarks/README.md"
     )
     arguments = parser.parse_args()
     arguments.arms = arguments.arms.split(",")
@@ -56,7 +56,7 @@ def parsed() -> argparse.Namespace:
 
 
 def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[str, Any]]:
-    """Everything that the run has given after each repetition, as it goes into the JSON file."""
+    """Yields the content of the JSON file after each repetition."""
     chosen = [w for w in WORKLOADS if arguments.workloads in w.name]
     models = build_models(directory, arguments.detector)
     if not arguments.precision:
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parsed()
     if arguments.precision:
         os.environ[PRECISION] = arguments.precision
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     with tempfile.TemporaryDirectory() as temporary:
         for run in measured(arguments, Path(temporary)):
             arguments.output.write_text(json.dumps(run, indent=1) + "\n")

@@ -1,9 +1,9 @@
-"""`make bench-answers`: whether answers stay what they were when shapes get compilations.
+"""`make bench-answers`: checks that answers stay correct when shapes get static compilations.
 
-Real models are asked at many shapes, each shape 30 times, from 16 clients. Every fourth shape has
-its own compilation from the start (`warm_up`), others may get one. Every answer is compared with
+16 clients send requests of many shapes to real models, 30 of each shape. Every fourth shape has a
+static compilation from the start (`warm_up`), others may get one. Every answer is compared with
 OpenVINO's own, of one compilation for all shapes. OpenVINO 2026.4.1 compiles the recogniser of
-PP-OCRv4 wrongly for some widths, as for 64: such a shape is *differing*.
+PP-OCRv4 wrongly for some widths, such as 64: such a shape is *differing*.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PASSES: Final = 3
 IN_A_PASS: Final = 10
 COMPILED_EVERY: Final = 4
 TOLERANCE: Final = 1e-4
-"""Of the largest value of an answer, in float32."""
+"""The allowed difference in float32, relative to the largest value of an answer."""
 F32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
 SETTINGS: Final[dict[str, Any]] = {
     "plugin_config": F32,
@@ -48,7 +48,9 @@ WIDTHS: Final = tuple((1, 3, 48, width) for width in range(16, 816, 4))
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-answers", description=__doc__)
-    parser.add_argument("--shapes", type=int, default=len(WIDTHS), help="so many of each model")
+    parser.add_argument(
+        "--shapes", type=int, default=len(WIDTHS), help="shapes of each model (%(default)s)"
+    )
     shapes = parser.parse_args().shapes
     print("| model | shapes | requests | wrong | largest difference | compilations | differing |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -58,7 +60,7 @@ def main() -> None:
         detector = build_models(directory, default_detector())[DETECTOR]
         models = {"recogniser": (recogniser(directory), WIDTHS), "detector": (detector, NEW)}
         for name, (path, all_shapes) in models.items():
-            found, statistics = asked(name, path, all_shapes[:shapes], directory)
+            found, statistics = sent(name, path, all_shapes[:shapes], directory)
             of_these = sum(difference > TOLERANCE for difference in found)
             wrong += of_these
             cells = [name, min(shapes, len(all_shapes)), len(found), of_these]
@@ -69,7 +71,7 @@ def main() -> None:
 
 
 def recogniser(directory: Path) -> Path:
-    """From the wheel that brings it."""
+    """Downloads the wheel that contains the recogniser, and extracts the model."""
     command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", WHEEL]
     subprocess.run([*command, "--dest", str(directory)], check=True)
     (wheel,) = directory.glob("rapidocr*.whl")
@@ -78,11 +80,13 @@ def recogniser(directory: Path) -> Path:
         return Path(archive.extract(member, directory))
 
 
-def asked(
+def sent(
     name: str, path: Path, shapes: Sequence[Shape], directory: Path
 ) -> tuple[list[float], dict[str, Any]]:
-    """Each shape some times in a row, and all of them again, of a server of the model's own: the
-    difference of each answer."""
+    """Starts a server for the model and sends requests of all shapes in the order of `order`.
+
+    Returns the difference of each answer, and the server's statistics.
+    """
     expected = answers(path, shapes)
     own = [f"({','.join(map(str, shape))})" for shape in shapes[::COMPILED_EVERY]]
     config = serving(name, path, **SETTINGS, warm_up=own)
@@ -117,7 +121,10 @@ def answers(path: Path, shapes: Sequence[Shape]) -> dict[Shape, Tensor]:
 
 
 def difference(http: httpx.Client, target: str, port: str, shape: Shape, expected: Tensor) -> float:
-    """The largest, of the largest value; infinite where the answer has another size or is none."""
+    """The largest difference, relative to the largest value.
+
+    It is infinite if the answer is an error or has another size.
+    """
     content, headers = binary_request({port: tensor(shape)})
     reply = http.post(target, content=content, headers=headers)
     if reply.status_code != 200:

@@ -1,4 +1,4 @@
-"""The arms that serve: each starts a server, says where its model is asked, and ends it."""
+"""The arms that are servers: each starts a server, yields its URLs, and ends it."""
 
 import contextlib
 import os
@@ -29,24 +29,24 @@ START_S: Final = 90.0
 
 @dataclass(frozen=True)
 class Target:
-    """A running arm: where it takes inferences, its statistics and its processes."""
+    """A running arm: the URLs of inferences and statistics, and its processes."""
 
     url: str
     stats_url: str
     processes: Callable[[], list[psutil.Process]]
 
     def replicas(self) -> list[dict[str, Any]]:
-        """The statistics of every process that holds the model."""
+        """The statistics of every process that has the model."""
         reply = httpx.get(self.stats_url, timeout=30).raise_for_status().json()
         replicas: list[dict[str, Any]] = reply.get("replicas", [reply])
         return replicas
 
     def wait_for_replicas(self, count: int) -> None:
         while len(self.replicas()) < count:
-            pass  # each look takes a while
+            pass  # each call takes a while
 
     def counters(self) -> Counter[str]:
-        """The whole numbers among the statistics, summed over the replicas."""
+        """The sums over the replicas of all integers in the statistics."""
         total: Counter[str] = Counter()
         for replica in self.replicas():
             total.update({key: n for key, n in replica.items() if type(n) is int})
@@ -68,7 +68,7 @@ class Target:
         return total
 
 
-# A model, the first workload it is for, and a directory for files to a running arm.
+# Starts an arm, from a model, its first workload and a directory for files.
 Arm: TypeAlias = Callable[[Path, Workload, Path], AbstractContextManager[Target]]
 
 
@@ -88,7 +88,7 @@ def _wait(url: str, first: Workload) -> None:
 def _answering(
     started: "subprocess.Popen[bytes]", base: str, path: str, first: Workload
 ) -> Iterator[Target]:
-    """The started server once it answers; it and all that it started are ended afterwards."""
+    """Yields the started server once it answers, and ends all its processes afterwards."""
     process = psutil.Process(started.pid)
     try:
         _wait(base + path, first)
@@ -102,7 +102,7 @@ def _answering(
 def one_process(
     model: Path, first: Workload, directory: Path, *, rule: str = "keep"
 ) -> Iterator[Target]:
-    """Starlette and uvicorn with the model inside."""
+    """Starlette and uvicorn, with the model in the same process."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.one_process", "--model", str(model)]
     command += ["--port", str(port), "--rule", rule]
@@ -147,8 +147,7 @@ def serving(
     ingress: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """serve_config.yaml with this model in place of its own, and what is said of the deployments
-    of the model and of the ingress."""
+    """serve_config.yaml with this model instead of its own, and with options of the deployments."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     application = config["applications"][0]
     application["args"] = {"models": [{"name": name, "source": str(model), **settings}]}
@@ -167,7 +166,7 @@ def this_project(
     ingress: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Target]:
-    """`serve run` on serve_config.yaml, with the benchmark's model in place of its own."""
+    """Starts `serve run` on serve_config.yaml, with the benchmark's model instead of its own."""
     if asked := precision():
         settings.setdefault("plugin_config", asked)
     config = serving(first.model, model, deployment, ingress, **settings)

@@ -1,8 +1,8 @@
 """Arm a, the limit: OpenVINO in a process of its own, asynchronous infer requests, no server.
 
-Every shape has its own static compilation; requests take turns through the shapes and through
-one queue of as many infer requests as the streams keep busy. Each line read is for how many seconds
-to measure, each line written what was measured.
+Every shape has a static compilation. Requests alternate between the shapes, and as many are in
+flight as keep the streams busy. Each input line is the number of seconds to measure, each output
+line the result.
 """
 
 import argparse
@@ -23,7 +23,7 @@ WARM_UP_S = 0.3
 
 
 def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
-    """For every shape two infer requests a stream, each with its input set."""
+    """Makes two infer requests per stream for every shape, with their inputs set."""
     core, model = ov.Core(), ov.Core().read_model(path)
     found = []
     for shape in shapes:
@@ -40,7 +40,7 @@ def lanes(path: str, shapes: list[list[int]]) -> list[list[Any]]:
 
 
 def measured(lanes: list[list[Any]], seconds: float) -> dict[str, float]:
-    """Inferences over `seconds`, after a moment of warming up, and what they cost."""
+    """Measures inferences for `seconds`, after a short warm-up."""
     done = [0] * min(map(len, lanes))
     end = threading.Event()
 

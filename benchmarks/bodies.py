@@ -17,12 +17,12 @@ JPEG_QUALITY: Final = 90
 
 
 def pixels(count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Random values from 0 to 255; a shorter array is the beginning of a longer one."""
+    """Random values from 0 to 255; a shorter array equals the beginning of a longer one."""
     return (np.random.default_rng(0).random(count, np.float32) * 255).astype(dtype)
 
 
 def jpeg(height: int, width: int) -> bytes:
-    """A picture of soft random patches, which takes about the bytes of a photograph."""
+    """A JPEG of soft random patches, about as large as one of a photograph."""
     patches = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     picture = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
     done, raw = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -44,7 +44,7 @@ def buffer(form: Form, shapes: tuple[Shape, ...]) -> bytes:
 
 
 def data_bytes(form: Form, shape: Shape, whole: bytes) -> int:
-    """How much of `buffer` belongs to a request of this shape."""
+    """The number of bytes of `buffer` in a request of this shape."""
     return len(whole) if form == "JPEG" else ITEM_BYTES[form] * prod(shape)
 
 
@@ -60,7 +60,7 @@ def head(form: Form, shape: Shape, nbytes: int) -> bytes:
 
 
 def body(form: Form, shape: Shape) -> tuple[bytes, int]:
-    """A whole request, and the length of its JSON part."""
+    """A complete request body, and the length of its JSON part."""
     whole = buffer(form, (shape,))
     start = head(form, shape, len(whole))
     return start + whole, len(start)

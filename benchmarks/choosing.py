@@ -1,7 +1,7 @@
-"""`make bench-choosing`: what `reshape`, `max_compiled_shapes`, ranges and layouts cost and bring.
+"""`make bench-choosing`: measures `reshape`, `max_compiled_shapes`, ranges and layouts.
 
-Drives the loaded version itself, without a server, with one request at a time: the differences are
-OpenVINO's. Each line compares two ways to do the same, taken in turn; its ratio is the median over
+It calls the loaded version directly, without a server, with one request at a time: the differences
+are OpenVINO's. Each line compares two ways to do the same, in turns. Its ratio is the median over
 the rounds of the ratio within a round.
 """
 
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 class Bench:
-    """Versions of the detector with all kinds of settings."""
+    """Loads versions of the detector with various settings."""
 
     def __init__(self, detector: Path, stack: AsyncExitStack, rounds: int) -> None:
         self._detector = detector
@@ -60,7 +60,7 @@ class Bench:
     async def compared(
         self, what: str, unit: str, names: tuple[str, str], one: Way, other: Way
     ) -> Line:
-        """How long `one` and `other` take; the first of each is not counted."""
+        """Measures the times of `one` and `other`, without the first of each."""
         pairs = [(await _ms(one), await _ms(other)) for _ in range(self._rounds + 1)][1:]
         firsts, seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
         ratio = statistics.median(first / second for first, second in pairs)
@@ -93,7 +93,7 @@ async def again(version: VersionServer, *shape: int, dtype: Any = np.float32) ->
 
 
 async def static_and_dynamic(bench: Bench) -> list[Line]:
-    """A static compilation, the dynamic one, and one that is open within ranges only."""
+    """Compares a static compilation, the dynamic one, and a dynamic one within ranges."""
     never, shape = 10**6, "(-1,3,200:800,200:800)"
     dynamic = await bench.version(promote_after=never)
     ranges = await bench.version(shape=shape, promote_after=never)
@@ -123,7 +123,7 @@ async def static_and_dynamic(bench: Bench) -> list[Line]:
 
 
 async def first_request(bench: Bench) -> list[Line]:
-    """What the first request of a new shape waits for."""
+    """Measures the first request of a new shape, with `blocking` and `background`."""
     blocking, background = await bench.version(reshape="blocking"), await bench.version()
     widths = iter(range(310, 2000, 10))
 
@@ -142,7 +142,7 @@ async def first_request(bench: Bench) -> list[Line]:
 
 
 async def taking_turns(bench: Bench) -> list[Line]:
-    """Two shapes that take turns, with room for one of them and with room for both."""
+    """Compares two alternating shapes with room for one compilation and for two."""
     one = await bench.version(reshape="blocking", max_compiled_shapes=1)
     two = await bench.version(reshape="blocking", max_compiled_shapes=2)
 
@@ -163,7 +163,7 @@ async def taking_turns(bench: Bench) -> list[Line]:
 
 
 async def layouts(bench: Bench) -> list[Line]:
-    """Pixels as cameras give them, converted in the graph, against what the model wants."""
+    """Compares pixels converted in the model's graph with tensors that need no conversion."""
     height, width = SIZES[1]
     plain = await bench.version(reshape="blocking")
     pixels = await bench.version(reshape="blocking", layout="NHWC:NCHW", precision="uint8")
@@ -184,7 +184,7 @@ async def layouts(bench: Bench) -> list[Line]:
 
 
 async def cache_dir(bench: Bench) -> list[Line]:
-    """Loading with 8 warm-up shapes, with and without compilations of an earlier start."""
+    """Compares loading 8 warm-up shapes with and without the compilations of an earlier start."""
     shapes = [f"(1,3,300,{width})" for width in range(300, 380, 10)]
     with tempfile.TemporaryDirectory() as directory:
         line = await bench.compared(
@@ -199,7 +199,7 @@ async def cache_dir(bench: Bench) -> list[Line]:
 
 
 async def memory(bench: Bench) -> list[Line]:
-    """What static compilations add to the process, and what new shapes add to the dynamic one."""
+    """Measures the memory of one more shape, in a static and in the dynamic compilation."""
     static = await bench.version(reshape="blocking", max_compiled_shapes=NEW_SIZES)
     dynamic = await bench.version(promote_after=10**6)
     added = []

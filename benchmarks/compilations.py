@@ -1,4 +1,4 @@
-"""The two rules of the one-process arms for shapes that differ: keep each, or reload for each."""
+"""The rules of the one-process arms for new shapes: keep all compilations, or reload."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,11 +20,11 @@ IN_FLIGHT_POLL_S: Final = 0.01
 
 
 class NotLoadedYet(Exception):
-    """Raised when the model was being reloaded for longer than a request waits for that."""
+    """Raised when a request times out while the model is being reloaded."""
 
 
 class Compiled:
-    """A compilation for the model's shape at this moment, and its infer requests."""
+    """A compilation for the model's present shape, and its infer requests."""
 
     def __init__(self, model: ov.Model) -> None:
         compiled = ov.Core().compile_model(model, "CPU", properties())
@@ -45,7 +45,7 @@ class Compiled:
 
 
 class Rule:
-    """A model with a compilation for its own shape, and threads for its infer requests."""
+    """A model with a compilation for its own shape, and threads that run infer requests."""
 
     def __init__(self, model: ov.Model) -> None:
         self._model = model
@@ -55,7 +55,7 @@ class Rule:
         self.compiles = 1
 
     async def infer(self, data: NDArray[Any]) -> bytes:
-        """The bytes of the first output."""
+        """Runs an inference, and returns the bytes of the first output."""
         raise NotImplementedError
 
     async def _in_thread(self, work: Callable[[NDArray[Any]], T], data: NDArray[Any]) -> T:
@@ -63,7 +63,7 @@ class Rule:
 
 
 class KeepAll(Rule):
-    """One compilation for every shape, made once while others of that shape wait for it."""
+    """Compiles each shape once and keeps it; requests of the shape wait meanwhile."""
 
     def __init__(self, model: ov.Model) -> None:
         super().__init__(model)
@@ -85,11 +85,12 @@ class KeepAll(Rule):
 
 
 class ReloadPerChange(Rule):
-    """One compilation, a lock, and a reload whenever the next request's shape differs.
+    """Keeps one compilation, and reloads when the next request has another shape.
 
-    Requests keep their order, so two shapes that take turns cost a compilation for each request.
-    A request of the loaded shape passes at once, which is kinder than OpenVINO Model Server: that
-    compiles for every request that was found to differ, whatever was loaded meanwhile.
+    Requests keep their order, so two alternating shapes need a compilation for each request. A
+    request of the loaded shape passes at once. That is faster than OpenVINO Model Server, which
+    compiles for every request whose shape differed when it arrived, also if that shape was loaded
+    meanwhile.
     """
 
     def __init__(self, model: ov.Model) -> None:
@@ -125,22 +126,27 @@ class ReloadPerChange(Rule):
 class ModelServer(Rule):
     """OpenVINO Model Server's rule for `shape auto`, step by step.
 
-    It rests on `src/inference_executor.hpp` and `src/modelinstance.cpp` of OpenVINO Model Server,
-    commit 7e4df0c7 (August 2026): `infer`, `waitForLoaded`, `reloadModel`. In that order,
-    a request waits until the model is loaded, 10 s at most, and joins those in flight; if its
-    shape is not the loaded one it leaves them again and waits for the loading lock, however
-    long; then the model counts as loading, which holds up new requests, and the request waits in
-    steps of 10 ms until none is in flight; the same model object is reshaped, unless it has the
-    shape by now, and compiled in any case; the model is loaded, the request joins those in
-    flight, and the lock is released. Nothing is looked at again after the lock was taken: of N
-    requests that were found to differ, each compiles, also those of one and the same shape.
-    There, how many of those that wait for the model get past the check before it loads again is
-    up to the threads; here all do that were woken together, the kindest case: with two shapes that
-    take turns, those of the loaded shape overtake the others.
+    It follows `infer`, `waitForLoaded` and `reloadModel` in `src/inference_executor.hpp` and
+    `src/modelinstance.cpp` of OpenVINO Model Server, commit 7e4df0c7 (August 2026). The steps of a
+    request are:
 
-    Unlike there, the throughput hint and the infer requests are those of the other arms, any
-    number of requests is handled at once, what follows on a failed reshape is left out, and a
-    picture keeps its size, where Model Server would scale it to the loaded shape.
+    - It waits until the model is loaded, at most 10 s, and then counts as in flight.
+    - If its shape is not the loaded one, it no longer counts as in flight, and waits for the
+      loading lock without a timeout.
+    - With the lock, the model counts as loading, so new requests wait. The request waits in steps
+      of 10 ms until no request is in flight.
+    - It reshapes the model object, unless that has the shape by now, and compiles in any case.
+    - The model is loaded, the request counts as in flight, and releases the lock.
+
+    No step checks the shape again after taking the lock. So if N requests differed, each of them
+    compiles, even if their shapes are equal. In Model Server, the threads' timing decides how many
+    waiting requests pass the check before the model loads again. Here all those woken together
+    pass, which is the fastest case: with two alternating shapes, requests of the loaded shape
+    overtake the others.
+
+    Unlike Model Server, this has the throughput hint and the infer requests of the other arms,
+    handles any number of requests at once, has no recovery from a failed reshape, and keeps a
+    picture's size, which Model Server would scale to the loaded shape.
     """
 
     def __init__(self, model: ov.Model) -> None:
@@ -153,7 +159,7 @@ class ModelServer(Rule):
     async def infer(self, data: NDArray[Any]) -> bytes:
         await self._wait_for_loaded()
         if data.shape != self._shape:
-            await self._reload(data.shape)  # has joined those in flight when it comes back
+            await self._reload(data.shape)  # counts it as in flight
         else:
             self._in_flight += 1
         try:
@@ -163,7 +169,9 @@ class ModelServer(Rule):
 
     async def _wait_for_loaded(self) -> None:
         try:
-            with anyio.fail_after(WAIT_FOR_LOADED_S):  # in this task: woken before the lock's next
+            with anyio.fail_after(
+                WAIT_FOR_LOADED_S
+            ):  # in this task, so that it wakes before the lock's next owner
                 while not self._loaded.is_set():
                     await self._loaded.wait()
         except TimeoutError:
@@ -171,7 +179,7 @@ class ModelServer(Rule):
 
     async def _reload(self, shape: Shape) -> None:
         async with self._loading:
-            await asyncio.sleep(0)  # all that were woken at once look at the shape first
+            await asyncio.sleep(0)  # all tasks that were woken together check the shape first
             self._loaded.clear()
             while self._in_flight:  # noqa: ASYNC110 -- as the original waits
                 await asyncio.sleep(IN_FLIGHT_POLL_S)

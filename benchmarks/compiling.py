@@ -1,14 +1,14 @@
-"""The OpenVINO properties that the models of all arms are compiled with."""
+"""The OpenVINO properties with which all arms compile their models."""
 
 import os
 from typing import Final
 
 PRECISION: Final = "ANYSHAPE_BENCH_PRECISION"
-"""An environment variable: every process of every arm inherits it. Without it OpenVINO chooses."""
+"""The environment variable of the precision, which all processes inherit; OpenVINO's by default."""
 
 
 def precision() -> dict[str, str]:
-    """The property that says so, where a precision was asked for."""
+    """The property for the precision, empty if none is set."""
     asked = os.environ.get(PRECISION)
     return {"INFERENCE_PRECISION_HINT": asked} if asked else {}
 

@@ -1,8 +1,8 @@
-"""Clients that ask the nodes of a cluster all the time, check each answer, and keep the account.
+"""Clients that send requests to the nodes of a cluster all the time, and check each answer.
 
-Half of them speak KServe v2 over HTTP, half over gRPC, each with a tensor of its own size. A client
-has one address and one connection, as a simple one has. When that fails it goes on at the next
-address, and does not ask again for what it lost.
+Half of them use KServe v2 over HTTP, half over gRPC, each with a tensor of its own size. A client
+has one address and one connection, like a simple client. When that fails it goes on at the next
+address, without a retry of the lost request.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ MODEL: Final = "plus-one"
 CLIENTS: Final = 16
 PATIENCE_S: Final = 30.0
 SIZES: Final = (10, 100, 1_000, 60_000)
-"""Columns of a client's tensor: messages, and one that is handed over in shared memory or, between
-nodes, by reference."""
+"""Columns of a client's tensor. The largest one travels in shared memory or, between nodes, by
+reference, the others in messages."""
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 _PAUSE_S: Final = 0.1
 _FEW: Final = 5
 
 Outcome: TypeAlias = Literal["right", "wrong", "failed", "refused"]
-"""`refused`: no connection could be made, so nothing was asked. `failed`: an error was answered, or
-the connection ended, or there was no answer within 30 s."""
+"""`refused`: the client could not connect, so it sent nothing. `failed`: the answer was an error,
+the connection ended, or the request timed out after 30 s."""
 
 
 def plus_one() -> ov.Model:
-    """[N,L] in, the same plus one out."""
+    """A model that adds one to [N,L]."""
     data = op.parameter([-1, -1], ov.Type.f32, name="data")
     data.output(0).set_names({"data"})
     total = op.add(data, op.constant(np.float32(1)))
@@ -55,10 +55,10 @@ class Address:
 
 @dataclass
 class Account:
-    """What became of the requests since the last `begin`.
+    """Counts the outcomes of requests since the last `begin`.
 
-    A client sends the same request all the time, so one after a failure is that one's repetition:
-    `again` counts those that failed too. `longest_s` is of what was answered.
+    A client sends the same request all the time, so the one after a failure is a retry: `again`
+    counts retries that failed too. `longest_s` is the longest time of an answered request.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -85,14 +85,14 @@ class Account:
         self._last[client] = outcome
 
     async def answered(self, count: int) -> None:
-        """When so many were answered."""
-        while self.outcomes["right"] < count:  # noqa: ASYNC110 - the clients have other things to do
+        """Waits until `count` requests were answered."""
+        while self.outcomes["right"] < count:  # noqa: ASYNC110 - no event for it
             await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
 async def crowd(addresses: Sequence[Address]) -> AsyncIterator[Account]:
-    """Clients at work for the time of the context; they start one after the other at an address."""
+    """Runs the clients during the context; each pair starts at the next address."""
     account = Account()
     clients = [
         asyncio.ensure_future(
@@ -120,7 +120,7 @@ async def _over_http(account: Account, addresses: Sequence[Address], number: int
         async with httpx.AsyncClient(
             base_url=address.http, timeout=PATIENCE_S, verify=False
         ) as client:
-            while await _noted(account, number, _asked_http(client, number)):
+            while await _counted(account, number, _send_http(client, number)):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
@@ -128,32 +128,32 @@ async def _over_http(account: Account, addresses: Sequence[Address], number: int
 async def _over_grpc(account: Account, addresses: Sequence[Address], number: int) -> None:
     for address in itertools.cycle(_from(number, addresses)):
         async with grpc.aio.insecure_channel(address.grpc) as channel:
-            while await _noted(account, number, _asked_grpc(channel, number)):
+            while await _counted(account, number, _send_grpc(channel, number)):
                 pass
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _noted(account: Account, number: int, asked: Awaitable[tuple[Outcome, str]]) -> bool:
-    """Whether the answer was right."""
+async def _counted(account: Account, number: int, request: Awaitable[tuple[Outcome, str]]) -> bool:
+    """Counts the outcome of a request; returns whether the answer was right."""
     began = time.monotonic()
-    outcome, reason = await asked
+    outcome, reason = await request
     account.note(number, outcome, time.monotonic() - began, f"client {number}: {reason}")
     return outcome == "right"
 
 
 async def ask_http(address: Address, number: int) -> Outcome:
-    """What the client of this number gets, once."""
+    """Sends one request of the client with this number."""
     async with httpx.AsyncClient(base_url=address.http, timeout=PATIENCE_S, verify=False) as client:
-        return (await _asked_http(client, number))[0]
+        return (await _send_http(client, number))[0]
 
 
 async def ask_grpc(address: Address, number: int) -> Outcome:
-    """What the client of this number gets, once."""
+    """Sends one request of the client with this number."""
     async with grpc.aio.insecure_channel(address.grpc) as channel:
-        return (await _asked_grpc(channel, number))[0]
+        return (await _send_grpc(channel, number))[0]
 
 
-async def _asked_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, str]:
+async def _send_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, str]:
     tensor = _tensor(number)
     start = head("FP32", tensor.shape, tensor.nbytes)
     try:
@@ -171,7 +171,7 @@ async def _asked_http(client: httpx.AsyncClient, number: int) -> tuple[Outcome, 
     return _checked(reply.content[int(reply.headers[HEADER]) :], tensor)
 
 
-async def _asked_grpc(channel: grpc.aio.Channel, number: int) -> tuple[Outcome, str]:
+async def _send_grpc(channel: grpc.aio.Channel, number: int) -> tuple[Outcome, str]:
     tensor = _tensor(number)
     request = kserve.ModelInferRequest(model_name=MODEL)
     request.inputs.add(name="data", datatype="FP32", shape=tensor.shape)
@@ -186,7 +186,7 @@ async def _asked_grpc(channel: grpc.aio.Channel, number: int) -> tuple[Outcome, 
 
 
 def _from(number: int, addresses: Sequence[Address]) -> list[Address]:
-    """The client's own address first."""
+    """The addresses, starting with the client's own."""
     start = number // 2 % len(addresses)
     return [*addresses[start:], *addresses[:start]]
 

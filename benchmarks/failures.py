@@ -1,7 +1,7 @@
-"""`make bench-failures`: three nodes under load, of which one part after the other dies.
+"""`make bench-failures`: kills one part after the other of three nodes under load.
 
-A head and two workers, each in namespaces of its own, with the configuration of `cluster/`; sixteen
-clients ask all three nodes over both protocols and check each answer.
+A head and two workers, each in its own namespaces, run the configuration of `cluster/`. Sixteen
+clients send requests to all three nodes over both protocols, and check each answer.
 """
 
 import argparse
@@ -30,21 +30,21 @@ from deployments.settings import INGRESS_NAME
 
 REPLICAS: Final = 2
 WORKER_CPUS: Final = (8, 8)
-"""Twice what all replicas take, on one worker: it may have them all when their successors start.
-Were it full, all successors of a deployment would come to lie on the other."""
+"""On each worker twice what all replicas take: it may have them all when their successors start.
+If it were full, all successors of a deployment would start on the other worker."""
 _DEPLOYMENTS: Final = (INGRESS_NAME, MODEL)
 _PATIENCE_S: Final = 180.0
 _AFTER_S: Final = 3.0
 _SETTLED: Final = 200
 
 Over: TypeAlias = Callable[[], Awaitable[bool]]
-"""Whether all is well again."""
+"""Whether the cluster has recovered."""
 Happens: TypeAlias = Callable[[], Awaitable[Over]]
 
 
 @dataclass
 class Cluster:
-    """The three nodes with the application on them; its code is a copy, in `code`."""
+    """The three nodes with the application, whose code is a copy in `code`."""
 
     nodes: Nodes
     config: dict[str, Any]
@@ -60,7 +60,7 @@ class Cluster:
         return application
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """What the configuration says of it."""
+        """The deployment's part of the configuration."""
         deployments: list[dict[str, Any]] = self.application["deployments"]
         return next(deployment for deployment in deployments if deployment["name"] == name)
 
@@ -68,18 +68,20 @@ class Cluster:
         self.nodes.deploy(self.config)
 
     def ids(self) -> set[str]:
-        """Of all replicas."""
+        """The ids of all replicas."""
         return {r["replica_id"] for name in _DEPLOYMENTS for r in self.nodes.replicas(name)}
 
     def is_spread(self) -> bool:
-        """Whether each deployment has replicas on every worker, and no_allocation else."""
+        """Whether each deployment has replicas on every worker, and on no other node."""
         workers = {node.address for node in self.nodes.workers}
         places = (self.nodes.replicas(name) for name in _DEPLOYMENTS)
         return all(workers == {replica["node_ip"] for replica in there} for there in places)
 
     async def whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
-        """Whether just the replicas that it should have run, none of them of `without`, and it
-        answers at every node that is there; on those of `but_for` there is nothing."""
+        """Whether exactly the configured replicas run, and every running node answers.
+
+        None of the replicas may be in `without` or on the nodes `but_for`, which need not answer.
+        """
         return await asyncio.to_thread(self.is_whole, without, but_for)
 
     def is_whole(self, without: Collection[str] = (), but_for: Collection[Node] = ()) -> bool:
@@ -106,7 +108,7 @@ def _answers(node: Node) -> bool:
 
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[Cluster]:
-    """The cluster, when it answers at all nodes."""
+    """Starts the cluster, and yields it when all nodes answer."""
     code, models = directory / "code", directory / "models"
     shutil.copytree(ROOT / "deployments", code / "deployments")
     (models / MODEL / "1").mkdir(parents=True)
@@ -136,7 +138,7 @@ def _started(cluster: Cluster) -> bool:
     return False
 
 
-# What happens -------------------------------------------------------------------------------------
+# Failures and changes -----------------------------------------------------------------------------
 
 
 async def nothing(cluster: Cluster) -> Over:
@@ -166,13 +168,13 @@ async def cut_node_off(cluster: Cluster, node: Node) -> Over:
 
 
 async def start_node(cluster: Cluster, node: Node) -> Over:
-    """Starts one that was killed, and places the replicas anew, some of them there."""
+    """Restarts a killed node, and replaces all replicas so that some of them start there."""
     await asyncio.to_thread(cluster.nodes.start, node)
     return await update_code(cluster)
 
 
 async def update_code(cluster: Cluster) -> Over:
-    """Changes a source, and a variable: Serve looks at code only when the configuration changes."""
+    """Changes a source file and a variable: Serve checks code only if the configuration changes."""
     old = await asyncio.to_thread(cluster.ids)
     with (cluster.code / "deployments" / "errors.py").open("a") as file:
         file.write(f"# {time.time()}\n")
@@ -183,7 +185,7 @@ async def update_code(cluster: Cluster) -> Over:
 
 
 async def update_settings(cluster: Cluster) -> Over:
-    """Some that replicas take over, and a limit for which they are replaced."""
+    """Changes a setting that replicas apply, and a limit that replaces them."""
     old = await asyncio.to_thread(cluster.ids)
     cluster.deployment(MODEL)["user_config"] = {"max_compiled_shapes": 5}
     limits = cluster.application["args"].setdefault("limits", {"inputs": 32})
@@ -200,7 +202,7 @@ async def scale(cluster: Cluster, replicas: int) -> Over:
 
 
 def happenings(cluster: Cluster) -> dict[str, Happens]:
-    """In an order in which each finds what it needs."""
+    """All failures and changes, in an order in which each finds the nodes and replicas it needs."""
     head, (first, second) = cluster.nodes.head, cluster.nodes.workers
     to_replica = partial(signal_replica, cluster)
     return {
@@ -222,12 +224,12 @@ def happenings(cluster: Cluster) -> dict[str, Happens]:
     }
 
 
-# What becomes of the requests meanwhile -----------------------------------------------------------
+# Requests meanwhile -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Event:
-    """From when something happened until all was well again, and three seconds more."""
+    """The outcomes of requests from a failure until three seconds after the recovery."""
 
     name: str
     recovered_s: float
@@ -248,13 +250,13 @@ async def under_load(cluster: Cluster) -> AsyncIterator[Account]:
 
 
 async def watched(account: Account, name: str, happens: Happens) -> Event:
-    """Raises TimeoutError."""
+    """Causes a failure and waits for the recovery. Raises TimeoutError."""
     account.begin()
     began = time.monotonic()
     over = await happens()
     while not await over():
         if time.monotonic() - began > _PATIENCE_S:
-            raise TimeoutError(f"{name}: all is not well after {_PATIENCE_S:.0f} s; {account}")
+            raise TimeoutError(f"{name}: no recovery within {_PATIENCE_S:.0f} s; {account}")
         await asyncio.sleep(0.1)
     recovered_s = time.monotonic() - began
     await asyncio.sleep(_AFTER_S)
@@ -283,7 +285,7 @@ async def one_after_the_other(cluster: Cluster, only: str) -> list[Event]:
 
 
 def table(runs: Sequence[Sequence[Event]]) -> Iterator[str]:
-    """Counts of all runs together; of times the median, and the longest wait of all."""
+    """The sums of the counts over all runs, the longest wait, and the median recovery time."""
     yield (
         "| what happens | requests | failed | failed again | refused | wrong | longest wait "
         "| all well after |"
@@ -302,12 +304,12 @@ def table(runs: Sequence[Sequence[Event]]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-failures", description=__doc__)
-    parser.add_argument("--only", default="", help="what has this in its name")
+    parser.add_argument("--only", default="", help="only failures with this in the name")
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     if (reason := why_not()) is not None:
         sys.exit(f"bench-failures {reason}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the nodes are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the nodes are ended
     runs = []
     for _ in range(options.repetitions):
         with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as cluster:

@@ -1,4 +1,4 @@
-"""`make bench-gate`: a short run that fails where this project is not well ahead of Ray Serve."""
+"""`make bench-gate`: a short run that fails unless this project is well ahead of Ray Serve."""
 
 import shutil
 import signal
@@ -24,7 +24,7 @@ SECONDS: Final = 3
 def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("the load generator wrk is missing: apt-get install wrk")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     ratios, errors = measured()
     ratio = statistics.median(ratios)
     each = ", ".join(f"{number:.2f}" for number in ratios)
@@ -36,10 +36,9 @@ def main() -> None:
 
 
 def measured() -> tuple[list[float], float]:
-    """The ratio of each repetition, and how many requests failed.
+    """The ratio of each repetition, and the number of failed requests.
 
-    Both servers start at once and run all the time, and take turns with the load: starting them is
-    what takes long.
+    Both servers run all the time and get the load in turns, because starting them takes long.
     """
     ratios, errors = [], 0.0
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as running:

@@ -1,19 +1,19 @@
 -- wrk -s load.lua <url> -- <directory> <offset> <delay_ms>
 --
--- The directory holds `buffer`, the tensor data of the largest shape; `heads`, a line for each
--- shape with its size in bytes and the JSON part of its requests; and `order`, the shapes' lines
--- in the order of the requests, of which the first `offset` are left out. Each connection waits
--- about `delay_ms` before each of its requests.
+-- The directory has three files. `buffer` is the tensor data of the largest shape. `heads` has a
+-- line for each shape, with its size in bytes and the JSON part of its requests. `order` has the
+-- numbers of the shapes' lines in the order of the requests; this skips the first `offset`. Each
+-- connection waits about `delay_ms` before each of its requests.
 
 local ffi = require("ffi")
 
-local KEPT = 64  -- the requests of so many shapes are made once and kept
-local HEAD = 512  -- for the JSON part, padded with blanks: what stands before the data is of one length
+local KEPT = 64  -- up to this many shapes, each request is made once and kept
+local HEAD = 512  -- bytes of the JSON part, padded so that the data begins at the same place
 
 local whole, sizes, heads, order, turn = nil, {}, {}, {}, 0
 local kept = {}
 
--- The lines and the JSON part of a request, which are as long for every shape.
+-- The headers and the JSON part of a request, which have the same length for every shape.
 local function first(shape)
   local json = heads[shape] .. (" "):rep(HEAD - #heads[shape])
   local text = wrk.format("POST", nil, {["Inference-Header-Content-Length"] = tostring(HEAD)}, json)
@@ -22,9 +22,9 @@ local function first(shape)
   end, 1))
 end
 
--- One string is all requests: a megabyte that is made anew for each takes the cores that are
--- measured twice as long. Its data stay where they are, what comes before them is written over,
--- and its length, which LuaJIT keeps in the four bytes before the text, is set.
+-- All requests use one string: making a megabyte anew for each takes the measured cores twice as
+-- long. The data stay in place. This overwrites the part before them, and sets the length, which
+-- LuaJIT keeps in the four bytes before the text.
 local function set(text, size)
   local start = ffi.cast("char *", ffi.cast("const char *", whole))
   ffi.copy(start, text, #text)

@@ -1,4 +1,4 @@
-"""The machine and the versions that a result was taken with."""
+"""The machine and the versions of a measurement."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import psutil
 from benchmarks.compiling import PRECISION
 
 INSTRUCTIONS: Final = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
-"""The sets of them that matter to OpenVINO, best first, as Linux names them."""
+"""The instruction sets that matter to OpenVINO, best first, by Linux's names."""
 
 
 def machine() -> dict[str, str | int]:
@@ -34,8 +34,7 @@ def _chosen_precision() -> str:
 
 
 def _cpu_model() -> str:
-    """As /proc/cpuinfo has it, with what decides how it computes; on other systems only the
-    architecture is known."""
+    """The model in /proc/cpuinfo and its best instruction set; the architecture without Linux."""
     path = Path("/proc/cpuinfo")
     known: dict[str, str] = {}
     for line in path.read_text().splitlines() if path.exists() else ():

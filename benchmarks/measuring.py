@@ -1,4 +1,4 @@
-"""What a running arm does under a workload's load."""
+"""Measures a running arm under a workload's load."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ QUIET_POLL_S: Final = 0.05
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: workloads by model, arms by name, for so long in a repetition."""
+    """The workloads, arms and models to measure, and the seconds of each in a repetition."""
 
     workloads: Sequence[Workload]
     arms: Sequence[str]
@@ -27,9 +27,9 @@ class Plan:
 
 
 def load(target: Target, workload: Workload, seconds: int, directory: Path) -> Row:
-    """What is measured in one piece, after a warm-up.
+    """Measures an arm in one piece, after a warm-up.
 
-    It begins at the middle of the workload's order, the warm-up at its start.
+    The warm-up begins at the start of the workload's order, the measurement in the middle.
     """
     wrk.run(target.url, wrk.written(workload, directory), workload.clients, WARM_UP_S)
     wait_until_quiet(target)
@@ -39,8 +39,10 @@ def load(target: Target, workload: Workload, seconds: int, directory: Path) -> R
 def measured(
     target: Target, workload: Workload, seconds: int, directory: Path, offset: int
 ) -> tuple[Row, int]:
-    """What wrk measures from request `offset` on, and what the arm itself counts meanwhile; and
-    how many answers there were."""
+    """Measures from request `offset` on, with wrk and the arm's own counters.
+
+    Returns the figures and the number of answers.
+    """
     requests = wrk.written(workload, directory)
     cpu, counted = target.cpu_seconds(), target.counters()
     outcome = wrk.run(target.url, requests, workload.clients, seconds, offset)
@@ -59,13 +61,13 @@ def measured(
 
 
 def wait_until_quiet(target: Target) -> None:
-    """Waits for requests whose clients are gone: where each compiles, they take seconds."""
+    """Waits until no request is in flight. One whose client left takes seconds if it compiles."""
     while target.counters()["in_flight"]:
         time.sleep(QUIET_POLL_S)
 
 
 def _counted(after: dict[str, int], before: dict[str, int]) -> Row:
-    """What an arm's counters rose by; an arm that does not count something has no such entry."""
+    """The increases of an arm's counters, without those that it does not have."""
     names = ("compiles", "hits", "served_dynamic", "batches", "stacked_batches")
     row: Row = {name: after[name] - before[name] for name in names if name in after}
     if row.get("batches"):

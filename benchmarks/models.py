@@ -1,4 +1,4 @@
-"""The models of the benchmark, each as an IR of its own."""
+"""The models of the benchmark, each as an IR."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def default_detector() -> Path | None:
-    """The face detector beside the project, where there is one."""
+    """The face detector in ../shared, if it is there."""
     found = sorted((ROOT.parent / "shared" / "models" / "face-detection" / "1").glob("*.xml"))
     return found[0] if found else None
 
 
 def build_models(directory: Path, detector: Path | None) -> dict[str, Path]:
-    """All models by name; the detector is the built-in spots where none is given."""
+    """All models by name; without a `detector` it is the built-in spots."""
     if detector is None:
         detector = _saved(spots_model(), directory / "spots.xml")
     return {
@@ -42,7 +42,7 @@ def _taking_u8(detector: Path) -> ov.Model:
 
 
 def _tiny() -> ov.Model:
-    """[1,10] in, the same plus one out: all that is measured is overhead."""
+    """A model that adds one to [1,10], so that a measurement shows the overhead only."""
     data = op.parameter([1, 10], ov.Type.f32, name="data")
     data.output(0).set_names({"data"})
     total = op.add(data, op.constant(np.float32(1)))
@@ -51,7 +51,7 @@ def _tiny() -> ov.Model:
 
 
 def _large_output() -> ov.Model:
-    """As a segmentation does: [1,3,256,256] in, a map of [1,1,1024,1024] (4 MB of FP32) out."""
+    """Like a segmentation: [1,3,256,256] in, a map of [1,1,1024,1024] (4 MB of FP32) out."""
     data = op.parameter([1, 3, 256, 256], ov.Type.f32, name="data")
     data.output(0).set_names({"data"})
     weights = np.random.default_rng(0).standard_normal((1, 3, 3, 3), np.float32)

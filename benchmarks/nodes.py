@@ -1,8 +1,8 @@
-"""A Ray cluster of several nodes inside one machine, each in namespaces of its own.
+"""A Ray cluster of several nodes on one machine, each in its own namespaces.
 
-A node has its own address on a bridge, its own processes, /tmp/ray and /dev/shm, as a container
-would. So ports 8000 and 9000 are on every one, memory is shared by nobody, and a node can be ended
-with all that runs on it, or cut off from the others. Needs root and iproute2 (Linux).
+Like a container, a node has its own address on a bridge, processes, /tmp/ray and /dev/shm. So every
+node has ports 8000 and 9000, nodes share no memory, and a test can kill a node with all its
+processes, or cut it off from the others. Needs root and iproute2 (Linux).
 """
 
 import contextlib
@@ -32,7 +32,7 @@ mount -t tmpfs tmpfs /dev/shm && mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/
 
 
 def why_not() -> str | None:
-    """What is missing for nodes of one's own, None if nothing is."""
+    """The reason why this machine cannot run nodes, None if it can."""
     if not sys.platform.startswith("linux") or os.geteuid():
         return "needs root on Linux"
     if shutil.which("ip") is None:
@@ -49,7 +49,7 @@ def why_not() -> str | None:
 
 @dataclass
 class Node:
-    """One node. `cpus` is what Ray is told, 0 for one without replicas."""
+    """One node. `cpus` is its number for Ray, 0 for a node without replicas."""
 
     name: str
     address: str
@@ -65,7 +65,7 @@ class Node:
         return f"{self.address}:9000"
 
     def processes(self, *words: str) -> list[psutil.Process]:
-        """Those on this node with all these words in their command lines."""
+        """The node's processes with all these words in their command lines."""
         found = []
         for process in self.process.children(recursive=True) if self.process is not None else ():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -75,9 +75,9 @@ class Node:
         return found
 
     def kill(self) -> None:
-        """Ends all that runs on it, at once."""
+        """Kills all processes of the node."""
         if self.process is not None:
-            # The first process of a process namespace takes all others along.
+            # The kernel kills all processes of a namespace when the first one ends.
             for process in (*self.process.children(), self.process):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -85,13 +85,13 @@ class Node:
             self.process = None
 
     def cut_off(self) -> None:
-        """Pulls its cable: no connection is closed, nothing answers any more."""
+        """Disconnects the node's network without closing its connections."""
         _ip("-n", self.name, "link", "set", "eth0", "down")
 
 
 @dataclass
 class Nodes:
-    """The first node is the head, where nothing is placed."""
+    """All nodes; the head has no replicas."""
 
     head: Node
     workers: list[Node]
@@ -104,7 +104,7 @@ class Nodes:
         return [self.head, *self.workers]
 
     def start(self, node: Node) -> None:
-        """Starts Ray on a node; another process may wait for it to join."""
+        """Starts Ray on a node, and does not wait until it has joined."""
         if node is self.head:
             role = ["--head", "--port=6379", f"--dashboard-host={node.address}"]
         else:
@@ -128,7 +128,7 @@ class Nodes:
             )
 
     def deploy(self, config: Mapping[str, Any]) -> None:
-        """`serve deploy`; Serve takes the configuration over by and by."""
+        """Runs `serve deploy`, and does not wait until Serve has applied the configuration."""
         path = self.directory / "serve_config.yaml"
         path.write_text(yaml.safe_dump(dict(config)))
         address = f"http://{self.head.address}:8265"
@@ -141,26 +141,26 @@ class Nodes:
         )
 
     def status(self) -> dict[str, Any]:
-        """What Serve says of its applications."""
+        """Serve's report on its applications."""
         token = self._environment["RAY_AUTH_TOKEN"]
-        told: dict[str, Any] = httpx.get(
+        status: dict[str, Any] = httpx.get(
             f"http://{self.head.address}:8265/api/serve/applications/",
             headers={"Authorization": f"Bearer {token}"},
             timeout=10,
         ).json()
-        return told
+        return status
 
     def replicas(self, deployment: str) -> list[dict[str, Any]]:
-        """The replicas that Serve has: their replica_id, state, node_ip, pid and more.
+        """Serve's replicas, with their replica_id, state, node_ip, pid and more.
 
-        The pid is the one within the node; `process` finds the process.
+        The pid is the one in the node's namespace; `process` finds the process.
         """
         deployments = self.status()["applications"]["anyshape"]["deployments"]
         replicas: list[dict[str, Any]] = deployments.get(deployment, {}).get("replicas", [])
         return replicas
 
     def process(self, replica: Mapping[str, Any]) -> psutil.Process:
-        """The process of a replica, as this side of the namespaces has it."""
+        """The process of a replica, with its pid outside the namespaces."""
         node = next(node for node in self.all if node.address == replica["node_ip"])
         for process in node.processes():
             with contextlib.suppress(OSError, psutil.NoSuchProcess):
@@ -175,7 +175,7 @@ class Nodes:
 def nodes(
     directory: Path, worker_cpus: Sequence[int], environment: Mapping[str, str] | None = None
 ) -> Iterator[Nodes]:
-    """A head and these workers, with Ray started; nothing of them is left afterwards."""
+    """Starts a head and these workers with Ray, and removes everything afterwards."""
     tag = secrets.token_hex(3)
     network = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
     bridge = f"any-{tag}"
@@ -209,7 +209,7 @@ def nodes(
 
 
 def _connect(node: Node, bridge: str, cable: str) -> Any:
-    """Gives a node a network of its own with a cable to the bridge; what is returned ends both."""
+    """Connects a node's own network to the bridge; returns a function that removes both."""
     _ip("netns", "add", node.name)
     _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", node.name)
     _ip("link", "set", cable, "master", bridge, "up")
@@ -244,5 +244,5 @@ def _wait_for(holds: Any, what: str) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {_PATIENCE_S:.0f} s in vain until {what}")
+            raise TimeoutError(f"not within {_PATIENCE_S:.0f} s: {what}")
         time.sleep(0.2)

@@ -1,8 +1,9 @@
-"""Arms b and e: one process, Starlette and uvicorn, the model inside.
+"""Arms b and e: one process with Starlette, uvicorn and the model.
 
-`careful` is what a careful user writes by hand: as many inferences at once as OpenVINO asks for,
-in threads, one compilation for every shape. `reload` is the same server with one compilation that
-is reloaded for each change of shape, `model-server` with OpenVINO Model Server's own steps.
+`careful` is a server as a careful user writes it by hand: as many inferences at once as OpenVINO
+recommends, in threads, with a compilation for every shape. `reload` is the same server with one
+compilation that it reloads for each change of shape. `model-server` has the steps of OpenVINO Model
+Server.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""`make bench-clients`: Triton's perf_analyzer drives this project over HTTP and over gRPC.
+"""`make bench-clients`: loads this project over HTTP and gRPC with Triton's perf_analyzer.
 
-The binary is the one in tritonclient's last wheel that has it. It and the two libraries that it
-needs are put under build/perf_analyzer, without root.
+The binary is from the last wheel of tritonclient that contains it. This installs it and the two
+libraries that it needs under build/perf_analyzer, without root.
 """
 
 import argparse
@@ -33,7 +33,7 @@ OTHER: Final = (1, 3, 400, 600)
 
 
 class CannotInstall(Exception):
-    """Raised when the binary or its libraries cannot be had here."""
+    """Raised when the binary or its libraries cannot be downloaded or unpacked."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Figures:
 
 
 def installed() -> Path:
-    """The binary's path; `environment` has what it needs besides. Raises CannotInstall."""
+    """Installs the binary; returns its path. Raises CannotInstall."""
     binary = HOME / "bin" / "perf_analyzer"
     complete = HOME / "complete"
     if not complete.exists():
@@ -86,7 +86,7 @@ def _unpack(package: str, wanted: str) -> None:
 def analyze(
     server: Server, model: str, protocol: str, shape: tuple[int, ...], clients: int, seconds: float
 ) -> Figures:
-    """Raises RuntimeError with what it says when a request failed."""
+    """Runs perf_analyzer. Raises RuntimeError with its output if a request failed."""
     port = server.ports[PROTOCOLS.index(protocol)]
     with tempfile.TemporaryDirectory() as directory:
         table = Path(directory) / "table.csv"
@@ -134,7 +134,7 @@ def main() -> None:
 def _compared(
     server: Server, shape: tuple[int, ...], clients: int, seconds: float, repetitions: int
 ) -> None:
-    """Prints the medians of both protocols, which take turns, and of the ratios of each turn."""
+    """Measures both protocols in turns; prints their medians and the median ratio of a turn."""
     runs = [
         {p: analyze(server, DETECTOR, p, shape, clients, seconds) for p in PROTOCOLS}
         for _ in range(repetitions)

@@ -1,4 +1,4 @@
-"""The results as bars: `python -m benchmarks.plot results.json results.png`."""
+"""Plots the results as bars: `python -m benchmarks.plot results.json results.png`."""
 
 import json
 import sys
@@ -29,11 +29,11 @@ LABELS: Final = {
     DOCUMENTED: "c  Ray Serve as documented",
     ANYSHAPE: "f  anyshape",
 }
-BAR: Final = 0.8  # of the room that a bar has
+BAR: Final = 0.8  # the height of a bar, relative to its space
 
 
 def figure(results: Sequence[Row]) -> Figure:
-    """For each workload a bar for each arm, as long as its part of the best arm's throughput."""
+    """A bar for each workload and arm: the throughput relative to that of the best arm."""
     workloads = list(dict.fromkeys(row["workload"] for row in results))
     drawn = Figure(figsize=(10, 0.6 + 0.24 * (len(results) + len(workloads))), layout="constrained")
     axes = drawn.add_subplot()
@@ -63,7 +63,7 @@ def figure(results: Sequence[Row]) -> Figure:
 
 @dataclass(frozen=True)
 class Bar:
-    """A ratio of `arm` and what it must be: at least, or at most where `lower` is better."""
+    """A ratio of `arm`, which must be at least `must`, or at most if `lower` is better."""
 
     name: str
     arm: str
@@ -73,7 +73,7 @@ class Bar:
 
 
 def ratios(bars: Sequence[Bar]) -> Figure:
-    """A bar for each ratio, up to a line at what it must be, and its number."""
+    """A bar for each ratio, with its number and a line at the limit."""
     drawn = Figure(figsize=(10, 0.8 + 0.26 * len(bars)), layout="constrained")
     axes = drawn.add_subplot()
     for place, bar in enumerate(bars):

@@ -1,4 +1,4 @@
-"""The precision that all arms compute in."""
+"""The precision in which all arms compute."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from deployments.model.versions.loaded import LoadedModel, LoadSettings
 
 
 def settle_precision(model: Path) -> None:
-    """Has all arms compute in float32 where this project finds the model quicker in it.
+    """Sets float32 for all arms if this project chooses it because the model is faster in it.
 
-    The other arms would not find that, and what it gains is no matter of serving. Where the
-    processor's choice is another and the quicker one, nothing is asked for.
+    The other arms would not choose it, and that gain has nothing to do with serving. If the
+    processor's own choice is faster, this sets nothing.
     """
     settings = LoadSettings(
         device="CPU",

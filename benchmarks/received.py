@@ -1,4 +1,4 @@
-"""What the hand-written servers of the arms make of a request's body."""
+"""Decodes request bodies, for the hand-written servers of the arms."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ DTYPES: Final = {"FP32": np.float32, "UINT8": np.uint8}
 async def received(body: bytes | bytearray, header_length: str) -> NDArray[Any]:
     """The tensor of a request with one input.
 
-    Numbers are a view of the body, which may not be aligned. One JPEG as the only element of a
-    BYTES tensor is decoded in a worker thread to float32 [1,3,H,W], BGR, 0 to 255, with the
-    library that this project uses and in the order it uses.
+    Numbers are a view of the body, which may not be aligned. A worker thread decodes a JPEG, the
+    only element of a BYTES tensor, to float32 [1,3,H,W], BGR, 0 to 255, with the library and the
+    order of this project.
     """
     length = int(header_length)
     entry = json.loads(body[:length])["inputs"][0]

@@ -1,4 +1,4 @@
-"""A run's JSON as text: the machine, the table and the verdicts, and the README's block of them."""
+"""The report on a run in Markdown: the machine, the table and the verdicts, also in the README."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ BLOCK: Final = r"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
 
 
 def report(run: dict[str, Any]) -> str:
-    """All of a run in Markdown."""
+    """The report on a run in Markdown."""
     parts = [described(run), table(run["results"])]
     if run["special"]:
         parts.append("\n".join(map(_special, run["special"])))
@@ -22,7 +22,7 @@ def report(run: dict[str, Any]) -> str:
 
 
 def write_readme(run: dict[str, Any], name: str = "results", readme: Path = README) -> None:
-    """Puts the report between the README's marks of that name, in place of what is there."""
+    """Replaces the text between the README's marks of that name by the report."""
     write_block(report(run), name, readme)
 
 

@@ -1,4 +1,4 @@
-"""Medians of the turns, and the table of them."""
+"""The medians of the turns, and their table."""
 
 import statistics
 from collections import defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.measuring import Row
 from benchmarks.workloads import ARMS, WORKLOADS
 
-# The head of a column, the key of its value, and how that is written.
+# The head of a column, the key of its value, and its format.
 COLUMNS = (
     ("req/s", "requests_per_s", ".1f"),
     ("spread", "spread", ".0%"),
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """For each workload and arm the medians, the spread of the throughput, and all errors."""
+    """The medians, the throughput's spread and the sum of errors of each workload and arm."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         grouped[row["workload"], row["arm"]].append(row)
@@ -36,7 +36,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 
 def medians(group: Sequence[Row]) -> Row:
-    """Of the numbers that all rows have; with the throughput's spread, and all errors."""
+    """The medians of numbers in all rows, the throughput's spread and the sum of errors."""
     numbers = [key for key, value in group[0].items() if isinstance(value, (int, float))]
     shared = [key for key in numbers if all(key in row for row in group)]
     found: Row = {key: statistics.median(row[key] for row in group) for key in shared}
@@ -48,7 +48,7 @@ def medians(group: Sequence[Row]) -> Row:
 
 
 def quartiles(numbers: Sequence[float]) -> tuple[float, float]:
-    """Between them are half of the numbers."""
+    """The first and the third quartile."""
     if len(numbers) == 1:
         return numbers[0], numbers[0]
     low, _, high = statistics.quantiles(numbers, method="inclusive")
@@ -56,7 +56,7 @@ def quartiles(numbers: Sequence[float]) -> tuple[float, float]:
 
 
 def table(results: Sequence[Row]) -> str:
-    """The medians in Markdown; what an arm does not have or count is left blank."""
+    """The medians in Markdown; missing values are blank."""
     heads = ["workload", "arm", *(head for head, _, _ in COLUMNS)]
     lines = []
     for row in results:
@@ -66,6 +66,6 @@ def table(results: Sequence[Row]) -> str:
 
 
 def markdown(heads: Sequence[str], texts: int, lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the columns after the first `texts` are numbers, to the right."""
+    """A Markdown table; the columns after the first `texts` are numbers, aligned right."""
     ruler = ["---"] * texts + ["---:"] * (len(heads) - texts)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, ruler, *lines))

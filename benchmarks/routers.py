@@ -1,7 +1,6 @@
-"""Ray Serve's own routers on this project's model deployment, to compare ours with.
+"""Ray Serve's own routers for this project's model deployment, to compare ours with them.
 
-They route every batch by itself: there are no lanes, by which a shape that is asked for often would
-stay for two seconds with whichever replica came first.
+They route every batch separately, without connections from the ingress to the replicas.
 """
 
 from collections.abc import Sequence
@@ -16,26 +15,26 @@ from deployments.inference import shape_number
 from deployments.transport.batches import BatchCall
 
 
-class _WithoutLanes(RequestRouter):
-    """Has replicas find nobody to connect to, and the ingress give up lanes for a minute."""
+class _WithoutConnections(RequestRouter):
+    """Makes replicas fail to connect, so that the ingress sends batches through the handle."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: Any = None
     ) -> list[list[RunningReplica]]:
         if pending_request is not None and pending_request.metadata.call_method == "attend":
-            pending_request.args[0] = "nobody"
-        router: Any = super()  # one of Serve's, by the order of the bases
+            pending_request.args[0] = "unreachable"
+        router: Any = super()  # Serve's router, by the order of the base classes
         chosen: list[list[RunningReplica]] = await router.choose_replicas(
             candidate_replicas, pending_request
         )
         return chosen
 
 
-class PowerOfTwo(_WithoutLanes, PowerOfTwoChoicesRequestRouter):
+class PowerOfTwo(_WithoutConnections, PowerOfTwoChoicesRequestRouter):
     """Serve's default."""
 
 
-class ByHash(_WithoutLanes, ConsistentHashRouter):
+class ByHash(_WithoutConnections, ConsistentHashRouter):
     """Serve's router for sessions, with the shape as the session."""
 
     def _routing_key(self, pending_request: PendingRequest | None) -> str | None:

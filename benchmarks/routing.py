@@ -1,8 +1,8 @@
-"""`make bench-routing`: our request router beside Serve's two, in simulated clusters and real ones.
+"""`make bench-routing`: compares our request router with Serve's two, simulated and real.
 
-Power of two choices is Serve's default; consistent hashing is its router for sessions, with the
-shape as the session. In simulated time the figures are the same on every machine. `--real` starts
-servers with a few replicas of the detector, which 16 clients ask for sizes by Zipf's law.
+Power of two choices is Serve's default. Consistent hashing is its router for sessions, here with
+the shape as the session. The figures in simulated time are the same on every machine. `--real`
+starts servers with a few replicas of the detector; 16 clients send sizes by Zipf's law.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def _line(size: int, router: str, outcome: Outcome) -> str:
     )
 
 
-# Really started servers ---------------------------------------------------------------------------
+# Real servers -------------------------------------------------------------------------------------
 
 REAL_ROUTERS: Final[dict[str, str | None]] = {
     "power of two choices": "benchmarks.routers:PowerOfTwo",
@@ -75,7 +75,7 @@ ZIPF: Final = next(workload for workload in WORKLOADS if workload.name.startswit
 
 
 def really(router: str, size: int, model: Path, seconds: int, directory: Path) -> Row:
-    """One measurement on a server of its own. A new shape waits for its compilation."""
+    """Measures on a server of its own, where a new shape waits for its compilation."""
     deployment: dict[str, Any] = {"num_replicas": size}
     if (imported := REAL_ROUTERS[router]) is not None:
         deployment["request_router_config"] = {"request_router_class": imported}
@@ -116,16 +116,18 @@ def _real_line(size: int, router: str, rows: Sequence[Row], seconds: int) -> str
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-routing", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", help="replicas; 2 8 64 512, really 2 3")
-    parser.add_argument("--real", action="store_true", help="with really started servers")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="replicas (2 8 64 512, with --real 2 3)"
+    )
+    parser.add_argument("--real", action="store_true", help="start real servers")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     if not options.real:
-        logging.disable(logging.INFO)  # a line for each router that is made
+        logging.disable(logging.INFO)  # each new router logs a line
         asyncio.run(print_tables(options.sizes or [2, 8, 64, 512]))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     print_real(options.sizes or [2, 3], options.seconds, options.repetitions)
 
 

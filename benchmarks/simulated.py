@@ -1,11 +1,11 @@
 """A cluster of model replicas and ingresses in simulated time, with Serve's real router classes.
 
-Deterministic: the same arguments give the same figures. What is simulated is the cluster, not the
-routing: each ingress has a router of the class under test, which chooses among stand-ins for the
-replicas by what it could know in a real cluster, and no more.
+Deterministic: the same arguments give the same figures. It simulates the cluster, not the routing:
+each ingress has a router of the class under test. The router chooses among simulated replicas, and
+knows only what it would know in a real cluster.
 
-A replica has two cores. It answers requests side by side, first come, first served, and compiles
-one shape at a time, on one of its cores, while the requests for it wait. It keeps the compiled
+A replica has two cores. It answers requests in parallel, in the order of arrival. It compiles one
+shape at a time on one of its cores, while the requests of the shape wait. It keeps the compiled
 shapes that were used last.
 """
 
@@ -43,10 +43,10 @@ STATS_S = 5.0
 
 @dataclass(frozen=True)
 class Load:
-    """What arrives: `busy` is the part of all cores that the inferences alone would take.
+    """The load of a cluster; `busy` is the part of all cores that the inferences alone take.
 
-    The popularity of the shapes follows Zipf's law with exponent 1; an inference takes from half
-    to one and a half times `inference_s`, depending on its shape.
+    The popularity of the shapes follows Zipf's law with exponent 1. An inference takes 0.5 to 1.5
+    times `inference_s`, depending on its shape.
     """
 
     shapes: int = 500
@@ -59,7 +59,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`imbalance` is the busiest replica's time at work over the mean of all."""
+    """The figures of a run; `imbalance` is the busiest replica's work time over the mean."""
 
     requests: int
     compiles: int
@@ -77,7 +77,7 @@ class _Job:
 
 
 class SimulatedReplica:
-    """Has what routers ask of a replica, and runs what it is sent."""
+    """Has the attributes that routers use, and runs requests in simulated time."""
 
     max_ongoing_requests = 2**31
     node_id = "node"
@@ -148,7 +148,7 @@ class SimulatedReplica:
 
 
 class Ingress:
-    """One router, and what its ingress tells it."""
+    """One router, with the calls that an ingress makes to it."""
 
     def __init__(self, router_class: type[RequestRouter], cluster: "Cluster") -> None:
         self.router: Any = router_class(
@@ -163,7 +163,7 @@ class Ingress:
             self.router.affinity = ShapeAffinity(cluster.time)
 
     def hear(self) -> None:
-        """What the controller passes on now and then."""
+        """Updates the router with the replicas' reports, as the controller does at intervals."""
         self.router.update_replicas(self.cluster.replicas)
 
     def send(self, shape: int) -> None:
@@ -178,7 +178,7 @@ class Ingress:
             self.router.decrement_queue_len_cache(replica.replica_id)
             if isinstance(self.router, ShapeRouter):
                 name = replica.replica_id.unique_id
-                self.router.affinity.told(name, replica.ongoing + 1)
+                self.router.affinity.reported(name, replica.ongoing + 1)
                 self.router.affinity.answered(name)
 
         replica.take(_Job(shape, arrived, done))
@@ -190,7 +190,7 @@ class Ingress:
         request = PendingRequest([call], {}, metadata, future=self.cluster.future)
         replicas = self.cluster.replicas
         candidates, *_ = await self.router.choose_replicas(replicas, request)
-        for replica in candidates:  # what is not known any more is asked for
+        for replica in candidates:  # asks for queue lengths that have expired
             if self.router.replica_queue_len_cache.get(replica.replica_id) is None:
                 self.router.on_new_queue_len_info(replica.replica_id, replica.ongoing)
         chosen = await self.router._select_from_candidate_replicas(candidates, 0)
@@ -200,7 +200,7 @@ class Ingress:
 
 @dataclass
 class Cluster:
-    """A number of replicas, and ingresses that know of each other only what replicas tell."""
+    """Replicas and ingresses; an ingress knows of others only through the replicas' reports."""
 
     load: Load
     router_class: type[RequestRouter]
@@ -210,7 +210,7 @@ class Cluster:
     latencies: list[float] = field(default_factory=list)
 
     async def run(self) -> Outcome:
-        """Has to be awaited: Serve's routers want a running event loop."""
+        """Runs the simulation. It is a coroutine because Serve's routers need an event loop."""
         # Serve's default router draws from the module's generator.
         random.seed(self.seed)
         generator = random.Random(self.seed)
@@ -281,7 +281,7 @@ class Cluster:
 
 
 def _now(coroutine: Coroutine[Any, Any, SimulatedReplica]) -> SimulatedReplica:
-    """The result of a coroutine that has nothing to wait for."""
+    """The result of a coroutine that does not wait."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

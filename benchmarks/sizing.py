@@ -1,7 +1,7 @@
-"""`make bench-sizing`: how many replicas of a model, and how many cores for each.
+"""`make bench-sizing`: compares numbers of replicas of a model, and of cores for each.
 
-The machine's cores are given to one replica, or a core each to several, or to nobody in particular,
-and 16 clients ask for one size, or for two in turn.
+One replica reserves all cores, or several replicas reserve one core each or none. 16 clients send
+requests of one size, or of two in turn.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SIZES: Final[Mapping[str, dict[str, Any]]] = {
 
 
 def measured(model: Path, size: str, workload: Workload, seconds: int, directory: Path) -> Row:
-    """With all shapes compiled before the load begins."""
+    """Measures with all shapes compiled before the load begins."""
     deployment = SIZES[size]
     warm_up = [f"({','.join(map(str, shape))})" for shape in workload.shapes]
     with this_project(model, workload, directory, deployment=deployment, warm_up=warm_up) as target:
@@ -47,7 +47,7 @@ def measured(model: Path, size: str, workload: Workload, seconds: int, directory
 
 
 def line(workload: Workload, size: str, rows: Sequence[Row], first: Sequence[Row]) -> str:
-    """Medians; the ratio is that of the same repetition's first size."""
+    """A line of medians; the ratio is to the first size in the same repetition."""
     rates = [row["requests_per_s"] for row in rows]
     ratios = [a / b["requests_per_s"] for a, b in zip(rates, first, strict=True)]
     between = f"{min(ratios):.2f} to {max(ratios):.2f}"
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("the load generator wrk is missing: apt-get install wrk")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     rows: dict[tuple[str, str], list[Row]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)

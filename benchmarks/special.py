@@ -1,4 +1,4 @@
-"""Two measurements of this project alone: what new shapes do to a known one, and to memory."""
+"""Two measurements of this project alone: new shapes' effect on a known one, and on memory."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ SENDERS: Final = 4
 
 
 def special_rows(plan: Plan, chosen: str) -> Iterator[Row]:
-    """The measurements whose name holds `chosen`, each on a server of its own."""
+    """The measurements with `chosen` in the name, each on its own server."""
     model = plan.models[ONE_SHAPE.model]
     if ANYSHAPE not in plan.arms:
         return
@@ -53,7 +53,7 @@ def special_rows(plan: Plan, chosen: str) -> Iterator[Row]:
 
 
 def _known_shape(target: Target, seconds: int, directory: Path) -> Iterator[Row]:
-    """Pairs of phases without and with new shapes; no new shape comes twice."""
+    """Measures pairs of phases without and with new shapes; no new shape is sent twice."""
     known, new = wrk.written(KNOWN, directory), wrk.written(ARRIVING, directory)
     wrk.run(target.url, known, KNOWN.clients, WARM_UP_S)
     sent = 0
@@ -62,10 +62,10 @@ def _known_shape(target: Target, seconds: int, directory: Path) -> Iterator[Row]
         arriving = wrk.start(
             target.url, new, ARRIVING.clients, seconds + 2 * AROUND_S, sent, ARRIVING_DELAY_MS
         )
-        time.sleep(AROUND_S)  # until they come at their steady rate
+        time.sleep(AROUND_S)  # until they arrive at a steady rate
         beside = wrk.run(target.url, known, KNOWN.clients, seconds)
         arrived = wrk.finish(arriving)
-        sent += arrived.answers + 2 * ARRIVING.clients  # those without an answer were sent too
+        sent += arrived.answers + 2 * ARRIVING.clients  # includes requests without an answer
         row = {
             "measurement": KNOWN_SHAPE,
             "ratio": beside.p99_ms / alone.p99_ms,
@@ -81,7 +81,7 @@ def _known_shape(target: Target, seconds: int, directory: Path) -> Iterator[Row]
 
 
 def _memory(target: Target) -> Row:
-    """Each shape comes once, from four clients."""
+    """Measures memory after 100 and after 1,000 shapes, each sent once, from four clients."""
     (replica,) = target.replicas()
     process = psutil.Process(replica["pid"])
     send(target.url, NEW[:FEW])
@@ -98,12 +98,12 @@ def _memory(target: Target) -> Row:
 
 
 def _resident(replica: psutil.Process) -> int:
-    """Bytes of it and of the processes that it has for new shapes."""
+    """The resident bytes of the replica and its child processes."""
     return sum(p.memory_info().rss for p in (replica, *replica.children()))
 
 
 def send(url: str, shapes: tuple[Shape, ...]) -> None:
-    """Each shape once, from a few clients; raises what is not answered with 200."""
+    """Sends each shape once, from a few clients. Raises if an answer has no status 200."""
     with httpx.Client(timeout=60) as client, ThreadPoolExecutor(SENDERS) as senders:
 
         def post(shape: Shape) -> None:

@@ -1,7 +1,7 @@
-"""Arms that run at once and are measured in turns of seconds: all but one are stopped.
+"""Runs all arms at once and measures them in turns of seconds, while the others are stopped.
 
-A machine that others use too changes within seconds. What is compared has to be measured within
-them, and what is not measured must not take the processor meanwhile.
+A shared machine changes its speed within seconds. So arms have to be compared within seconds, and
+those that are not measured must not use the processor meanwhile.
 """
 
 import contextlib
@@ -27,21 +27,21 @@ TURNS_AT_LEAST: Final = 2
 
 
 class OutOfShapes(Exception):
-    """Raised when an arm is to answer more requests than there are shapes it has not seen."""
+    """Raised when a workload has fewer unseen shapes than an arm answers requests."""
 
     def __init__(self, workload: str, shapes: int) -> None:
         super().__init__(f"{workload}: {shapes} shapes do not suffice; choose fewer --seconds")
 
 
 class Runner(Protocol):
-    """An arm at a workload."""
+    """An arm that runs a workload in turns."""
 
     def turn(self, seconds: int) -> Row: ...
 
 
 @dataclass
 class Server:
-    """An arm that serves; stopped unless it has its turn."""
+    """An arm that is a server, stopped except in its turn."""
 
     target: Target
     workload: Workload
@@ -57,16 +57,16 @@ class Server:
             return self._measured(seconds)
 
     def _measured(self, seconds: int) -> Row:
-        """Requests go on in the workload's order where the last turn ended."""
+        """Measures, from the request in the workload's order at which the last turn ended."""
         row, answers = measured(self.target, self.workload, seconds, self.directory, self._sent)
-        self._sent += answers + self.workload.clients  # those without an answer were sent too
+        self._sent += answers + self.workload.clients  # includes requests without an answer
         if self.workload.unseen and self._sent > len(self.workload.order):
             raise OutOfShapes(self.workload.name, len(self.workload.order))
         return row
 
 
 class Bare:
-    """OpenVINO alone, in a process that does nothing between its turns."""
+    """OpenVINO alone, in a process that is idle between its turns."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -99,7 +99,7 @@ def _signal(target: Target, number: int) -> None:
 
 @contextlib.contextmanager
 def awake(target: Target) -> Iterator[None]:
-    """The target runs, and is stopped again when it has nothing to do."""
+    """Resumes the target, and stops it again when no request is in flight."""
     _signal(target, signal.SIGCONT)
     time.sleep(SETTLING_S)
     yield
@@ -109,7 +109,7 @@ def awake(target: Target) -> Iterator[None]:
 
 @contextlib.contextmanager
 def between_turns(arm: str, plan: Plan, first: Workload) -> Iterator[Target]:
-    """A running arm that is stopped; it is woken to be ended."""
+    """Starts an arm and stops it; resumes it at the end, so that it can exit."""
     with SERVING[arm](plan.models[first.model], first, plan.directory) as target:
         try:
             _signal(target, signal.SIGSTOP)
@@ -119,9 +119,9 @@ def between_turns(arm: str, plan: Plan, first: Workload) -> Iterator[Target]:
 
 
 def repetition(plan: Plan) -> Iterator[Row]:
-    """The rows of every turn of every workload on every arm that it is for, as they come.
+    """Yields the row of every turn, of every workload and its arms.
 
-    Arms are started for all workloads of one server.
+    Starts each arm once for all workloads of the same server.
     """
     for server in dict.fromkeys(workload.server for workload in plan.workloads):
         together = [workload for workload in plan.workloads if workload.server == server]
@@ -146,7 +146,7 @@ def _taken(workload: Workload, targets: dict[str, Target], plan: Plan) -> Iterat
                 runners[arm] = server = Server(targets[arm], workload, plan.directory)
                 server.warm_up()
         for number in range(max(TURNS_AT_LEAST, plan.seconds // workload.turn_s)):
-            # Who comes after whom changes, as what one leaves behind is another's.
+            # Alternates the order, because an arm may affect the next one.
             for arm in list(runners)[:: -1 if number % 2 else 1]:
                 row = runners[arm].turn(workload.turn_s)
                 yield {"workload": workload.name, "arm": arm, "turn": number, **row}

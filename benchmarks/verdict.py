@@ -1,4 +1,4 @@
-"""What the measurements say about the goals: the rows of issue 3's "Done when"."""
+"""Compares the measurements with the goals of issue 3's "Done when"."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from benchmarks.workloads import ANYSHAPE, BARE, CAREFUL, DOCUMENTED, ONE_SHAPE,
 
 
 class Limits(Protocol):
-    """What a median must be and aims at: at least, or at most where `lower` is better."""
+    """What a median must reach and aims at: at least, or at most if `lower` is better."""
 
     @property
     def must(self) -> float: ...
@@ -25,10 +25,10 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class Goal:
-    """A number that has to be reached, at least or, where `lower` is better, at most.
+    """A number that must be at least `must`, or at most if `lower` is better.
 
-    With two arms it is `value` of the first set against the second's, in one workload and one
-    turn; without arms it is the ratio that a special measurement gives.
+    With two arms it compares `value` of the first with that of the second, in one workload and
+    turn. Without arms it is the ratio of a special measurement.
     """
 
     name: str
@@ -81,7 +81,7 @@ GOALS: Final = (
 
 
 def reached(goal: Goal, rows: Sequence[Row], special: Sequence[Row]) -> list[float]:
-    """One number for each turn in which both arms were measured."""
+    """The number of each turn that measured both arms."""
     if goal.arms is None:
         return [row["ratio"] for row in special if row["measurement"] == goal.workload]
     first, second = (
@@ -96,7 +96,7 @@ def reached(goal: Goal, rows: Sequence[Row], special: Sequence[Row]) -> list[flo
 
 
 def judged(goal: Limits, numbers: Sequence[float]) -> str:
-    """The verdict on the median; a missed goal says by how much of what it must be."""
+    """The verdict on the median; for a missed goal with the relative distance."""
     if not numbers:
         return "not measured"
     median = statistics.median(numbers)
@@ -114,7 +114,7 @@ def verdicts(rows: Sequence[Row], special: Sequence[Row]) -> str:
 
 
 def cells(goal: Limits, numbers: Sequence[float]) -> list[str]:
-    """The verdict, the numbers behind it and the limits, below HEADS."""
+    """The cells under HEADS: the verdict, its numbers and the limits."""
     middle = f"{statistics.median(numbers):.2f}" if numbers else ""
     ends = "{:.2f} to {:.2f}".format(*quartiles(numbers)) if numbers else ""
     limit = "at most" if goal.lower else "at least"

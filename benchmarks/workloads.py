@@ -1,4 +1,4 @@
-"""The workloads: what is sent, in which order, from how many clients, and to which arms."""
+"""The workloads: their requests and order, the number of clients, and the arms."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -26,13 +26,13 @@ SEVERAL_S: Final = 4
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests for `model` from so many clients at once, to these arms.
+    """Requests for `model` from `clients` clients at once, to these arms.
 
-    Request i has the shape `shapes[order[i]]`; after the last one the order begins anew, unless
-    the shapes have to be `unseen`: then there must not be more requests than shapes.
-    `own_server` keeps it away from an arm that other workloads have left traces in. An arm's
-    turns take `turn_s`: longer where an answer may take seconds, as what begins in a turn and does
-    not end in it does not count.
+    Request i has the shape `shapes[order[i]]`. After the last one the order starts again, unless
+    the shapes must be `unseen`: then there must not be more requests than shapes. With
+    `own_server` it gets newly started arms, which other workloads have not affected. A turn takes
+    `turn_s` seconds. It is longer if an answer may take seconds, because a request that does not
+    end within the turn does not count.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Workload:
 
     @property
     def server(self) -> str:
-        """Workloads of the same server run one after the other on one start of an arm."""
+        """The key of the server: workloads with the same key share one start of an arm."""
         return self.name if self.own_server else f"{self.model} {self.shapes[0]}"
 
 
@@ -56,9 +56,9 @@ ONE: Final = ((1, 3, 300, 300),)
 TWO: Final = (*ONE, (1, 3, 400, 600))
 NEW: Final = tuple(shape for shape in new_shapes() if shape not in ONE)
 
-# `documented` takes one height and width. `bare` has no clients and decodes no pictures.
-# `reload` is `careful` with another rule for new shapes: with one shape it is shown once, and
-# where each shape is new `model-server` would do the same.
+# `documented` takes one height and width only. `bare` has no clients and decodes no pictures.
+# `reload` differs from `careful` only with several shapes, so one workload of one shape has it.
+# `model-server` differs from `reload` only if shapes come again.
 SERVERS: Final = (CAREFUL, DOCUMENTED, ANYSHAPE)
 ANY_SHAPE: Final = (CAREFUL, RELOAD, ANYSHAPE)
 
@@ -66,7 +66,7 @@ CLIENTS: Final = (1, 4, 16, 64)
 
 
 def _by_clients(name: str, model: str, form: Form, at_16: tuple[str, ...]) -> tuple[Workload, ...]:
-    """One shape from each number of clients, for these arms from 16 and for SERVERS from others."""
+    """Workloads of one shape for each number of clients; `at_16` are the arms at 16 clients."""
     return tuple(
         Workload(
             f"{name}, {count} client{'s' * (count > 1)}",

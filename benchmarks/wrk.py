@@ -13,7 +13,8 @@ SCRIPT: Final = Path(__file__).with_name("load.lua")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What wrk saw: answers of any status, those that were errors, and failures without one."""
+    """The counts and times of wrk: all answers, `refused` ones with an error status, and `broken`
+    requests without an answer."""
 
     answers: int
     seconds: float
@@ -30,7 +31,7 @@ class Outcome:
 
 
 def written(workload: Workload, directory: Path) -> Path:
-    """The directory with what load.lua reads; it is written where it is not there yet."""
+    """The directory with the files for load.lua; writes it if it does not exist."""
     place = directory / workload.name
     if place.exists():
         return place
@@ -48,14 +49,14 @@ def written(workload: Workload, directory: Path) -> Path:
 def start(
     url: str, requests: Path, clients: int, seconds: int, offset: int = 0, delay_ms: int = 0
 ) -> "subprocess.Popen[str]":
-    """wrk sending what `written` wrote, beginning with request `offset` of the order."""
+    """Starts wrk on the files of `written`, from request `offset` of the order."""
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s"]
     command += ["-s", str(SCRIPT), url, "--", str(requests), str(offset), str(delay_ms)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(process: "subprocess.Popen[str]") -> Outcome:
-    """Waits until a started wrk has ended, and reads its result."""
+    """Waits for the end of a started wrk, and reads its result."""
     output, _ = process.communicate()
     lines = [line for line in output.splitlines() if line.startswith("RESULT")]
     if process.returncode or len(lines) != 1:
@@ -66,5 +67,5 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
 
 
 def run(url: str, requests: Path, clients: int, seconds: int, offset: int = 0) -> Outcome:
-    """One wrk from its start to its end."""
+    """Runs wrk from start to end."""
     return finish(start(url, requests, clients, seconds, offset))

@@ -1,4 +1,4 @@
-"""The application that `serve run serve_config.yaml` builds: one Ingress over the models."""
+"""The application that `serve run serve_config.yaml` builds: an Ingress and the models."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from deployments.model.versions.loader import LocalDirectories
 from deployments.settings import INGRESS_NAME, settings_from
 
 _MAX_ONGOING_REQUESTS = 16_384
-"""Not a limit anybody should meet: limits.queue_length comes first, with a better message."""
+"""Larger than any load: requests exceed limits.queue_length first, which has a better message."""
 
 
 _RESERVED_CPUS = 0
-"""Replicas reserve no CPUs unless `deployments:` in serve_config.yaml says so: else a machine
-with fewer cores than models could not start them all. OpenVINO then uses all of the cores, and
-else as many threads as are reserved."""
+"""Replicas reserve no CPUs unless `deployments:` in serve_config.yaml sets some: else a machine
+with fewer cores than models could not start all replicas. Without a reservation OpenVINO uses all
+cores, with one as many threads as are reserved."""
 
 
 _BY_SHAPE = RequestRouterConfig.model_validate(
     {
         "request_router_class": ShapeRouter,
-        # How often replicas tell what they have compiled; what they were sent is known without it.
+        # How often replicas report their compiled shapes. Routers know the shapes they sent.
         "request_routing_stats_period_s": 5.0,
     }
 )
@@ -46,7 +46,7 @@ def build(args: dict[str, Any]) -> Application:
     )
     models = {
         model.name: with_own_version(
-            # With a user_config, if an empty one, Serve calls `reconfigure`: where loading begins.
+            # Only with a user_config, even an empty one, Serve calls `reconfigure`, which loads.
             _deployment(OpenVINOModel).options(
                 name=model.name, user_config={}, request_router_config=_BY_SHAPE
             ),
@@ -55,12 +55,12 @@ def build(args: dict[str, Any]) -> Application:
         for model in settings.models
     }
     ingress = with_own_version(
-        # The models' names are told there: one more or less does not replace its replicas.
+        # The models' names are in user_config, so that a change of them does not replace replicas.
         _deployment(serve.ingress()(Ingress)).options(
             name=INGRESS_NAME,
             user_config={"models": list(models)},
-            # Sooner than the models' replicas: Ray lets those that it has called over the network
-            # wait until it takes their answers, with everything else that they have to do.
+            # Half of the models' timeout. While an ingress replica hangs, replicas on other nodes
+            # that it has called wait, with all their work, until Ray has taken their answers.
             health_check_timeout_s=timing.HEALTH_CHECK_PERIOD_S,
         ),
         f"{limits} {settings.model_control}",
@@ -71,9 +71,9 @@ def build(args: dict[str, Any]) -> Application:
 _deployment = serve.deployment(
     max_ongoing_requests=_MAX_ONGOING_REQUESTS,
     ray_actor_options={"num_cpus": _RESERVED_CPUS},
-    max_surge_percent=100,  # a replica that is replaced serves until the new one is ready
-    # One that hangs is replaced after three quarters of a minute (Serve's defaults: two minutes).
-    # Nothing that a replica does holds up its event loop for long; compilations do not.
+    max_surge_percent=100,  # an old replica serves until the new one is ready
+    # Serve replaces a replica that hangs after three quarters of a minute (by default, after two
+    # minutes). A replica never blocks its event loop for long, not even with compilations.
     health_check_period_s=timing.HEALTH_CHECK_PERIOD_S,
     health_check_timeout_s=2 * timing.HEALTH_CHECK_PERIOD_S,
 )

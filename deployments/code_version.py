@@ -1,8 +1,8 @@
-"""`serve deploy` with other models redeploys what changed, and nothing else.
+"""Gives each deployment its own code version, so that `serve deploy` replaces only what changed.
 
-Serve gives all deployments of an application one code version, a hash that the application's
-`args` are part of: one model more, and the replicas of all others would be replaced. Here each
-deployment has a version of its own, made of what its replicas are made of.
+Serve gives all deployments of an application one code version, a hash that includes the
+application's `args`. So one more model would replace the replicas of all others. Here the version
+of a deployment is a hash of all that its replicas depend on.
 """
 
 import hashlib
@@ -16,14 +16,16 @@ from deployments.ray_private import with_version
 
 
 def with_own_version(deployment: Deployment, made_of: str) -> Deployment:
-    """The deployment, whose replicas are replaced if `made_of`, the code that they run or their
-    environment changes, and not otherwise."""
+    """The deployment with a code version of its own.
+
+    Serve replaces its replicas only if `made_of`, their code or their environment changes.
+    """
     return with_version(deployment, _digest(_code(), _environment(), made_of))
 
 
 @cache
 def _code() -> str:
-    """The sources that replicas run, as they are now."""
+    """A hash of the source files that replicas run."""
     digest = hashlib.blake2s()
     root = Path(__file__).parent
     for file in sorted(root.rglob("*.py")):

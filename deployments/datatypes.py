@@ -1,4 +1,4 @@
-"""The datatypes of tensors: one table, from which every protocol and the runtime take their names.
+"""The datatypes of tensors, in one table with their names in every protocol and the runtime.
 
 The names are those of the Open Inference Protocol (KServe v2, "Tensor Data Types").
 """
@@ -17,7 +17,7 @@ class Datatype:
     """One datatype under all of its names.
 
     `openvino` is the attribute of `openvino.Type`. `numpy` is little-endian, as in the binary
-    tensor data extension; strings have none. numpy has no bfloat16: a BF16 array holds the bit
+    tensor data extension; strings have none. numpy has no bfloat16, so a BF16 array holds the bit
     patterns as uint16 everywhere in the server. `tensorflow` is the name in types.proto and
     `values` the field of tensor.proto (tensorflow/core/framework). `contents` is the field of
     KServe's InferTensorContents; a datatype without one travels in raw_input_contents only.
@@ -70,4 +70,4 @@ NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
 COMPUTED_IN: Final = {
     datatype.name: datatype.computed_in for datatype in _TABLE if datatype.computed_in is not None
 }
-"""The datatypes that OpenVINO's plugins narrow before they compute, with the narrower one."""
+"""Maps each datatype that OpenVINO's plugins narrow to the narrower one."""

@@ -1,8 +1,7 @@
-"""Everything private of Ray that is used, and nothing else uses.
+"""All uses of Ray's private names; no other module uses any.
 
-pyproject.toml binds Ray to the minor release that this was written for, and
-tests/test_ray_private.py checks it against the installed package: an upgrade that moves one of
-these fails there.
+pyproject.toml pins Ray to the minor release that this was written for. tests/test_ray_private.py
+checks it against the installed package, and fails if an upgrade moves one of the names.
 """
 
 import asyncio
@@ -32,29 +31,29 @@ __all__ = [
 T = TypeVar("T")
 
 ACCESS_LOG_MARK: Final = "serve_access_log"
-"""In the `extra` of a record of Serve's access log; Serve's handlers look for it."""
+"""A key in the `extra` of records of Serve's access log, which Serve's handlers look for."""
 
 NO_DISCONNECT_TASK: Final = (b"x-request-disconnect-disabled", b"?1")
-"""The header by which a request has Serve not watch for the client's disconnection."""
+"""A request header: Serve does not watch for the client's disconnection."""
 
 
 def handle_of(deployment: str) -> DeploymentHandle[Any]:
-    """The handle of a deployment of this application, which need not be there yet."""
+    """The handle of a deployment of this application, which may not exist yet."""
     return serve.get_deployment_handle(deployment, _check_exists=False)
 
 
 def method_of(
     handle: DeploymentHandle[Any], name: str, *, by_reference: bool
 ) -> DeploymentHandle[Any]:
-    """A method of the deployment, its arguments in the object store or in the message."""
+    """The handle of a method. Its arguments travel in the object store, or in the message."""
     return handle.options(method_name=name, _by_reference=by_reference)
 
 
 class HandleRouter:
-    """The router behind a handle: what it routes by, and what it counts for autoscaling.
+    """The router behind a handle: its attributes, and its counts for autoscaling.
 
-    None of it is there unless the router runs on this event loop, as it does with
-    RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0: elsewhere it may not be touched from here.
+    All of it does nothing unless the router runs on this event loop, as it does with
+    RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0. This loop must not touch a router on another one.
     """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
@@ -72,12 +71,12 @@ class HandleRouter:
         return value if isinstance(value, kind) else None
 
     def count_queued(self, requests: int) -> None:
-        """Adds to the requests that wait in the handle."""
+        """Adds to Serve's count of requests that wait in the handle."""
         if self._metrics is not None:
             self._metrics.num_queued_requests += requests
 
     def count_sent(self, replica: str, calls: int) -> None:
-        """Adds to the calls in flight at a replica."""
+        """Adds to Serve's count of calls in flight at a replica."""
         if self._metrics is not None:
             counts = self._metrics.num_requests_sent_to_replicas
             counts[ReplicaID(replica, self._metrics._deployment_id)] += calls
@@ -91,7 +90,7 @@ def _is_on_this_loop(router: object) -> bool:
 
 
 class _OwnVersion(DeploymentConfig):
-    """A deployment's configuration that keeps its version where Serve would set the common one."""
+    """A deployment's configuration that keeps its own version when Serve sets the common one."""
 
     _own: str = PrivateAttr("")
 

@@ -1,4 +1,4 @@
-"""The name under which configurations know `deployments.observability.tracing:exporters`."""
+"""Exports `deployments.observability.tracing:exporters` under the name that configurations use."""
 
 from deployments.observability.tracing import exporters
 

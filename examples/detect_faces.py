@@ -2,7 +2,7 @@
 
     python examples/detect_faces.py --input-dir pictures --output-dir found
 
-Works with any model from FP32 [N,C,H,W] (BGR, 0..255) to DetectionOutput, so with `spots` too.
+Works with any model that maps FP32 [N,C,H,W] (BGR, 0..255) to DetectionOutput, such as `spots`.
 Exit code 0: all done; 1: the server failed or pictures were skipped; 2: wrong command line.
 """
 
@@ -38,13 +38,13 @@ Detection = tuple[float, ...]  # confidence, x_min, y_min, x_max, y_max; relativ
 
 
 class ClientError(Exception):
-    """Raised when the run cannot go on; its text is the one line that a person sees."""
+    """Raised when the run cannot go on; the user sees its text, one line."""
 
 
 class Picture(NamedTuple):
     path: Path
     original: Image
-    sent: Image  # at the size that the model gets
+    sent: Image  # resized for the model
 
 
 class Answer(NamedTuple):
@@ -60,8 +60,8 @@ class Answer(NamedTuple):
 
 
 def read_picture(path: Path, size: tuple[int, int] | None) -> Picture | None:
-    """None, and a line on stderr, for what is no picture; `size` is width, height."""
-    with suppress(cv2.error):  # such as more pixels than OpenCV agrees to decode
+    """Reads a picture and resizes it to `size` (width, height). Reports an unreadable one: None."""
+    with suppress(cv2.error):  # for example too many pixels for OpenCV
         if (image := cv2.imread(str(path), cv2.IMREAD_COLOR)) is not None:
             sent = cv2.resize(image, size) if size else image
             return Picture(path, np.asarray(image, np.uint8), np.asarray(sent, np.uint8))
@@ -83,7 +83,7 @@ def batches(pictures: Iterable[Picture], rows: int) -> Iterator[list[Picture]]:
 
 
 def parse_detections(output: Tensor, pictures: int, threshold: float) -> list[list[Detection]]:
-    """Per picture, from `output` [1,1,rows,7]; ValueError for an image id that was not sent."""
+    """The detections of each picture, from `output` [1,1,rows,7]. ValueError for an unknown id."""
     found: list[list[Detection]] = [[] for _ in range(pictures)]
     for image_id, _label, confidence, *box in np.reshape(output, (-1, 7)).tolist():
         if image_id < 0:
@@ -96,7 +96,7 @@ def parse_detections(output: Tensor, pictures: int, threshold: float) -> list[li
 
 
 def label_patch(text: str, height: int, width: int) -> Image:
-    """The text on a coloured ground, in proportion to a picture of that size and never larger."""
+    """Draws the text on a coloured ground, in proportion to a picture, and never larger than it."""
     pixels = max(10, min(height, width) // 40)
     thickness = max(1, pixels // 10)
     pad = thickness + 2
@@ -109,7 +109,7 @@ def label_patch(text: str, height: int, width: int) -> Image:
 
 
 def draw_boxes(image: Image, detections: Iterable[Detection]) -> Image:
-    """A copy with a box per detection and its confidence above it, the surest on top."""
+    """Draws a box and the confidence for each detection on a copy, the most confident last."""
     drawn = image.copy()
     height, width = image.shape[:2]
     line = max(1, min(height, width) // 300)
@@ -137,7 +137,7 @@ def percentile_line(latencies_ms: Sequence[float]) -> str:
 
 @contextmanager
 def plain_errors(subject: str, url: str) -> Iterator[None]:
-    """Makes one line of whatever a request can end with."""
+    """Turns the errors of a request into a ClientError of one line."""
     try:
         yield
     except InferenceServerException as failure:
@@ -148,7 +148,7 @@ def plain_errors(subject: str, url: str) -> Iterator[None]:
 
 
 def detector_ports(metadata: dict[str, Any]) -> list[str]:
-    """The names of the one 4-D input and of the one output with rows of 7 values."""
+    """The names of the only 4-D input and of the only output with rows of 7 values."""
     inputs = [port["name"] for port in metadata["inputs"] if len(port["shape"]) == 4]
     outputs = [port["name"] for port in metadata["outputs"] if port["shape"][-1:] == [7]]
     if len(inputs) != 1 or len(outputs) != 1:
@@ -172,12 +172,12 @@ def run(client: Client, options: Namespace) -> int:
     with plain_errors(f"model '{options.model}'", options.url):
         ports = detector_ports(client.get_model_metadata(options.model, options.model_version))
     hub, workers = gevent.get_hub(), gevent.pool.Pool(options.concurrency)
-    hub.NOT_ERROR += (ClientError, KeyboardInterrupt)  # gevent prints tracebacks of others
-    # Picture work on gevent's own thread would be counted as latency of the requests under way.
+    hub.NOT_ERROR += (ClientError, KeyboardInterrupt)  # gevent prints tracebacks of other errors
+    # On gevent's own thread, work on pictures would count as latency of the requests in flight.
     size = (options.width, options.height) if options.width else None
     pictures = (hub.threadpool.apply(read_picture, (path, size)) for path in options.pictures)
     waiting = batches(filter(None, pictures), options.batch_size)
-    # Not `async_infer`, which sleeps 10 ms a call and prints a traceback when the server is gone.
+    # Not `async_infer`, which sleeps 10 ms per call and prints a traceback if the server is gone.
     send = partial(infer, client, options, ports)
     answers = workers.imap_unordered(send, waiting, maxsize=2 * options.concurrency)
     done, latencies_ms, started = 0, [], perf_counter()
@@ -191,7 +191,7 @@ def run(client: Client, options: Namespace) -> int:
                 done += len(answer.batch)
     finally:
         gevent.killall([answers, *workers])
-        hub.threadpool.join()  # a thread that is in OpenCV when Python ends aborts the process
+        hub.threadpool.join()  # if Python ends while a thread runs OpenCV, the process aborts
     if done:
         print(f"{done / (perf_counter() - started):.1f} pictures/s, reading and drawing included")
         print(percentile_line(latencies_ms))
@@ -208,14 +208,14 @@ def arguments(argv: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(usage=SUPPRESS, description="Draw boxes around the faces in pictures.")
     add = parser.add_argument
     add("--input-dir", type=Path, required=True, help="folder of jpeg, png and bmp pictures")
-    add("--output-dir", type=Path, required=True, help="where the drawn pictures go")
-    add("--width", type=positive, help="resize to this; without it each picture keeps its size")
-    add("--height", type=positive, help="goes with --width")
+    add("--output-dir", type=Path, required=True, help="folder for the drawn pictures")
+    add("--width", type=positive, help="resize pictures to this width (default: no resizing)")
+    add("--height", type=positive, help="and to this height")
     add("--batch-size", type=positive, default=1, help="pictures per request (%(default)s)")
-    add("--concurrency", type=positive, default=1, help="requests at a time (%(default)s)")
-    add("--url", default="http://localhost:8000", help="the server (%(default)s)")
-    add("--model", default="face-detection", help="its name (%(default)s)")
-    add("--model-version", default="", help="else the server chooses")
+    add("--concurrency", type=positive, default=1, help="requests in flight (%(default)s)")
+    add("--url", default="http://localhost:8000", help="URL of the server (%(default)s)")
+    add("--model", default="face-detection", help="name of the model (%(default)s)")
+    add("--model-version", default="", help="version of the model (default: the server's choice)")
     add("--threshold", type=float, default=0.5, help="least confidence (%(default)s)")
     options = parser.parse_args(argv)
     if (options.width is None) != (options.height is None):

@@ -20,7 +20,7 @@ TEXTURE = 6.0  # standard deviation of the background's slow waves, in grey leve
 def random_spots(width: int, height: int, count: int, seed: int) -> list[Spot]:
     """Place `count` spots (x, y, radius in pixels) well apart from each other and the border.
 
-    Raises ValueError when the picture is too small for that many.
+    Raises ValueError if the picture is too small.
     """
     chance = random.Random(seed)
     spots: list[Spot] = []

@@ -1,4 +1,4 @@
-"""How many examples property-based tests try: a quarter of those of `make test-long`."""
+"""The number of examples in property-based tests: a quarter of those in `make test-long`."""
 
 import os
 
@@ -6,5 +6,5 @@ LONG = os.environ.get("ANYSHAPE_TESTS") == "long"
 
 
 def examples(count: int) -> int:
-    """Of the long run's examples, those that are tried in this run."""
+    """The number of examples in this run, from that of the long run."""
     return count if LONG else -(-count // 4)

@@ -1,4 +1,4 @@
-"""Tests on the event loops that Ray may give us, which have to leave nothing behind on them."""
+"""Runs tests on the event loops that Ray may use, and checks that they leave nothing behind."""
 
 import asyncio
 import contextlib
@@ -32,9 +32,11 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 
 @contextlib.contextmanager
 def closed(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.AbstractEventLoop]:
-    """Closes the loop in the end, in a thread: once, in some fifty runs of all tests, uvloop's
-    `close` waited in libuv for ever, where no timeout reaches it, after `_leaving_nothing` had
-    found nothing."""
+    """Closes the loop at the end, in a thread.
+
+    Once in some fifty runs of all tests, uvloop's `close` hung in libuv, where no timeout ends it,
+    although `_leaving_nothing` had found nothing.
+    """
     try:
         yield loop
     finally:
@@ -46,7 +48,7 @@ def closed(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.AbstractEventLoo
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what has no event to wait for."""
+    """Polls a condition that has no event to await."""
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up
@@ -54,13 +56,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def settled() -> None:
-    """When everything has happened that can happen by itself, but for what the kernel does."""
+    """Lets the loop run until nothing is left to do, except for events from the kernel."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def _leaving_nothing(test: Awaitable[None]) -> None:
-    """No task, no socket, and no exception that nobody has looked at."""
+    """Checks that a test leaves no task, no socket and no unretrieved exception."""
     loop = asyncio.get_running_loop()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: complaints.append(context))
@@ -68,7 +70,7 @@ async def _leaving_nothing(test: Awaitable[None]) -> None:
     sockets = _sockets()
     await test
     await until(lambda: sockets == _sockets() and 1 == len(asyncio.all_tasks()))
-    gc.collect(1)  # what is old is not of this test, and much
+    gc.collect(1)  # older generations are not from this test, and large
     assert [] == complaints
 
 

@@ -1,8 +1,8 @@
-"""What this process has open."""
+"""The open files of this process."""
 
 import os
 
 
 def open_files() -> set[str]:
-    """Their numbers. Garbage of earlier tests goes at any time: compare with `>=`."""
+    """The file descriptors. Garbage of earlier tests may close some: compare with `>=`."""
     return set(os.listdir("/proc/self/fd"))

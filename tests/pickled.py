@@ -1,4 +1,4 @@
-"""Messages as they come out of Ray and of the lanes."""
+"""Messages as they come out of Ray and of connections."""
 
 import pickle
 from typing import TypeVar

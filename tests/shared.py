@@ -1,4 +1,4 @@
-"""What lies beside the project in `../shared`: tests that need it skip where it is absent."""
+"""The files in `../shared`; tests that need them are skipped without them."""
 
 from pathlib import Path
 

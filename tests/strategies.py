@@ -1,4 +1,4 @@
-"""What Hypothesis draws for more than one module's tests."""
+"""Hypothesis strategies of several test modules."""
 
 from math import prod
 
@@ -20,7 +20,7 @@ def tensors(
     datatype: st.SearchStrategy[str] = datatypes,
     shape: st.SearchStrategy[tuple[int, ...]] = shapes,
 ) -> Tensor:
-    """Tensors of any bit pattern: not-a-number with its payload, both zeros, any string."""
+    """Tensors of any bit pattern: NaN with its payload, both zeros, any string."""
     drawn, size = draw(datatype), draw(shape)
     count = prod(size)
     if drawn == BYTES:
@@ -38,7 +38,7 @@ def arrays(datatype: str, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarra
 
 
 def contents(tensor: Tensor) -> tuple[str, str, tuple[int, ...], bytes | list[bytes]]:
-    """A tensor as what compares equal bit by bit, not-a-number included."""
+    """A tensor as a tuple that compares bit by bit, so that NaNs are equal."""
     data = tensor.data
     if not isinstance(data, list):
         assert tensor.shape == data.shape

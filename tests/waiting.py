@@ -1,4 +1,4 @@
-"""Waiting in threads, for what has no event to wait for."""
+"""Polls conditions that have no event to wait for, in threads."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,8 @@ def until(
     patience_s: float = PATIENCE_S,
     every_s: float = 0.005,
 ) -> None:
-    """For what other threads and processes do."""
+    """Waits for a condition that other threads or processes cause."""
     give_up = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < give_up, f"waited {patience_s:.0f} s in vain until {what}"
+        assert time.monotonic() < give_up, f"not within {patience_s:.0f} s: {what}"
         time.sleep(every_s)

@@ -1,4 +1,4 @@
-"""Telemetry that keeps what it is told, for tests to look at."""
+"""Telemetry that records its calls for tests."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ class Recorded(Telemetry):
         self.observed.setdefault((metric.name, *labels), []).append(value)
 
     def of(self, metric: Metric) -> dict[tuple[str, ...], int]:
-        """The counter by its labels, or how often the histogram was given a value."""
+        """The counter by its labels, or the number of the histogram's values."""
         lengths = {key: len(values) for key, values in self.observed.items()}
         told = {**self.counts, **lengths}
         return {key[1:]: count for key, count in told.items() if key[0] == metric.name}

@@ -1,4 +1,4 @@
-"""Bytes as they come over the wire."""
+"""Makes bytes as they arrive over the wire."""
 
 import numpy as np
 

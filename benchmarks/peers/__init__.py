@@ -1,1 +1,1 @@
-"""Arm d of the benchmark: other Python servers, each in its own environment."""
+"""Arm d of the benchmark: other servers, each in its own environment."""

@@ -1,4 +1,4 @@
-"""`make bench-peers`: this project beside Triton, or with `BENCH=python` beside Python servers."""
+"""`make bench-peers`: compares this project with Triton, or (`BENCH=python`) Python servers."""
 
 import sys
 

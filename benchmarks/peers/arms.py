@@ -1,4 +1,4 @@
-"""All that is compared, as functions of a model and a directory that give a URL and its wire."""
+"""The arms of the comparison with Python servers; each yields a URL and its wire format."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +23,7 @@ class Arm:
 
 
 def peer_arms(names: list[str]) -> tuple[list[Arm], dict[str, str]]:
-    """The peers whose environments are there or can be made, and why others cannot."""
+    """The peers whose environments exist or could be installed, and the errors of the others."""
     arms, left_out = [], {}
     for peer in PEERS:
         if peer.name not in names:
@@ -39,7 +39,7 @@ def peer_arms(names: list[str]) -> tuple[list[Arm], dict[str, str]]:
 
 
 def our_arms(names: list[str]) -> list[Arm]:
-    """The careful one-process server and this project, both of the main benchmark."""
+    """The careful one-process server and this project, as in the main benchmark."""
     return [Arm(name, KSERVE_BINARY, partial(_ours, name)) for name in OURS if name in names]
 
 

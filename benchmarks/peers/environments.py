@@ -23,7 +23,7 @@ def requirements(peer: str) -> Path:
 
 
 def environment(peer: str) -> Path:
-    """The commands' directory of the peer's environment, made anew after its pins changed."""
+    """The directory of the commands in the peer's environment; installs it if its pins changed."""
     home, wanted = ROOT / "build" / "peers" / peer, requirements(peer)
     installed = home / "installed.txt"
     if not installed.exists() or installed.read_bytes() != wanted.read_bytes():

@@ -1,4 +1,4 @@
-"""One measurement: an arm is made ready for all shapes, its answers are checked, wrk loads it."""
+"""Measures an arm: warms up all shapes, checks its answers, and loads it with wrk."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests that take turns through `shapes`, from so many clients at once."""
+    """Requests that alternate between `shapes`, from `clients` clients at once."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -48,8 +48,10 @@ def tensor(shape: Shape) -> Tensor:
 
 
 def expected(model: Path, shapes: tuple[Shape, ...] = TWO) -> dict[Shape, list[Tensor]]:
-    """What OpenVINO itself answers for every shape that is sent: from a compilation for the shape,
-    and from one for every height and width, whose kernels may round otherwise."""
+    """OpenVINO's own answers for every shape: of a static compilation and of a dynamic one.
+
+    The kernels of the two may round differently.
+    """
     answers: dict[Shape, list[Tensor]] = {}
     for shape in shapes:
         answers[shape] = []
@@ -62,11 +64,11 @@ def expected(model: Path, shapes: tuple[Shape, ...] = TWO) -> dict[Shape, list[T
 
 
 def make_ready(url: str, wire: Wire, answers: dict[Shape, list[Tensor]]) -> None:
-    """Waits for the first answer, and refuses an arm whose answers are not OpenVINO's."""
+    """Waits for the first answer. Raises RuntimeError if an answer differs from OpenVINO's."""
     for shape, accepted in answers.items():
         got = wire.decode(_answer(url, wire.encode(tensor(shape))))
         if not any(_close(got, answer) for answer in accepted):
-            raise RuntimeError(f"{url} answers a request of shape {shape} wrongly")
+            raise RuntimeError(f"{url} gives a wrong answer for shape {shape}")
 
 
 def _close(got: Tensor, answer: Tensor) -> bool:
@@ -81,12 +83,12 @@ def _answer(url: str, body: Body) -> httpx.Response:
             if reply.status_code == 200:
                 return reply
             said = f"{reply.status_code} {reply.text[:200]}"
-        time.sleep(0.2)  # nothing to wait on: the port may belong to a process two away
-    raise RuntimeError(f"{url} is not ready after {START_S:.0f} s and says: {said}")
+        time.sleep(0.2)  # polls, because a grandchild process may own the port
+    raise RuntimeError(f"{url} is not ready after {START_S:.0f} s: {said}")
 
 
 def load(url: str, wire: Wire, workload: Workload, seconds: int, directory: Path) -> Row:
-    """What wrk and the operating system measure on a running arm."""
+    """Measures a running arm with wrk and the operating system."""
     script = _script([wire.encode(tensor(shape)) for shape in workload.shapes], directory)
     _wrk(url, script, workload.clients, WARM_UP_S)
     before = _cpu_seconds()
@@ -96,7 +98,7 @@ def load(url: str, wire: Wire, workload: Workload, seconds: int, directory: Path
 
 
 def bare(model: Path, workload: Workload, seconds: int) -> Row:
-    """OpenVINO in a process of its own, without a server: the limit."""
+    """Measures OpenVINO in a process of its own, without a server: the limit."""
     command = [sys.executable, "-m", "benchmarks.bare", "--model", str(model)]
     command += ["--shapes", json.dumps(workload.shapes)]
     ran = subprocess.run(
@@ -107,7 +109,7 @@ def bare(model: Path, workload: Workload, seconds: int) -> Row:
 
 
 def _script(bodies: list[Body], directory: Path) -> Path:
-    """The Lua for wrk that sends the bodies in turn; each request is made once."""
+    """Writes a Lua script for wrk that sends the bodies in turn, and makes each request once."""
     lines = ["kept, turn = {}, 0", "function init()"]
     for number, body in enumerate(bodies, start=1):
         path = directory / f"body-{number}"
@@ -151,7 +153,7 @@ def _wrk(url: str, script: Path, clients: int, seconds: int) -> Row:
 
 
 def _started() -> list[psutil.Process]:
-    """All processes under this one: while wrk does not run, those of the arm."""
+    """All descendants of this process, which are the arm's unless wrk runs."""
     return psutil.Process().children(recursive=True)
 
 

@@ -1,10 +1,10 @@
-"""`make bench-peers BENCH=python`: three servers beside bare OpenVINO and this project.
+"""`make bench-peers BENCH=python`: compares three Python servers with OpenVINO and this project.
 
-MLServer, LitServe and BentoML are compared with a tensor of one shape, and of two.
+It measures MLServer, LitServe and BentoML with tensors of one shape, and of two.
 
-Each peer runs as its documentation has it for speed, with a throughput hint and a compilation for
-every shape, and takes the tensor in the body that it reads fastest (`wire.py`). Before an arm is
-measured, its answers are compared with OpenVINO's own.
+Each peer runs as its documentation recommends for speed, with a throughput hint and a compilation
+for every shape. It gets the tensor in the form of body that it reads fastest (`wire.py`). Before a
+measurement of an arm, its answers are compared with OpenVINO's own.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from benchmarks.peers.wire import Tensor
 from benchmarks.precision import settle_precision
 from deployments.model.openvino.spots import spots_model
 
-BARE_CLIENTS = 16  # bare OpenVINO has no clients: it is the limit where there are many
+BARE_CLIENTS = 16  # bare OpenVINO has no clients: it is the limit for many
 NAMES = ["bare", *OURS, *(peer.name for peer in PEERS)]
 
 
@@ -68,7 +68,7 @@ def main(options: Sequence[str]) -> None:
 
 def parsed(options: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-peers BENCH=python")
-    parser.add_argument("--seconds", type=int, default=8, help="for each measurement")
+    parser.add_argument("--seconds", type=int, default=8, help="for each measurement (%(default)s)")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--detector", type=Path, default=beside(), help="an IR: [1,3,H,W] FP32 in")
     parser.add_argument("--arms", nargs="+", choices=NAMES, default=NAMES)
@@ -79,7 +79,7 @@ def parsed(options: Sequence[str]) -> argparse.Namespace:
 
 
 def beside() -> Path | None:
-    """The face detector beside the project, where there is one."""
+    """The face detector in ../shared, if it is there."""
     found = sorted((ROOT.parent / "shared" / "models" / "face-detection" / "1").glob("*.xml"))
     return found[0] if found else None
 
@@ -102,12 +102,12 @@ def limits(model: Path, seconds: int) -> list[Measured]:
 
 
 def tried(rows: Iterator[Measured]) -> tuple[list[Measured], str]:
-    """What was measured, and why not more where the arm failed."""
+    """The measurements, and the error if the arm failed."""
     measured: list[Measured] = []
     try:
         measured.extend(rows)
     except RuntimeError as error:
-        print(f"left out: {error}", flush=True)
+        print(f"skipped: {error}", flush=True)
         return measured, str(error)
     return measured, ""
 
@@ -115,7 +115,7 @@ def tried(rows: Iterator[Measured]) -> tuple[list[Measured], str]:
 def one_arm(
     arm: Arm, model: Path, answers: dict[Shape, list[Tensor]], seconds: int
 ) -> Iterator[Measured]:
-    """All workloads on one start of the arm; its files are in a directory of its own."""
+    """Measures all workloads on one start of the arm, with its files in a separate directory."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         with arm.start(model, directory) as url:

@@ -1,6 +1,6 @@
-"""What every peer runs: OpenVINO with the throughput hint and one compilation for every shape.
+"""The runtime of every peer: OpenVINO with the throughput hint and a compilation for every shape.
 
-Imported in the peers' own environments, so it needs no more than openvino.
+The peers' own environments import this, so it needs openvino only.
 """
 
 import os
@@ -11,7 +11,7 @@ import openvino as ov
 
 
 class Runtime:
-    """A model that threads share; each thread has infer requests of its own, one for a shape."""
+    """A model that threads share. Each thread has its own infer requests, one for each shape."""
 
     def __init__(self, path: str) -> None:
         self._core = ov.Core()
@@ -23,7 +23,7 @@ class Runtime:
         self.threads = 2 * int(first.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def infer(self, data: Any) -> Any:
-        """The first output, as an array of its own. The calling thread waits for it."""
+        """Runs an inference, and returns a copy of the first output. Blocks."""
         requests = self._own.__dict__.setdefault("requests", {})
         if data.shape not in requests:
             requests[data.shape] = self._compilation(data.shape).create_infer_request()

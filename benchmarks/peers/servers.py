@@ -1,4 +1,4 @@
-"""The peers' servers: how each is started in its environment."""
+"""Starts the peers' servers in their environments."""
 
 import json
 import os
@@ -20,7 +20,8 @@ PACKAGE: Final = "benchmarks.peers"
 
 @dataclass(frozen=True)
 class Peer:
-    """`command` takes the environment's commands, the model, a port and a directory for files."""
+    """A server to compare. `command` gets the directory of the environment's commands, the model,
+    a port and a directory for files."""
 
     name: str
     path: str
@@ -29,7 +30,7 @@ class Peer:
 
 
 def _mlserver(commands: Path, model: Path, port: int, directory: Path) -> list[str | Path]:
-    """In one process: with inference workers beside it, it took as long or longer."""
+    """Starts MLServer in one process: with inference workers it was as slow or slower."""
     grpc, metrics = free_ports(2)
     settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc, "metrics_port": metrics}
     settings |= {"debug": False, "parallel_workers": 0}
@@ -66,7 +67,7 @@ PEERS: Final = (
 
 @contextmanager
 def started(peer: Peer, commands: Path, model: Path, directory: Path) -> Iterator[str]:
-    """The URL that takes inferences, perhaps not yet; all processes are ended afterwards."""
+    """Starts a server, yields its URL before it is ready, and ends all processes afterwards."""
     (port,) = free_ports(1)
     home = directory / f"{peer.name}-{port}"
     home.mkdir()
@@ -88,7 +89,7 @@ def started(peer: Peer, commands: Path, model: Path, directory: Path) -> Iterato
 
 
 def end(members: list[psutil.Process]) -> None:
-    """By force, those that were left when their parent ended."""
+    """Kills the processes that still run after the end of their parent."""
     for member in members:
         if member.is_running():
             member.kill()

@@ -1,4 +1,4 @@
-"""Medians over the repetitions, and their table."""
+"""The medians over the repetitions, and their table."""
 
 import statistics
 from collections import defaultdict
@@ -22,8 +22,10 @@ COLUMNS: Final = {
 
 
 def summary(measured: Iterable[Measured]) -> list[Row]:
-    """For each workload and arm the medians, the errors of all repetitions, and the spread: the
-    throughput's highest less its lowest against the median."""
+    """The medians of each workload and arm, the sum of errors, and the throughput's spread.
+
+    The spread is the highest minus the lowest throughput, relative to the median.
+    """
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for workload, arm, row in measured:
         groups[workload, arm].append(row)
@@ -36,7 +38,7 @@ def summary(measured: Iterable[Measured]) -> list[Row]:
 
 
 def table(results: list[Row]) -> str:
-    """In Markdown; what an arm was not measured for stays empty."""
+    """The table in Markdown; missing values are empty."""
     heads = ["workload", "arm", *(head for head, _ in COLUMNS.values())]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in results:

@@ -1,4 +1,4 @@
-"""How each arm takes a tensor and answers: the bodies that are sent, and answers as arrays."""
+"""The wire format of each arm: request bodies from tensors, and arrays from answers."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Wire:
-    """A request body for a tensor, and the values of an answer, flat."""
+    """Functions that make a request body of a tensor, and a flat array of an answer."""
 
     encode: Callable[[Tensor], Body]
     decode: Callable[[httpx.Response], Tensor]

@@ -1,8 +1,8 @@
-"""Draws the dashboard from a running Prometheus, for those who have no Grafana at hand:
+"""Draws the dashboard from a running Prometheus, without Grafana.
 
     python -m cluster.grafana.render --prometheus http://localhost:9090 --minutes 5 dashboard.png
 
-Every panel is there with its title, unit and legend, but not in Grafana's own looks.
+It draws every panel with its title, unit and legend, but does not look like Grafana.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class Series:
 
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The dashboard's panels but for the rows' headings."""
+    """The dashboard's panels, without the headings of rows."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -40,17 +40,17 @@ def concrete(expression: str, rate_interval: str = "1m", model: str = ".*") -> s
     """A panel's query with values for Grafana's variables. Raises ValueError for unknown ones."""
     replaced = expression.replace("$__rate_interval", rate_interval).replace("$model", model)
     if "$" in replaced:
-        raise ValueError(f"{expression!r} has a variable that is not known here")
+        raise ValueError(f"{expression!r} has an unknown variable")
     return replaced
 
 
 def legend(template: str, labels: Mapping[str, str]) -> str:
-    """A series' name: `{{label}}` stands for the label's value."""
+    """A series' name: replaces `{{label}}` by the label's value."""
     return re.sub(r"{{\s*(\w+)\s*}}", lambda found: labels.get(found[1], ""), template).strip()
 
 
 class Prometheus:
-    """The HTTP API of a Prometheus. Its methods raise ValueError with what it says of a query."""
+    """The HTTP API of a Prometheus. Its methods raise ValueError with its text about a query."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=10)
@@ -65,15 +65,15 @@ class Prometheus:
         return self._result("/api/v1/query", {"query": query})
 
     def over(self, query: str, end: float, seconds: float) -> list[dict[str, Any]]:
-        """The `seconds` up to `end`."""
+        """Queries the `seconds` before `end`."""
         window = {"start": end - seconds, "end": end, "step": max(1.0, seconds / POINTS)}
         return self._result("/api/v1/query_range", {"query": query, **window})
 
     def _result(self, path: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        told = self._http.get(path, params=dict(parameters)).json()
-        if told["status"] != "success":
-            raise ValueError(f"{parameters['query']}: {told['error']}")
-        result: list[dict[str, Any]] = told["data"]["result"]
+        reply = self._http.get(path, params=dict(parameters)).json()
+        if reply["status"] != "success":
+            raise ValueError(f"{parameters['query']}: {reply['error']}")
+        result: list[dict[str, Any]] = reply["data"]["result"]
         return result
 
 
@@ -94,7 +94,7 @@ def render(
     seconds: float,
     rate_interval: str,
 ) -> None:
-    """Writes a PNG with the panels where Grafana would put them."""
+    """Writes a PNG with the panels in Grafana's places."""
     from matplotlib.figure import Figure
 
     shown, end = panels(dashboard), time.time()
@@ -128,7 +128,7 @@ def _draw(axes: Any, panel: Mapping[str, Any], series: Sequence[Series], end: fl
         axes.set(xticks=[], yticks=[])
         return
     _draw_lines(axes, panel, series, end, scale)
-    # Where Grafana has a top, a little more, so that a line that lies on it is seen.
+    # A little above Grafana's maximum, so that a line at the maximum is visible.
     top = panel["fieldConfig"]["defaults"].get("max")
     axes.set_ylim(bottom=0, top=None if top is None else top * scale * 1.02)
     axes.legend(fontsize=6, loc="upper left", ncols=1 + len(series) // 8)
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("path", type=Path, help="the PNG file to write")
     parser.add_argument("--prometheus", default="http://localhost:9090", help="its URL")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate-interval", default="1m", help="what Grafana computes by itself")
+    parser.add_argument("--rate-interval", default="1m", help="a value for Grafana's variable")
     options = parser.parse_args(arguments)
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     with Prometheus(options.prometheus) as prometheus:

@@ -1,4 +1,4 @@
-"""The Ingress deployment: every protocol in front, the models' deployments behind."""
+"""The Ingress deployment, which serves all protocols and calls the models' deployments."""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ from deployments.transport.arena import Arena
 
 
 class Ingress(GrpcMethods):
-    """Speaks the protocols, validates, and batches requests of matching shapes.
+    """Serves all protocols: validates requests, and batches those of matching shapes.
 
-    Serve sends HTTP requests to the application and gRPC calls to the method of that name.
+    Serve passes HTTP requests to the application, and gRPC calls to the method of the same name.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Ingress(GrpcMethods):
         self._telemetry.start()
         names = user_config.get("models")
         if not isinstance(names, list):
-            raise ValueError(f"{INGRESS_NAME} takes no user_config but what `build` sets")
+            raise ValueError(f"{INGRESS_NAME} takes no user_config, set its models in args")
         handles = {name: handle_of(name) for name in names}
         gone = self._set_models(handles)
         await asyncio.gather(*(model.close() for model, _ in gone))
@@ -62,7 +62,7 @@ class Ingress(GrpcMethods):
     def _set_models(
         self, handles: Mapping[str, DeploymentHandle[Any]]
     ) -> list[tuple[ServedModel, RayReplicas]]:
-        """Returns the models that are not served any more. Those that stay keep their handles."""
+        """Sets the served models, and returns the removed ones. The others keep their handles."""
         old = {name: r for name, r in self._replicas.items() if name not in handles}
         self._replicas = {n: r for n, r in self._replicas.items() if n not in old}
         new = {
@@ -93,7 +93,7 @@ class Ingress(GrpcMethods):
 
 
 def _agents() -> list[str]:
-    """Where Ray exports the metrics of each node."""
+    """The URLs at which Ray exports the metrics of each node."""
     api: Any = ray  # `nodes` has no types
     return [
         f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

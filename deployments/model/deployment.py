@@ -50,20 +50,20 @@ logger: Final = logging.getLogger("ray.serve")
 
 
 class CompilationHangs(Exception):
-    """Raised when a compilation takes longer than it may; it cannot be stopped."""
+    """Raised when a compilation exceeds `compile_timeout_s`; nothing can stop it."""
 
     def __init__(self, model: str, seconds: float, limit_s: float) -> None:
         super().__init__(
             f"model '{model}': a compilation has taken {seconds:.0f} s, more than "
-            f"compile_timeout_s ({limit_s:g}); its replica is replaced"
+            f"compile_timeout_s ({limit_s:g}); Serve replaces the replica"
         )
 
 
 class OpenVINOModel:
     """Loads one model, keeps its compiled shapes and runs the batches that the ingress sends.
 
-    A version that cannot be loaded does not stop the replica: the reason is its status, and
-    loading is tried again. The reshape lock is never taken by status or statistics.
+    A version that fails to load does not stop the replica: its status has the reason, and the
+    replica retries. Status and statistics never take the reshape lock.
     """
 
     def __init__(self, settings: ModelSettings, limits: Limits, places: LocalDirectories) -> None:
@@ -82,16 +82,16 @@ class OpenVINOModel:
         self._telemetry.watch_memory(self._arena)
         self._telemetry.watch(COMPILED_SHAPES, self._compiled_shapes, settings.name)
         self._cached = places.cache is not None
-        self._hot_shapes = places.hot_shapes(settings.name)
+        self._hot_shapes_file = places.hot_shapes(settings.name)
         self._downloading = False
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way = 0
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Takes over settings that go before those it was made with; Serve calls it.
+        """Applies a `user_config`, which overrides the settings of the constructor; for Serve.
 
-        Where they contradict each other the settings stay what they are, and the status says why:
-        Serve would replace the replica again and again if this raised.
+        If it is invalid the settings stay as they are, and the status has the reason. Serve would
+        replace the replica again and again if this raised.
         """
         settings = self._versions.settings
         try:
@@ -106,13 +106,15 @@ class OpenVINOModel:
         if not self._tasks:
             self._tasks = [
                 asyncio.create_task(self._versions.follow()),
-                asyncio.create_task(self._remember_now_and_then()),
+                asyncio.create_task(self._remember_periodically()),
             ]
-            await self._started()
+            await self._wait_until_started()
 
-    async def _started(self) -> None:
-        """Until the model is loaded, if it can be: Serve then lets go of a replica that this one
-        replaces. What is being downloaded is waited for in the status instead."""
+    async def _wait_until_started(self) -> None:
+        """Waits until the model is loaded or has failed to load: Serve then stops the old replica.
+
+        It does not wait for a download: the status reports its progress.
+        """
         for _ in range(timing.START_S):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._versions.first_look.wait(), 1.0)
@@ -129,39 +131,39 @@ class OpenVINOModel:
         return {"state": self._versions.status().state, "pid": os.getpid(), **counters}
 
     async def look(self) -> bool:
-        """Looks for versions now, trying again what failed. Says whether that changed any."""
+        """Looks for versions now and retries failed ones; returns whether any changed."""
         return await self._versions.look_now()
 
     async def set_unloaded(self, unloaded: bool) -> None:
-        """Lets go of all versions, or loads them again."""
+        """Unloads all versions, or loads them again."""
         await self._versions.set_unloaded(unloaded)
 
     async def shapes(self, version: str) -> ShapesReport | None:
-        """What is known of each shape of a version; None where this replica does not serve it."""
+        """The report on a version's shapes; None if this replica does not serve the version."""
         serving = self._versions.version(version)
         return None if serving is None else await serving.shapes()
 
     async def check_health(self) -> None:
-        """Raises CompilationHangs. Serve asks every few seconds, and replaces the replica."""
+        """Raises CompilationHangs. Serve calls this every few seconds, and replaces the replica."""
         settings = self._versions.settings
         longest_s = max((serving.compiling_s for serving in self._versions.loaded()), default=0.0)
         if longest_s > settings.compile_timeout_s:
             raise CompilationHangs(settings.name, longest_s, settings.compile_timeout_s)
 
     async def record_routing_stats(self) -> dict[str, Any]:
-        """What request routers go by; Serve asks now and then."""
+        """The statistics for the request routers; Serve calls this at intervals."""
         return together(serving.routing() for serving in self._versions.loaded()).as_stats()
 
     async def answers(self, route: Route) -> bool:
-        """A sign of life, of the replica that the route names or of any; of another it is none."""
-        return _meant_here(route)
+        """A sign of life: true if the route names this replica, or none."""
+        return _is_for_this_replica(route)
 
     async def infer(
         self, call: BatchCall | Referenced, route: Route = ANY_ROUTE
     ) -> BatchReply | Unreachable:
-        """Runs one batch; what fails is told in the reply, member by member.
+        """Runs one batch; the reply has an answer or an error for each member.
 
-        `route` is for the request router.
+        Only the request router uses `route`.
         """
         if isinstance(call, Referenced):
             call = await call.fetched()
@@ -179,69 +181,69 @@ class OpenVINOModel:
         set_request_ids(*(member.request_id for member in call.members))
         serving = self._versions.revision(call.revision)
         if serving is None:
-            return BatchReply((self._not_here(call),) * len(call.members))
+            return BatchReply((self._version_error(call),) * len(call.members))
         try:
             if call.arena is not None:
-                self._peers.reach(call.arena)  # from another node even small calls fail here
+                self._peers.reach(call.arena)  # fails for every call from another node
             works = [self._work(member, call) for member in call.members]
         except ArenaUnreachable as unreachable:
             return Unreachable(str(unreachable), lasting=True)
         answers = await serving.run(call.key, works)
         reply = await self._replies.made(answers, call)
-        return self._noted(reply, works, arrived, call)
+        return self._with_times(reply, works, arrived, call)
 
     async def attend(
         self, name: str, token: bytes, route: Route, its_format: int = 1
     ) -> str | None:
         """Answers the batches of an ingress over a connection, until the ingress closes it.
 
-        Returns why there can be no connection between the two; nothing if the call was meant for
-        another replica, which may be gone.
+        Returns the reason if it cannot connect. Returns None also if `route` names another replica,
+        which may be gone.
         """
         if its_format != FORMAT:
-            return f"the replica's messages have format {FORMAT}, its ingress's {its_format}"
-        if not _meant_here(route):
+            return f"the replica's message format is {FORMAT}, the ingress's is {its_format}"
+        if not _is_for_this_replica(route):
             return None
         try:
-            await serve_connection(name, token, self._attended)
+            await serve_connection(name, token, self._answer_plain)
         except CannotConnect as error:
             return f"a replica cannot reach its ingress: {error.strerror}"
         return None
 
-    async def _attended(self, call: Plain) -> Plain:
+    async def _answer_plain(self, call: Plain) -> Plain:
         return plain_reply(await self.infer(call_of(call)))
 
     async def shut_down(self) -> None:
-        """Stops loading and ends after the inferences and the compilation under way."""
+        """Stops loading, and ends after the inferences in flight and the running compilation."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._remember()
+        await self._remember_shapes()
         await self._versions.close()
         await self._telemetry.close()
 
     # Serve awaits this when the replica has drained.
     __del__ = shut_down
 
-    async def _remember_now_and_then(self) -> None:
+    async def _remember_periodically(self) -> None:
         while True:
             await asyncio.sleep(timing.REMEMBER_SHAPES_S)
-            await self._remember()
+            await self._remember_shapes()
 
-    async def _remember(self) -> None:
-        """Writes down the shapes to begin with the next time."""
+    async def _remember_shapes(self) -> None:
+        """Saves the shapes in most demand for the warm-up at the next start."""
         count, serving = self._versions.settings.remember_shapes, self._versions.version(None)
-        if count and serving is not None and self._hot_shapes is not None:
-            await asyncio.to_thread(self._hot_shapes.write, serving.hot(count))
+        if count and serving is not None and self._hot_shapes_file is not None:
+            await asyncio.to_thread(self._hot_shapes_file.write, serving.hot_shapes(count))
 
-    def _noted(
+    def _with_times(
         self,
         reply: BatchReply | Unreachable,
         works: Sequence[BatchMember],
         arrived: float,
         call: BatchCall,
     ) -> BatchReply | Unreachable:
-        """The reply with what it took, after noting how long its inferences did."""
+        """Records the times of the inferences, and adds the time of the call to the reply."""
         now, name = time.monotonic(), self._settings.name
         for work in works:
             began, ended = work.times.began, work.times.ended
@@ -257,7 +259,7 @@ class OpenVINOModel:
     def _compiled_shapes(self) -> int:
         return sum(serving.compiled_shapes for serving in self._versions.loaded())
 
-    def _not_here(self, call: BatchCall) -> ServingError:
+    def _version_error(self, call: BatchCall) -> ServingError:
         status = self._versions.status()
         if status.info is None:
             return ModelUnavailable(self._settings.name, status.reason)
@@ -283,13 +285,13 @@ class OpenVINOModel:
         )
 
 
-def _meant_here(route: Route) -> bool:
+def _is_for_this_replica(route: Route) -> bool:
     here = serve.get_replica_context().replica_id.unique_id
     return route.replica in (None, here)
 
 
 def _reserved_cpus() -> float:
-    """`num_cpus` of this replica's `ray_actor_options`; 0 where there are none, or no Ray."""
+    """`num_cpus` of this replica's `ray_actor_options`; 0 if it has none, or without Ray."""
     if not ray.is_initialized():
         return 0
     context: Any = ray.get_runtime_context()  # its methods have no types

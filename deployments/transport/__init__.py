@@ -1,6 +1,6 @@
-"""How batches cross from the ingress to a model's replica, and answers back.
+"""Carries batches from the ingress to a model's replica, and answers back.
 
-Shared memory for large tensors (`arena`), what crosses (`batches`), the sockets between two
-processes of a node (`connections`), the bytes on them (`wire_format`), and what replicas report to
-the routers (`routing_stats`). May import the vocabulary only: both wings use it.
+`arena` is shared memory for large tensors, `batches` defines calls and replies, `connections` are
+sockets between two processes of a node, `wire_format` the messages on them, and `routing_stats` the
+replicas' reports to the routers. May import the vocabulary only: both wings use it.
 """

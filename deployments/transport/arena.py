@@ -1,11 +1,11 @@
-"""Memory that two processes of one node share, and that no process can leak.
+"""Memory that two processes of one node share, and that no killed process can leak.
 
-An arena is an anonymous file in memory (`memfd_create(2)`), so it has no name that a killed
-process could leave behind: the kernel frees it with the last process that holds or maps it. A
-peer opens it through `/proc/<pid>/fd/<fd>`. What is allocated lives as long as an array on it.
+An arena is an anonymous file in memory (`memfd_create(2)`). It has no name that a killed process
+could leave behind: the kernel frees it with the last process that holds or maps it. A peer opens it
+through `/proc/<pid>/fd/<fd>`. An allocation lives as long as an array on it.
 
-A region lent to a peer whose moment of release the owner cannot see is a *lease*: its first
-word is the lease's state, which the peer sets and the owner looks at when it next allocates.
+A *lease* is a region lent to a peer. The owner cannot see when the peer releases it, so the first
+word of the region is the lease's state. The peer sets it; the owner checks it when it allocates.
 """
 
 import bisect
@@ -35,11 +35,11 @@ _SENT, _HELD, _DONE = 1, 2, 3
 
 
 class ArenaUnreachable(Exception):
-    """Raised when a peer's arena cannot be mapped from here, most likely from another node."""
+    """Raised when this process cannot map a peer's arena, mostly because it is on another node."""
 
 
 class ArenaAddress(NamedTuple):
-    """Where a process of the same node finds an arena; `token` proves that it found that one."""
+    """How a process on the same node finds an arena; `token` proves that it is the right one."""
 
     pid: int
     fd: int
@@ -48,11 +48,11 @@ class ArenaAddress(NamedTuple):
 
 
 class _Region:
-    """Keeps a stretch of shared memory alive for the arrays on it.
+    """Keeps a region of shared memory alive for the arrays on it.
 
-    Which array a view of a view holds on to is numpy's to decide; all of them lead here, so
-    this object dies when the last one does, in any thread, and calls `over` then. In this process
-    `mapping` begins at the address `start`.
+    Every array and view on the region refers to this object, directly or not. So it dies with the
+    last of them, in any thread, and calls `over` then. `start` is the address of `mapping` in this
+    process.
     """
 
     __slots__ = ("__array_interface__", "__weakref__", "_mapping", "over")
@@ -73,10 +73,10 @@ class _Region:
 
 
 def birth(pid: int) -> bytes | None:
-    """When the process started, None if it is gone: its number may be used again.
+    """When the process started, None if it is gone. It distinguishes processes of the same pid.
 
-    A zombie is gone: it waits to be reaped and touches no memory. Raises OSError where nobody can
-    tell, as with too many open files.
+    A zombie counts as gone, because it touches no memory. Raises OSError if the kernel does not
+    answer, for example with too many open files.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -94,10 +94,10 @@ def _start_address(mapping: mmap.mmap) -> int:
 
 @dataclass(slots=True)
 class _FreeList:
-    """First fit over the free stretches, sorted by start and merged when they touch.
+    """First-fit allocation over the free stretches, sorted by start, merged when they touch.
 
-    First fit keeps using the same low pages, which are in the caches and already backed by
-    memory: an arena costs what it had in use at its peak, not its size.
+    First fit uses the same low pages again, which are in the caches and backed by memory already.
+    So an arena costs its peak usage, not its size.
     """
 
     stretches: list[tuple[int, int]]  # (start, end)
@@ -135,13 +135,13 @@ class _Lease:
         if state == _DONE:
             return True
         if state == _SENT and time.monotonic() - self.since > timing.LOST_LEASE_S:
-            self.state[0] = _DONE  # the reply never arrived, and is refused if it still does
+            self.state[0] = _DONE  # the reply is lost; if it still arrives, it is refused
             return True
         return self.holder_birth is None or births[self.holder_pid] != self.holder_birth
 
 
 class Arena:
-    """Shared memory owned by this process, for all of its threads."""
+    """Shared memory that this process owns. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         size = -(-size // _PAGE) * _PAGE
@@ -166,7 +166,7 @@ class Arena:
 
     @property
     def size(self) -> int:
-        """Bytes that can be allocated when nothing is."""
+        """The bytes that an empty arena can allocate."""
         return self._size - _PAGE
 
     @property
@@ -180,10 +180,10 @@ class Arena:
             return sum(end - start for start, end in self._free.stretches)
 
     def allocate(self, nbytes: int, lead: int = 0) -> Array | None:
-        """`nbytes` as a uint8 vector, so placed that byte `lead` is aligned; None when full.
+        """Allocates `nbytes` as a uint8 vector whose byte `lead` is aligned; None if full.
 
-        The memory is as the last user left it. It returns to the arena when the last array
-        on it is gone.
+        The memory has the content that the last user left. It returns to the arena when the last
+        array on it is gone.
         """
         region = self._allocated(nbytes, lead)
         return None if region is None else np.asarray(region)
@@ -196,11 +196,11 @@ class Arena:
             if (start := self._free.take(taken)) is None:
                 return None
         region = _Region(self._mapping, self._start, start + skip, nbytes)
-        region.over = partial(self._returned.append, (start, taken))  # which is atomic
+        region.over = partial(self._returned.append, (start, taken))  # append is atomic
         return region
 
     def lendable(self, nbytes: int) -> Array | None:
-        """Like `allocate`, of memory that can be lent when it is filled."""
+        """Like `allocate`, but `lend` can lend the memory."""
         region = self._allocated(ALIGNMENT + nbytes, lead=ALIGNMENT)
         if region is None:
             return None
@@ -211,10 +211,10 @@ class Arena:
         return space
 
     def lend(self, array: Array, holder_pid: int) -> int | None:
-        """Where a process of this node finds it, None if it is not on `lendable` memory.
+        """Lends an array to a process of this node; returns its offset, None if not `lendable`.
 
-        What is lent, once, returns to the arena when that process says so or dies. Raises OSError
-        where nobody can tell whether it lives.
+        An array can be lent once. It returns to the arena when that process gives it back or dies.
+        Raises OSError if the kernel does not answer whether the process lives.
         """
         offset = self.offset_of(array)
         region = None if offset is None else self._lendable.pop(offset, None)
@@ -228,18 +228,18 @@ class Arena:
         return offset
 
     def withdraw(self, offset: int) -> None:
-        """Ends the lease whose bytes begin at `offset`, for an answer that was never sent."""
+        """Ends the lease of the bytes at `offset`, for an answer that will not be sent."""
         struct.pack_into("=Q", self._mapping, offset - ALIGNMENT, _DONE)
 
     def offset_of(self, array: Array) -> int | None:
-        """Where in the arena the array's data begins, None if it lies elsewhere."""
-        start: int = array.__array_interface__["data"][0]  # in half of the time of `array.ctypes`
+        """The offset of the array's data in the arena, None if the data is elsewhere."""
+        start: int = array.__array_interface__["data"][0]  # twice as fast as `array.ctypes`
         offset = start - self._start
         return offset if 0 <= offset < self._size else None
 
     def _collect(self) -> None:
         if self._leases:
-            with suppress(OSError):  # what is over is seen the next time
+            with suppress(OSError):  # the next call finds leases that are over
                 births = {pid: birth(pid) for pid in {lease.holder_pid for lease in self._leases}}
                 self._leases = [lease for lease in self._leases if not lease.over(births)]
         while self._returned:
@@ -254,26 +254,26 @@ class _Mapping:
 
 
 class PeerArenas:
-    """The arenas of other processes that this one has mapped."""
+    """The arenas of other processes, mapped into this one."""
 
     def __init__(self) -> None:
         self._mappings: dict[ArenaAddress, _Mapping] = {}
 
     def reach(self, arena: ArenaAddress) -> None:
-        """Raises ArenaUnreachable if the arena cannot be mapped from here."""
+        """Maps the arena. Raises ArenaUnreachable."""
         if arena not in self._mappings:
             self._attach(arena)
 
     def view(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
-        """The bytes at `offset`, writable and not copied. Raises ArenaUnreachable."""
+        """The bytes at `offset`, as a writable view. Raises ArenaUnreachable."""
         return np.asarray(self._region(arena, offset, nbytes))
 
     def view_lease(self, arena: ArenaAddress, offset: int, nbytes: int) -> Array:
-        """Like `view`, of a lease, which is given back when the last array on it is gone."""
+        """Like `view`, of a lease. The lease ends when the last array on it is gone."""
         region = self._region(arena, offset, nbytes)
         state = self.view(arena, offset - ALIGNMENT, 8).view(np.uint64)
         if state[0] != _SENT:
-            raise ArenaUnreachable(f"process {arena.pid} lends nothing at {offset}")
+            raise ArenaUnreachable(f"process {arena.pid} has no lease at {offset}")
         state[0] = _HELD
         region.over = partial(state.__setitem__, 0, _DONE)
         return np.asarray(region)
@@ -281,7 +281,7 @@ class PeerArenas:
     def _region(self, arena: ArenaAddress, offset: int, nbytes: int) -> _Region:
         mapping = self._mappings.get(arena) or self._attach(arena)
         if not 0 <= offset <= offset + nbytes <= arena.size:
-            raise ArenaUnreachable(f"{nbytes} bytes at {offset} are outside the arena")
+            raise ArenaUnreachable(f"{nbytes} bytes at {offset} exceed the arena of {arena.size}")
         return _Region(mapping.memory, mapping.start, offset, nbytes)
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:
@@ -292,12 +292,14 @@ class PeerArenas:
         except OSError as error:
             raise ArenaUnreachable(f"process {arena.pid}: {error.strerror}") from None
         if memory[:_TOKEN_BYTES] != arena.token:
-            raise ArenaUnreachable(f"process {arena.pid} has another arena there")
+            raise ArenaUnreachable(
+                f"process {arena.pid} has another arena at descriptor {arena.fd}"
+            )
         self._mappings[arena] = _Mapping(memory, _start_address(memory), owner_birth)
         return self._mappings[arena]
 
     def _drop_dead(self) -> None:
-        """Forgets arenas whose owner is gone, so that the kernel can free their memory."""
+        """Drops arenas whose owner is gone, so that the kernel can free their memory."""
         births = {arena.pid: birth(arena.pid) for arena in self._mappings}
         self._mappings = {
             arena: mapping
@@ -310,7 +312,7 @@ def _mapped(arena: ArenaAddress) -> mmap.mmap:
     fd = os.open(f"/proc/{arena.pid}/fd/{arena.fd}", os.O_RDWR)
     try:
         if os.fstat(fd).st_size != arena.size:
-            raise ArenaUnreachable(f"process {arena.pid} has another file there")
+            raise ArenaUnreachable(f"process {arena.pid} has another file at descriptor {arena.fd}")
         return mmap.mmap(fd, arena.size)
     finally:
         os.close(fd)

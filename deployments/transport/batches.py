@@ -1,8 +1,8 @@
-"""How tensors cross between the two deployments: shared memory on one node, references else.
+"""Calls and replies between the two deployments, and the tensors in them.
 
-What crosses are plain and named tuples, which pickle fast. A packed tensor's payload is the array
-itself (small, or crossing by reference), a list of byte strings, or the place of the data in the
-sender's arena.
+Large tensors travel in shared memory on one node, and by reference between nodes. Messages are
+plain and named tuples, which pickle fast. The payload of a packed tensor is the array itself (if
+small, or by reference), a list of byte strings, or the offset of the data in the sender's arena.
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
@@ -16,18 +16,18 @@ from deployments.tensors import Array, Tensor
 from deployments.transport.arena import Arena, ArenaAddress, PeerArenas
 
 INLINE_BYTES: Final = 32 * 1024
-"""Tensors up to this size travel inside the call, larger ones in shared memory."""
+"""Tensors up to this size travel inside the message, larger ones in shared memory."""
 
 MESSAGE_BYTES: Final = 2 * 1024 * 1024
-"""The most a call carries inside itself: half of gRPC's limit of 4 MiB, names and all else."""
+"""The limit of a message: half of gRPC's 4 MiB, which leaves room for names and the rest."""
 
 PackedTensor: TypeAlias = tuple[str, str, tuple[int, ...], Array | list[bytes] | int]
 
 
 class BatchItem(NamedTuple):
-    """One request of a batch. `time_left_s` is what remains of its time when it is sent.
+    """One request of a batch. `time_left_s` is its remaining timeout when the batch leaves.
 
-    `trace` is the `traceparent` of the span that waits for it, empty where nothing is traced.
+    `trace` is the `traceparent` of the span that waits for it, empty without tracing.
     """
 
     tensors: tuple[PackedTensor, ...]
@@ -39,10 +39,10 @@ class BatchItem(NamedTuple):
 
 
 class BatchCall(NamedTuple):
-    """Requests of one shape key for one model version, which its `revision` names.
+    """Requests of one shape key for the model version that `revision` names.
 
-    With `arena`, answers above INLINE_BYTES may come back in the model's own arena, leased to
-    the process that owns `arena`; without it everything travels inside the call and the answer.
+    With `arena`, answers above INLINE_BYTES may come back in the model's own arena, leased to the
+    process that owns `arena`. Without it all tensors travel inside the call and the reply.
     """
 
     revision: str
@@ -52,10 +52,10 @@ class BatchCall(NamedTuple):
 
 
 class Referenced(NamedTuple):
-    """A call whose members are an object of Ray's, which the receiver awaits.
+    """A call whose members are an object in Ray's store, which the receiver awaits.
 
-    As an argument of the call Ray would fetch it first. While the sender hangs that takes for ever,
-    and the calls of all others would wait behind it.
+    If the object were an argument of the call, Ray would fetch it first. If the sender hangs, that
+    never ends, and the calls of all other senders would wait behind it.
     """
 
     call: BatchCall
@@ -66,10 +66,10 @@ class Referenced(NamedTuple):
 
 
 class BatchReply(NamedTuple):
-    """The answers in the order of the call's members, or what went wrong with each.
+    """An answer or an error for each member of the call, in order.
 
-    `load` is how many requests the replica had under way then, these among them, and `took_s` how
-    long it had the call.
+    `load` is the number of requests that the replica had in flight, including these. `took_s` is
+    how long the replica worked on the call.
     """
 
     members: tuple[tuple[PackedTensor, ...] | ServingError, ...]
@@ -79,9 +79,9 @@ class BatchReply(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The replica that a call is meant for, by the unique part of its id; None for any.
+    """The replica that a call is for, by the unique part of its id; None for any.
 
-    It is `near` if it may share memory with the caller, that is, on the same node.
+    It is `near` if it is on the caller's node, and so may share memory.
     """
 
     replica: str | None
@@ -92,9 +92,9 @@ ANY_ROUTE: Final = Route(None, near=True)
 
 
 class Unreachable(NamedTuple):
-    """The reply to a call that shared memory did not carry: send it again by reference.
+    """The reply if shared memory could not carry a call: the caller sends it again by reference.
 
-    `lasting` if there is none between these processes, not lasting if it is full right now.
+    `lasting` if these processes cannot share memory, not lasting if the memory is full right now.
     """
 
     reason: str
@@ -102,18 +102,18 @@ class Unreachable(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """Raised when an arena has no room for tensors that a message cannot carry either."""
+    """Raised when an arena has no room for a tensor that is too large for a message."""
 
 
 def inline_bytes(tensor: Tensor, arena: Arena | None) -> int:
-    """How many bytes the tensor adds to a message when it is packed for this arena."""
+    """The bytes that the tensor adds to a message, if `arena` is the sender's."""
     if not isinstance(tensor.data, list) and arena and arena.offset_of(tensor.data) is not None:
         return 0
     return tensor.nbytes
 
 
 def carried_bytes(members: Iterable[BatchItem]) -> int:
-    """The bytes of the tensors that travel inside a call with these members."""
+    """The bytes of the tensors that travel inside the message of these members."""
     return sum(
         sum(map(len, data)) if isinstance(data, list) else data.nbytes
         for member in members
@@ -123,7 +123,7 @@ def carried_bytes(members: Iterable[BatchItem]) -> int:
 
 
 def into_arena(tensor: Tensor, arena: Arena) -> Tensor:
-    """The tensor with its numbers in the arena, copied there if they are large and elsewhere."""
+    """The tensor, copied to the arena if it is large, not there yet, and there is room."""
     data = tensor.data
     if isinstance(data, list) or data.nbytes <= INLINE_BYTES or arena.offset_of(data) is not None:
         return tensor
@@ -143,9 +143,9 @@ def pack(tensor: Tensor, arena: Arena | None) -> PackedTensor:
 def pack_leased(
     tensors: Sequence[Tensor], arena: Arena, holder_pid: int
 ) -> tuple[PackedTensor, ...]:
-    """Packs an answer for a process of this node. Raises DoesNotFit, and leases nothing then.
+    """Packs an answer for a process of this node. Raises DoesNotFit, and then leases nothing.
 
-    Large tensors are copied into the arena unless they are on its lendable memory already.
+    Copies large tensors into the arena, unless they are on its lendable memory already.
     """
     packed: list[PackedTensor] = []
     for tensor in tensors:
@@ -164,7 +164,7 @@ def pack_leased(
 
 
 def withdraw(packed: Iterable[PackedTensor], arena: Arena) -> None:
-    """Gives back what was leased for an answer that will not be sent."""
+    """Ends the leases of an answer that will not be sent."""
     for *_, data in packed:
         if isinstance(data, int):
             arena.withdraw(data)
@@ -173,10 +173,10 @@ def withdraw(packed: Iterable[PackedTensor], arena: Arena) -> None:
 def unpack(
     packed: PackedTensor, arena: ArenaAddress | None, peers: PeerArenas, *, leased: bool = False
 ) -> Tensor:
-    """The tensor, not copied. Raises ArenaUnreachable."""
+    """The tensor, without a copy. Raises ArenaUnreachable."""
     name, datatype, shape, data = packed
     if isinstance(data, int):
-        assert arena is not None, "a place in an arena needs the arena"
+        assert arena is not None, "an offset in an arena needs the arena"
         dtype = NUMPY_DTYPES[datatype]
         view = peers.view_lease if leased else peers.view
         data = view(arena, data, prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
@@ -184,7 +184,7 @@ def unpack(
 
 
 def copied(data: Array, space: Array) -> Array:
-    """The array's copy in `space`, a uint8 vector of its size."""
+    """Copies the array to `space`, a uint8 vector of its size."""
     target = space.view(data.dtype).reshape(data.shape)
     target[...] = data
     return target

@@ -5,10 +5,10 @@ When a replica appears, the ingress makes one long call to it through the handle
 replica connects back and answers calls over the connection until the ingress closes it, which ends
 the long call. So Serve knows of the connection, and waits for its end before it stops the replica.
 
-All calls between the two share the connection: each has an id, which its reply carries too.
+All calls between the two share the connection: each has an id, which its reply repeats.
 
-The socket has an abstract name (unix(7)), which no killed process can leave behind. A peer shows
-the token of the long call before anything that it sends is unpickled.
+The socket has an abstract name (unix(7)), which no killed process can leave behind. A peer must
+send the token of the long call first: the ingress unpickles nothing before that.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ logger: Final = logging.getLogger("ray.serve")
 TOKEN_BYTES: Final = 16
 LARGEST_ID: Final = 2**32 - 1
 _HEADER: Final = struct.Struct("<II?")
-"""The bytes of the message (little endian), the id of its call, whether the call failed."""
+"""The size of the message in bytes, the id of its call, whether the call failed (little endian)."""
 
 
 class CannotConnect(OSError):
-    """Raised when an ingress cannot be reached from here."""
+    """Raised when this process cannot connect to an ingress."""
 
 
 class Wire(asyncio.Protocol):
-    """Pickled messages in both directions, each behind its header.
+    """Sends and receives pickled messages, each after its header.
 
-    The side that accepts a connection gives `greeted`: it gets the first TOKEN_BYTES bytes and says
-    whether to go on. `received` gets each message with its id and whether the call failed, `lost`
-    the end of the connection.
+    The side that accepts a connection passes `greeted`, which gets the first TOKEN_BYTES bytes and
+    returns whether to go on. It calls `received` for each message, with its id and whether the call
+    failed, and `lost` at the end of the connection.
     """
 
     def __init__(self, greeted: "Callable[[bytes, Wire], bool] | None" = None) -> None:
@@ -81,13 +81,13 @@ class Wire(asyncio.Protocol):
             self._transport.write(token)
 
     def send(self, number: int, message: Any, *, failed: bool = False) -> None:
-        """Sends a message, or nothing where the connection has ended."""
+        """Sends a message, or nothing if the connection has ended."""
         if self._transport is not None:
             content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
             self._transport.write(_HEADER.pack(len(content), number, failed) + content)
 
     def close(self) -> None:
-        """Closes at once and drops what the peer has not read yet."""
+        """Closes at once, and drops data that the peer has not read."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -102,10 +102,10 @@ def listening(name: str) -> socket.socket:
 async def serve_connection(
     name: str, token: bytes, answer: Callable[[Any], Awaitable[Any]]
 ) -> None:
-    """Connects to an ingress and answers its calls, until it closes the connection.
+    """Connects to an ingress and answers its calls until it closes the connection.
 
-    Waits for the calls in flight then. A call whose `answer` raises or is cancelled fails at the
-    ingress, and alone. Raises CannotConnect.
+    Then it waits for the calls in flight. If `answer` raises or is cancelled, only that call fails
+    at the ingress. Raises CannotConnect.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -1,4 +1,4 @@
-"""What a model replica tells the request routers of itself, through Serve."""
+"""The statistics that a model replica reports to the request routers, through Serve."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,12 +10,12 @@ MOST_COST: Final = 64.0
 
 @dataclass(frozen=True, slots=True)
 class RoutingStats:
-    """`shapes` are the numbers of those that it has compiled or keeps kernels of, see
-    `shape_number`.
+    """The statistics of one replica.
 
-    It runs `slots` requests at once. Another shape costs as much as waiting for `compile_cost`
-    requests: a compilation, or where all shapes have one, its kernels. It is `ready` when it has
-    loaded the model.
+    `shapes` are the numbers (`shape_number`) of the shapes that have a compilation or kernels.
+    The replica runs `slots` requests at once. For another shape it compiles or builds kernels,
+    which costs as much as waiting for `compile_cost` requests. It is `ready` when it has loaded the
+    model.
     """
 
     shapes: frozenset[int] = frozenset()
@@ -33,7 +33,7 @@ class RoutingStats:
 
     @classmethod
     def of_stats(cls, stats: Mapping[str, Any]) -> "RoutingStats":
-        """Of what `as_stats` gave; of a replica that has not told anything yet, little is known."""
+        """Reads the result of `as_stats`; before the first report it is empty: the defaults."""
         default = cls()
         return cls(
             frozenset(stats.get("shapes", ())),
@@ -44,8 +44,11 @@ class RoutingStats:
 
 
 def in_requests(compile_s: float, request_s: float, streams: int) -> float:
-    """A compilation in the requests that are answered meanwhile, as a power of two: Serve passes
-    on what changes, so it should not change with every measurement."""
+    """Converts the time of a compilation to the number of requests answered meanwhile.
+
+    It is a power of two, so that it does not change with every measurement: Serve distributes each
+    change.
+    """
     if compile_s <= 0 or request_s <= 0:
         return 1.0
     requests = min(max(compile_s * streams / request_s, 1.0), MOST_COST)
@@ -53,7 +56,7 @@ def in_requests(compile_s: float, request_s: float, streams: int) -> float:
 
 
 def together(parts: Iterable[RoutingStats]) -> RoutingStats:
-    """Of a replica that serves several versions."""
+    """Combines the statistics of a replica's versions."""
     facts = list(parts)
     if not facts:
         return RoutingStats()

@@ -1,7 +1,7 @@
-"""Calls and replies as they go over a connection: plain tuples, numbers and bytes.
+"""Calls and replies on a connection, as plain tuples, numbers and bytes.
 
-Pickle looks up every class of a message by its name, and numpy's arrays bring four of them: some 10
-microseconds for a message in a loop, but 150 between two inferences, which empty the caches.
+Pickle looks up every class of a message by its name, and a numpy array has four. For a message that
+takes some 10 microseconds in a loop, but 150 between two inferences, which empty the caches.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ from deployments.transport.batches import (
 )
 
 FORMAT: Final = 3
-"""During an update the two ends may have different ones: then batches take the handle."""
+"""The version of this format. If it differs between two ends, during an update, batches take the
+handle."""
 
 Plain: TypeAlias = tuple[Any, ...]
 
@@ -43,7 +44,7 @@ def call_of(plain: Plain) -> BatchCall:
 
 
 def plain_reply(reply: BatchReply | Unreachable) -> Plain:
-    """Errors stay what they are: they are rare, and pickle carries them."""
+    """Converts a reply. Errors stay objects: they are rare, and pickle carries them."""
     if isinstance(reply, Unreachable):
         return tuple(reply)
     members, arena, *rest = reply
@@ -72,7 +73,7 @@ def _bytes(data: Array, datatype: str) -> bytearray:
 
 
 def _tensors(plain: Plain) -> tuple[PackedTensor, ...]:
-    """Arrays that may be written to, as OpenVINO wants them: so the bytes are a bytearray's."""
+    """Makes writable arrays, which OpenVINO needs: so their bytes are a bytearray."""
     return tuple(
         (
             name,

@@ -1,4 +1,4 @@
-"""The files under `cluster/`, read as YAML with keys that stand only once."""
+"""Reads the files under `cluster/` as YAML, without duplicate keys."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ def document(path: str) -> Any:
 
 
 def documents(path: str) -> list[Any]:
-    """All documents of a file that may hold several."""
+    """All documents of a file that may have several."""
     return list(yaml.safe_load_all((CLUSTER / path).read_text("utf-8")))
 
 
@@ -28,5 +28,5 @@ def tracked_yaml() -> list[Path]:
 
 
 def inner_yaml(text: str) -> Any:
-    """The document in a string of another one."""
+    """The document in a string of another document."""
     return yaml.safe_load(io.StringIO(text))

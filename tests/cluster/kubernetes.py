@@ -1,4 +1,4 @@
-"""Kubernetes objects against the schemas of those who read them; unknown fields are refused."""
+"""Checks Kubernetes objects against the schemas of their readers, and refuses unknown fields."""
 
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ def ray_service_schema() -> dict[str, Any]:
 
 
 def strict(schema: Any) -> Any:
-    """An OpenAPI schema that refuses what it does not know, which Kubernetes only prunes."""
+    """Makes an OpenAPI schema refuse unknown fields, which Kubernetes only prunes."""
     if isinstance(schema, list):
         return [strict(entry) for entry in schema]
     if not isinstance(schema, dict):
@@ -40,13 +40,13 @@ def strict(schema: Any) -> Any:
 
 
 def complaints(document: Any, schema: dict[str, Any]) -> list[str]:
-    """All that is wrong, each with its path."""
+    """All mistakes, each with its path."""
     found = jsonschema.Draft202012Validator(schema).iter_errors(document)
     return sorted(f"{error.json_path}: {error.message}" for error in found)
 
 
 def merged(document: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7386) applied, as kustomize does to objects it has no schema of."""
+    """Applies a JSON merge patch (RFC 7386), as kustomize does to objects without a schema."""
     if not isinstance(patch, dict):
         return patch
     result = dict(document) if isinstance(document, dict) else {}

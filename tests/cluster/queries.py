@@ -1,4 +1,4 @@
-"""What a PromQL query names: enough of its grammar for the dashboard's queries."""
+"""Finds the names in a PromQL query, by enough of its grammar for the dashboard's queries."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _PARTS = ("_bucket", "_sum", "_count")
 
 @dataclass(frozen=True)
 class Named:
-    """A metric of a query, and the labels that the query expects of it."""
+    """A metric of a query, and the labels that the query uses."""
 
     metric: str
     labels: frozenset[str]
@@ -31,7 +31,7 @@ def named(query: str) -> list[Named]:
 
 
 def problems(query: str) -> list[str]:
-    """The metrics and labels of ours that no declaration has."""
+    """This project's metrics and labels in a query that no declaration has."""
     found = []
     for one in named(query):
         if not one.metric.startswith("ray_anyshape_"):

@@ -1,4 +1,4 @@
-"""Calls of clients in an interpreter of their own, which starts once for many calls."""
+"""Calls clients in a separate interpreter, which starts once for many calls."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ PATIENCE_S = 150
 
 @dataclass(frozen=True)
 class Client:
-    """An interpreter with a module of `tests.e2e.clients`, whose functions it calls."""
+    """An interpreter that calls the functions of a module in `tests.e2e.clients`."""
 
     process: "subprocess.Popen[str]"
 
     def call(self, name: str, *arguments: str) -> None:
-        """Raises AssertionError with what the function raised."""
+        """Calls a function. Raises AssertionError with the function's error."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([name, *arguments]) + "\n")
         self.process.stdin.flush()
         if not select([self.process.stdout], [], [], PATIENCE_S)[0]:
-            self.process.kill()  # its answer may not pass for that of the next call
+            self.process.kill()  # a late answer must not count for the next call
             raise AssertionError(f"{name} has not returned within {PATIENCE_S} s")
         answer = self.process.stdout.readline()
         assert answer, f"the interpreter ended in {name}"

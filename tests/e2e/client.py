@@ -1,4 +1,4 @@
-"""A minimal KServe v2 client with the binary extension, and the direct OpenVINO call beside it."""
+"""A minimal KServe v2 client with the binary extension, and direct calls of OpenVINO."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT64": np.int64}
 
 
 def binary_request(inputs: Mapping[str, Array], **more: Any) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of a binary request that wants binary outputs."""
+    """The body and the headers of a binary request for binary outputs."""
     entries = [
         {
             "name": name,
@@ -38,7 +38,7 @@ def binary_request(inputs: Mapping[str, Array], **more: Any) -> tuple[bytes, dic
 
 
 def read_outputs(response: httpx.Response) -> dict[str, Array]:
-    """The outputs of a response whose outputs are all binary."""
+    """The outputs of a response that are all binary."""
     assert response.status_code == 200, response.text
     length = int(response.headers[HEADER_LENGTH])
     outputs, position = {}, length
@@ -69,7 +69,7 @@ async def infer_async(
 
 
 def picture_tensor(path: Path, size: tuple[int, int] | None) -> Array:
-    """A picture as the detectors take it, scaled to (width, height) or at its own size."""
+    """A picture as a tensor for the detectors, scaled to (width, height) or at its own size."""
     picture = cv2.imread(str(path))
     assert picture is not None
     if size is not None:
@@ -78,7 +78,7 @@ def picture_tensor(path: Path, size: tuple[int, int] | None) -> Array:
 
 
 def direct(model: ov.Model, inputs: Array, precision: str | None = "f32") -> Array:
-    """What OpenVINO itself gives for the first output, at just this shape."""
+    """OpenVINO's own first output, compiled for this shape."""
     model = model.clone()
     model.reshape(list(inputs.shape))
     config = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
@@ -88,7 +88,7 @@ def direct(model: ov.Model, inputs: Array, precision: str | None = "f32") -> Arr
 
 
 def spots_found(url: str) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
-    """The centres of the spots on a generated picture and of those found, to 8 pixels."""
+    """The centres of the spots in a generated picture and of the detections, to 8 pixels."""
     spots = random_spots(420, 310, 9, seed=5)
     picture = spots_picture(420, 310, spots, seed=5)
     tensor = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))

@@ -1,4 +1,4 @@
-"""What servers are started with, and the models that several of them have."""
+"""The configuration of servers, and the models that several of them have."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ FAST_PATH = {
 }
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 SLOW_LAYERS = 750
-# These modules start what nothing else can share.
+# These modules start servers that no other module can share.
 ALONE = ("test_cluster", "test_lifecycle", "test_rays_own_proxy", "test_watching")
 
 
@@ -48,7 +48,7 @@ def config(models: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
 
 
 def slow_model() -> ov.Model:
-    """Takes about a second to compile: many layers, [1,L,4] in and out, L is free."""
+    """A model that takes about a second to compile: many layers, [1,L,4] in and out, L is open."""
     data = op.parameter([1, 1, 4], ov.Type.f32, name="data")
     node = data
     for layer in range(SLOW_LAYERS):
@@ -58,7 +58,7 @@ def slow_model() -> ov.Model:
 
 
 def add_one_model() -> ov.Model:
-    """[1,10] in, the same plus one out, under the names that its clients expect."""
+    """A model that adds one to [1,10], with the names that clients expect."""
     data = op.parameter([1, 10], ov.Type.f32, name="data")
     data.output(0).set_names({"data"})
     total = op.add(data, op.constant(np.float32(1)))
@@ -67,7 +67,7 @@ def add_one_model() -> ov.Model:
 
 
 def echo_model() -> ov.Model:
-    """Two inputs of different kinds and ranks, both given back; the second is strings."""
+    """A model that returns its two inputs, of different kinds and ranks; the second is strings."""
     numbers = op.parameter([-1, -1], ov.Type.i64, name="numbers")
     words = op.parameter([-1], ov.Type.string, name="words")
     for node in (numbers, words):
@@ -83,7 +83,7 @@ def save(model: ov.Model, repository: Path, name: str) -> None:
 
 
 class OneServerInOneWorker(LoadScopeScheduling):  # type: ignore[misc]
-    """For pytest-xdist. Its own `loadgroup` does not find the groups with pytest 9.2."""
+    """A scheduler for pytest-xdist, whose `loadgroup` does not find the groups with pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = Path(nodeid.partition("::")[0]).stem
@@ -96,15 +96,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServerInO
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a server that has just started comes first.
+    """Sorts tests that need a newly started server first.
 
-    The folders with many models come last: to start them keeps all processors busy.
+    The folders with many models come last: starting them keeps all processors busy.
     """
     items.sort(key=lambda item: (*_configuration(item), item.get_closest_marker("fresh") is None))
 
 
 def _configuration(item: pytest.Item) -> tuple[bool, str]:
-    """A folder's tests have one, and else a module's."""
+    """The key of a test's configuration: one for each folder, or else module."""
     folder = item.path.parent
     in_folder = folder != Path(__file__).parent
     return in_folder, folder.name if in_folder else item.path.stem
@@ -112,21 +112,22 @@ def _configuration(item: pytest.Item) -> tuple[bool, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
-    """Shells have what they start in the background ignore it, and the servers would inherit it."""
+    """Restores SIGINT: processes that shells start in the background ignore it, and servers inherit
+    that."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def triton() -> Iterator[Client]:
-    """An interpreter for the calls of `tests.e2e.clients.triton_grpc`."""
+    """An interpreter that runs the calls in `tests.e2e.clients.triton_grpc`."""
     with client("triton_grpc") as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """For all configurations that need nothing of their own from the cluster."""
+    """The cluster for all configurations that need no cluster of their own."""
     with host(tmp_path_factory.mktemp("host")) as started:
         yield started
 

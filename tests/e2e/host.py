@@ -1,4 +1,4 @@
-"""One Ray cluster that serves one configuration after the other, each by `serve deploy`."""
+"""A Ray cluster that serves one configuration after the other, by `serve deploy`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from tests.waiting import until
 
 @dataclass
 class Host:
-    """To start a cluster takes ten seconds more than to change what it serves."""
+    """A cluster that tests share, because starting one takes ten seconds more than a deployment."""
 
     _directory: Path
     _running: contextlib.ExitStack
     _server: Server | None = None
 
     def serve(self, config: dict[str, Any], models: Path) -> Server:
-        """The server, with this configuration's application alone. Its models' files are there."""
+        """Deploys a configuration instead of the previous one, whose models' files must exist."""
         application = config["applications"][0]
         application["runtime_env"]["env_vars"]["ANYSHAPE_MODELS"] = str(models)
         if self._server is None:
-            # Metrics are handed on every second instead of every ten, so that tests need not wait.
+            # Ray exports metrics every second instead of every ten, so that tests need not wait.
             variables = {"RAY_metrics_report_interval_ms": "1000"}
             started = running(config, self._directory, variables)
             self._server = self._running.enter_context(started)
@@ -48,7 +48,7 @@ def _replace(server: Server, application: dict[str, Any]) -> None:
         ports = current["runtime_env"]["env_vars"]
         own = application["runtime_env"]["env_vars"]
         current.clear()
-        # With other variables, so that no replica of the old ones stays.
+        # With other variables, so that Serve replaces all old replicas.
         current.update({**application, "runtime_env": {"env_vars": {**ports, **own}}})
 
     server.deploy(change)

@@ -1,4 +1,4 @@
-"""A model whose answers tell its version, and clients that ask it all the time."""
+"""A model whose answers contain its version, and clients that send requests all the time."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,10 @@ PATIENCE_S = 40.0
 
 
 def counting_model(number: int) -> ov.Model:
-    """[N,L] in, the same plus the number out."""
+    """A model that adds the number to [N,L]."""
     data = op.parameter([-1, -1], ov.Type.f32, name="data")
     data.output(0).set_names({"data"})
-    # Weights of some size, so that there is a file to be broken.
+    # Weights of some size, so that a test can truncate their file.
     weights = op.constant(np.full((1, 1000), number / 1000, np.float32))
     total = op.add(data, op.reduce_sum(weights, op.constant(np.array([1], np.int64)), True))
     total.output(0).set_names({"sum"})
@@ -29,7 +29,7 @@ def counting_model(number: int) -> ov.Model:
 
 
 def put_version(model: Path, number: int) -> None:
-    """A version directory whose files appear one after the other, the weights last."""
+    """Writes a version directory file by file, the weights last."""
     folder = model / str(number)
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(counting_model(number), folder / "m.xml", compress_to_fp16=False)
@@ -37,14 +37,14 @@ def put_version(model: Path, number: int) -> None:
 
 @dataclass
 class Load:
-    """What the clients were answered: how often which number, and what went wrong."""
+    """The clients' answers: their number, the last version, and all errors."""
 
     asked: int = 0
     last: int = 0
     wrong: list[str] = field(default_factory=list)
 
     async def ask_on(self, http: httpx.AsyncClient, path: str, size: int) -> None:
-        """Asks until it is cancelled."""
+        """Sends requests until it is cancelled."""
         inputs = [{"name": "data", "datatype": "FP32", "shape": [1, size], "data": [0.0] * size}]
         while True:
             response = await http.post(f"{path}/infer", json={"inputs": inputs})
@@ -61,7 +61,7 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def load(url: str, path: str, sizes: tuple[int, ...] = (3,)) -> AsyncIterator[Load]:
-    """Sixteen clients for the time of the context, after which nothing may have gone wrong."""
+    """Runs sixteen clients during the context, and checks at its end that nothing failed."""
     seen = Load()
     limits = httpx.Limits(max_connections=CLIENTS)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as http:
@@ -83,7 +83,7 @@ async def load(url: str, path: str, sizes: tuple[int, ...] = (3,)) -> AsyncItera
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """When it holds; nothing to wait on: what changes is in other processes."""
+    """Polls a condition: it depends on other processes, so there is no event to await."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, "it does not happen"

@@ -1,4 +1,4 @@
-"""A really started server: `serve run` on a configuration with free ports, ended by process id."""
+"""A real server: `serve run` on a configuration with free ports, ended by process id."""
 
 import contextlib
 import os
@@ -27,18 +27,18 @@ _RAY_ENV = ROOT / "ray.env"
 
 
 def ray_environment() -> dict[str, str]:
-    """What `make serve` starts Ray with."""
+    """The environment variables of Ray in `make serve`."""
     lines = _RAY_ENV.read_text().splitlines()
     variables = (line.partition("=")[::2] for line in lines if line and not line.startswith("#"))
     return dict(variables)
 
 
 class NotStarted(RuntimeError):
-    """Raised when a server does not get ready; with the end of its log."""
+    """Raised when a server does not get ready; the text has the end of its log."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
+    """Different ports that were free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
@@ -47,13 +47,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def with_free_ports(config: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """The configuration moved to free ports, and these ports, the HTTP one first."""
+    """The configuration with free ports, and these ports, the HTTP one first."""
     names = ["HAPROXY_METRICS_PORT", "HAPROXY_STATS_PORT"]
     names += ["FALLBACK_PROXY_HTTP_PORT", "FALLBACK_PROXY_GRPC_PORT"]
     ports = free_ports(2 + len(names))
     moved = dict(zip((f"RAY_SERVE_{name}" for name in names), map(str, ports[2:]), strict=True))
     # Ray's gRPC servers share ports without an error (SO_REUSEPORT), so those of two servers
-    # that run side by side would answer for one another.
+    # would answer each other's calls.
     (first,) = free_ports(1)
     moved["RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"] = str(first)
     moved["RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT"] = str(first + GRPC_PORTS)
@@ -72,10 +72,10 @@ class Server:
     log: Path
     ports: list[int]
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """The model and the version that a name stands for, where it is not a model of its own."""
+    """The model and the version of each name that is not a model."""
 
     def model(self, name: str) -> tuple[str, str]:
-        """The model that is asked under this name, and its version, "" for the highest."""
+        """The model for this name, and its version, "" for the highest."""
         return self.versions.get(name, (name, ""))
 
     def path(self, name: str) -> str:
@@ -88,13 +88,13 @@ class Server:
 
     @property
     def dashboard(self) -> str:
-        """Where `serve deploy` finds it."""
+        """The URL for `serve deploy`."""
         found = re.search(r"View the dashboard at .*?(http://[0-9.:]+)", self.log.read_text())
         assert found is not None
         return found[1]
 
     def deploy(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """`serve deploy` with a changed configuration, which Serve then takes over by and by."""
+        """Runs `serve deploy` with a changed configuration; does not wait until it is applied."""
         path = self.log.with_name("serve_config.yaml")
         config = yaml.safe_load(path.read_text())
         change(config["applications"][0])
@@ -117,7 +117,7 @@ class Server:
         return found
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Those that are called so, as Ray titles its workers and their like."""
+        """The server's processes with this title, which Ray sets."""
         found = []
         for member in family(self.process):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -145,9 +145,9 @@ class Server:
 def running(
     config: dict[str, Any], directory: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """The server of this configuration, ready; nothing of it is left afterwards.
+    """Starts a server, yields it when it is ready, and ends all its processes afterwards.
 
-    One that does not start gets a second try: a free port may be taken before HAProxy is there.
+    Retries once if the server does not start: a free port may be taken before HAProxy binds it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -184,7 +184,7 @@ def _started(
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
-    """The process and all that it started, HAProxy and the replicas among them."""
+    """The process and all its descendants, such as HAProxy and the replicas."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -192,7 +192,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def end(process: psutil.Process) -> None:
-    """Ends the server by force: a graceful stop takes ten seconds and has tests of its own."""
+    """Kills the server: a graceful stop takes ten seconds and has its own tests."""
     members = family(process)
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -201,7 +201,7 @@ def end(process: psutil.Process) -> None:
 
 
 def stop(process: psutil.Process) -> list[psutil.Process]:
-    """Ends the server as Ctrl-C does, and by force what is left, which is returned."""
+    """Stops the server as Ctrl-C does; kills and returns the processes that are left."""
     members = family(process)
     if not members:
         return []
@@ -225,5 +225,5 @@ def _wait_until_ready(server: Server, process: "subprocess.Popen[bytes]") -> Non
                 == 200
             ):
                 return
-        time.sleep(0.2)  # nothing to wait on: the port belongs to a process two away
+        time.sleep(0.2)  # polls, because a grandchild process owns the port
     raise NotStarted("the server did not start:\n" + server.log.read_text()[-4000:])

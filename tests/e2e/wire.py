@@ -1,4 +1,4 @@
-"""Inferences with tensors of every datatype, written and read without the server's own code."""
+"""Encodes and decodes inferences with tensors of every datatype, without the server's code."""
 
 import json
 import struct
@@ -21,7 +21,7 @@ FORMS: tuple[Form, ...] = ("binary", "json", "grpc")
 
 
 class Refused(Exception):
-    """Raised when the server does not answer; holds the status and the server's words."""
+    """Raised when the server answers with an error; has the status and the text."""
 
     def __init__(self, status: object, words: str) -> None:
         super().__init__(f"{status}: {words}")
@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 def asked(server: Server, model: str, tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
-    """All outputs, in the order of the answer. Raises Refused."""
+    """Sends an inference; returns all outputs in the order of the answer. Raises Refused."""
     if form == "grpc":
         return _over_grpc(server, model, tensors)
     body, headers = request_body(tensors, binary=form == "binary")
@@ -38,7 +38,7 @@ def asked(server: Server, model: str, tensors: Sequence[Tensor], form: Form) -> 
 
 
 def request_body(tensors: Sequence[Tensor], *, binary: bool) -> tuple[bytes, dict[str, str]]:
-    """Of a request whose tensors are all binary, or all JSON; those of the answer likewise."""
+    """The body and headers of a request whose tensors and outputs are all binary, or all JSON."""
     entries = [
         {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         | (

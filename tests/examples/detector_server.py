@@ -30,7 +30,7 @@ def detections(*rows: list[float]) -> NDArray[np.float32]:
 
 
 def box_of_white(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a detector of white rectangles answers: one box for each picture that has one."""
+    """The answer of a detector of white rectangles: one box for each picture with a rectangle."""
     rows = []
     for image_id, planes in enumerate(tensor):
         ys, xs = np.nonzero((planes > 250).all(axis=0))
@@ -42,7 +42,7 @@ def box_of_white(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Speaks as much KServe v2 as the client asks for, and keeps what it was asked."""
+    """Implements as much of KServe v2 as the client uses, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -60,7 +60,7 @@ class FakeServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError):  # a client may leave at any time
+        if not isinstance(error, ConnectionError):  # a client may disconnect at any time
             self.errors.append(error)
 
     def shapes(self) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The face client, run in the process of the test."""
+"""Runs the face client in the process of the test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pictures that a test draws."""
+"""Pictures drawn by tests."""
 
 from pathlib import Path
 

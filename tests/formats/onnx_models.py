@@ -1,4 +1,4 @@
-"""ONNX models, one with its weights in a file of their own and one of eight-bit integers."""
+"""ONNX models, one with its weights in a separate file, and one of eight-bit integers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _PICTURES: list[str | int | None] = ["rows", 3, "height", "width"]
 
 
 def write_onnx_model(path: Path, kernel: Array) -> None:
-    """Of "images:0" [N,3,H,W] the convolution with a kernel [O,3,H,W], and no negative numbers."""
+    """Writes a convolution of "images:0" [N,3,H,W] with a kernel [O,3,H,W], and a ReLU."""
     onnx.save_model(_convolution(kernel), path)
 
 
@@ -28,7 +28,7 @@ def write_onnx_model_with_external_data(path: Path, kernel: Array) -> None:
 
 
 def write_quantized_onnx_model(path: Path, kernel: Array) -> None:
-    """The same of bytes: pictures and kernel are quantized, with scales that are powers of 2."""
+    """Writes the same for bytes: pictures and kernel are quantized with powers of 2."""
     constants: dict[str, Array] = {
         "kernel_8": kernel.astype(np.int8),
         "zero": np.array(0, np.int8),

@@ -1,4 +1,4 @@
-"""PaddlePaddle's model files, written field by field: its package weighs hundreds of megabytes.
+"""Writes PaddlePaddle's model files field by field: its package has hundreds of megabytes.
 
 Field numbers are those of Paddle's framework.proto.
 """
@@ -11,11 +11,11 @@ from deployments.tensors import Array
 from tests.formats.protobuf import Field, message
 
 _FP32, _DENSE, _FEED, _FETCH = 5, 7, 9, 10  # of VarType.Type
-_INT, _BOOLEAN = (0, 3), (6, 10)  # AttrType, and the field that holds such a value
+_INT, _BOOLEAN = (0, 3), (6, 10)  # AttrType, and the field of its value
 
 
 def write_paddle_model(path: Path, weights: Array) -> None:
-    """Of x [N,L,I] its product with weights [I,O], and no negative numbers; two files."""
+    """Writes two files of a model: the product of x [N,L,I] and weights [I,O], and a ReLU."""
     rows, columns = weights.shape
     flags = {"trans_x": (_BOOLEAN, 0), "trans_y": (_BOOLEAN, 0)}
     block = message(

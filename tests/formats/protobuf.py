@@ -1,4 +1,4 @@
-"""Messages in the encoding of Protocol Buffers, by their field numbers: no schema is needed."""
+"""Encodes messages as Protocol Buffers by their field numbers, without a schema."""
 
 from typing import TypeAlias
 
@@ -6,12 +6,12 @@ Field: TypeAlias = tuple[int, int | str | bytes]
 
 
 def message(*fields: Field) -> bytes:
-    """Numbers as varints; strings, bytes and messages with their lengths."""
+    """Encodes numbers as varints, and strings, bytes and messages with their lengths."""
     return b"".join(_field(number, value) for number, value in fields)
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; a negative number is one of 64 bits."""
+    """Encodes seven bits in a byte, the lowest first; a negative number as 64 bits."""
     value &= 2**64 - 1
     encoded = bytearray()
     while value > 127:

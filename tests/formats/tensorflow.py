@@ -1,4 +1,4 @@
-"""TensorFlow's model files, written field by field: its own packages weigh hundreds of megabytes.
+"""Writes TensorFlow's model files field by field: its packages have hundreds of megabytes.
 
 Field numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto,
 tensor.proto, meta_graph.proto, saved_model.proto and tensor_bundle.proto.
@@ -14,11 +14,11 @@ from deployments.tensors import Array
 from tests.formats.protobuf import Field, message, varint
 
 _FLOAT = 1  # DT_FLOAT
-_FOOTER = 0xDB4775248B80FB57  # of a LevelDB table, which variables.index is
+_FOOTER = 0xDB4775248B80FB57  # of a LevelDB table, the format of variables.index
 
 
 def write_frozen_graph(path: Path, kernel: Array) -> None:
-    """Of x [N,H,W,I] its convolution with a kernel [H,W,I,O], and no negative numbers."""
+    """Writes a model: the convolution of x [N,H,W,I] with a kernel [H,W,I,O], and a ReLU."""
     nodes = [
         _node("x", "Placeholder", [], dtype=_type(), shape=_shape_attribute([-1, -1, -1, 3])),
         _node("kernel", "Const", [], dtype=_type(), value=message((8, _tensor(kernel)))),
@@ -37,7 +37,7 @@ def write_frozen_graph(path: Path, kernel: Array) -> None:
 
 
 def write_saved_model(directory: Path, weights: Array) -> None:
-    """Of x [N,I] its product with weights [I,O], a variable, and no negative numbers."""
+    """Writes a model: the product of x [N,I] and weights [I,O], a variable, and a ReLU."""
     nodes = [
         _node("x", "Placeholder", [], dtype=_type(), shape=_shape_attribute([-1, 4])),
         _node(
@@ -122,7 +122,7 @@ def _table(entries: Mapping[bytes, bytes]) -> bytes:
 
 
 def _block(entries: Mapping[bytes, bytes]) -> bytes:
-    """The keys share no beginnings; the only restart point is the first entry."""
+    """A block whose keys share no prefixes; the only restart point is the first entry."""
     lengths = ((0, len(key), len(value), key + value) for key, value in entries.items())
     rows = (varint(a) + varint(b) + varint(c) + content for a, b, c, content in lengths)
     return b"".join(rows) + struct.pack("<II", 0, 1)

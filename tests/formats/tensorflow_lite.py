@@ -1,4 +1,4 @@
-"""A TensorFlow Lite model, written by the package of its schema."""
+"""Writes a TensorFlow Lite model with the package of its schema."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from deployments.tensors import Array
 
 
 def write_lite_model(path: Path, kernel: Array, bias: Array) -> None:
-    """Of x [1,8,8,I] its convolution with a kernel [O,H,W,I], and no negative numbers.
+    """Writes a model: the convolution of x [1,8,8,I] with a kernel [O,H,W,I], and a ReLU.
 
-    The shape stands in the file, where a TensorFlow Lite model always has one.
+    The file has the shape, as that of every TensorFlow Lite model.
     """
     out, height, width, channels = kernel.shape
     builder = flatbuffers.Builder(1024)

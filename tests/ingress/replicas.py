@@ -1,4 +1,4 @@
-"""A model's replicas in the hands of a test."""
+"""A model's replicas, controlled by a test."""
 
 import asyncio
 from collections import Counter
@@ -57,9 +57,9 @@ Outcome: TypeAlias = Exception | Unreachable | BatchReply | Sequence[ServingErro
 
 
 class Replicas:
-    """Doubles what it gets, unless `outcomes` has something else for the next call.
+    """Doubles its inputs, unless `outcomes` has another outcome for the next call.
 
-    An outcome is an exception to raise, a reply, or a list of what goes wrong with each member.
+    An outcome is an exception to raise, a reply, or a list of the members' errors.
     """
 
     def __init__(self, status: ModelStatus | Exception = AVAILABLE) -> None:

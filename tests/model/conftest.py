@@ -12,13 +12,13 @@ from tests.model.spent_time import CLOCK
 
 @pytest.fixture(autouse=True)
 def static_compilations_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test's models are too small to time: what is promoted would be chance."""
+    """Makes static compilations faster: tests' models are too small to time."""
     monkeypatch.setattr("deployments.model.versions.promotion._Trial.verdict", lambda *_: True)
 
 
 @pytest.fixture
 def spent_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured takes the time that the test's compilations spend."""
+    """Makes measurements take the time that the test's compilations spend."""
     time = SimpleNamespace(perf_counter=CLOCK)
     monkeypatch.setattr("deployments.model.tuning.comparisons.time", time)
 

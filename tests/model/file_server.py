@@ -11,7 +11,7 @@ BIN = bytes(range(256)) * 4000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `bodies`; a path may also be redirected, cut short, sent unannounced or held back."""
+    """Serves `bodies`; can redirect, truncate or pause a path, or omit its content length."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""Models loaded as the server would, and the answers that OpenVINO gives without it."""
+"""Loads models as the server does, and gets OpenVINO's own answers."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -51,7 +51,7 @@ def loaded(
 
 
 def dynamic(version: LoadedModel) -> CompiledShape:
-    """Its compilation for all shapes, where that is one."""
+    """The version's compilation for all shapes."""
     assert isinstance(version.dynamic, CompiledShape)
     return version.dynamic
 
@@ -61,7 +61,7 @@ def input_shapes(compiled: CompiledShape) -> list[str]:
 
 
 def idle(compiled: CompiledShape) -> list[Any]:
-    """Infer requests of it that nobody uses."""
+    """The idle infer requests of a compilation."""
     requests = compiled._requests
     return (requests._current if isinstance(requests, SelfHealingModel) else requests).idle
 
@@ -80,7 +80,7 @@ def array(output: Tensor) -> Array:
 
 
 def direct(model: ov.Model, tensors: Sequence[Tensor]) -> list[Any]:
-    """What OpenVINO answers, compiled for just these shapes: arrays, BF16 as bits, strings."""
+    """OpenVINO's own answer, compiled for these shapes: arrays, BF16 as bits, strings."""
     static = model.clone()
     static.reshape({i: list(t.shape) for i, t in enumerate(tensors)})
     request = ov.Core().compile_model(static, "CPU", FLOAT32).create_infer_request()
@@ -112,7 +112,7 @@ def _got(output: Any) -> Any:
 
 
 def assert_same(expected: Sequence[Any], actual: Sequence[Tensor]) -> None:
-    """Bit for bit, and in dtype and shape too."""
+    """Compares bits, dtypes and shapes."""
     assert len(expected) == len(actual)
     for wanted, got in zip(expected, actual, strict=True):
         if isinstance(wanted, list):

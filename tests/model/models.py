@@ -1,4 +1,4 @@
-"""Small models, built in code: each is difficult in one way."""
+"""Small models, built in code, each with one difficulty."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ DATATYPES = {
 
 
 def model(*outputs: Any, inputs: Sequence[Any], name: str = "m") -> ov.Model:
-    """Of `outputs`, each a (node, name)."""
+    """A model with these `outputs`, each a (node, name)."""
     results = []
     for node, output_name in outputs:
         output = node if isinstance(node, ov.Output) else node.output(0)
@@ -42,7 +42,7 @@ def parameter(shape: Sequence[Any], datatype: ov.Type = ov.Type.f32, name: str =
 
 
 def add_one(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> ov.Model:
-    """x + 1, of a BOOL its opposite, of a string itself; of every rank."""
+    """x + 1, for BOOL its negation, for strings x itself; of any rank."""
     x = parameter(shape, datatype)
     return model((_one_more(x, datatype), "y"), inputs=[x])
 
@@ -56,7 +56,7 @@ def _one_more(x: Any, datatype: ov.Type) -> Any:
 
 
 def every_datatype() -> ov.Model:
-    """An input [N,4] of each datatype, named after it, and what `add_one` makes of it."""
+    """An input [N,4] of each datatype, named after it, with the operation of `add_one`."""
     inputs = [parameter([1, 4], datatype, name) for name, datatype in DATATYPES.items()]
     outputs = [
         (_one_more(x, datatype), f"{name}+1")
@@ -66,7 +66,7 @@ def every_datatype() -> ov.Model:
 
 
 def agreeing(shape: Sequence[Any] = (1, 4), datatype: ov.Type = ov.Type.f32) -> ov.Model:
-    """a + b, which have to have one shape."""
+    """a + b, which must have the same shape."""
     a, b = parameter(shape, datatype, "a"), parameter(shape, datatype, "b")
     return model((ops.add(a, b, auto_broadcast="NONE"), "y"), inputs=[a, b])
 
@@ -89,27 +89,27 @@ def scaled_by_scalar() -> ov.Model:
 
 
 def fixed_batch() -> ov.Model:
-    """[4,6] to [4,2,3], a shape that stands in the model."""
+    """[4,6] to [4,2,3], a shape that is fixed in the model."""
     x = parameter([4, 6])
     return model((ops.reshape(x, [4, 2, 3], special_zero=False), "y"), inputs=[x])
 
 
 def two_rows() -> ov.Model:
-    """[2,L] to [1,2L]: the number of rows stands in the model, their length does not."""
+    """[2,L] to [1,2L]: the number of rows is fixed in the model, their length is open."""
     x = parameter([2, 4])
     rows = ops.variadic_split(x, ops.constant(0), ops.constant([1, 1])).outputs()
     return model((ops.concat(rows, 1), "y"), inputs=[x])
 
 
 def strings_and_lengths() -> ov.Model:
-    """Strings [N,M], given back as they are, and how many bytes each has."""
+    """Strings [N,M], unchanged, and the number of bytes of each."""
     words = parameter([-1, -1], ov.Type.string, "words")
     begins, ends, _ = ops.string_tensor_unpack(words).outputs()
     return model((words, "words"), (ops.subtract(ends, begins), "lengths"), inputs=[words])
 
 
 def running_total() -> ov.Model:
-    """x [N,4] plus what the infer request was given before: it has a state."""
+    """x [N,4] plus the earlier inputs of the infer request: a model with a state."""
     x = parameter([-1, 4])
     before = ops.read_value(ops.subtract(x, x), "total", ov.Type.f32, [-1, 4])
     y = ops.add(x, before)
@@ -118,7 +118,7 @@ def running_total() -> ov.Model:
 
 
 def outputs_of_all_kinds() -> ov.Model:
-    """Of [N,4]: the rows, their transpose, two rows for each, their mean and a constant."""
+    """Outputs for [N,4]: the rows, their transpose, two rows for each, their mean, a constant."""
     x = parameter([1, 4])
     return model(
         (ops.relu(x), "rows"),
@@ -131,7 +131,7 @@ def outputs_of_all_kinds() -> ov.Model:
 
 
 def outputs_with_rows() -> ov.Model:
-    """Of [N,4]: the rows, their transpose and two rows for each."""
+    """Outputs for [N,4]: the rows, their transpose and two rows for each."""
     x = parameter([1, 4])
     return model(
         (ops.relu(x), "rows"),
@@ -142,8 +142,10 @@ def outputs_with_rows() -> ov.Model:
 
 
 def pooled(least: int = 5, layers: int = 12) -> ov.Model:
-    """Of [N,1,L]: the largest of every `least` numbers in a row, so L is to be that at least. The
-    node that insists on it comes last, after so many that OpenVINO divides the work on them."""
+    """For [N,1,L], the maxima of every `least` numbers in a row, so L must be at least that.
+
+    The node that requires it is the last of so many that OpenVINO divides the work on them.
+    """
     x = parameter([1, 1, 8])
     y, same = x, np.array([[[0, 1, 0]]], np.float32)
     for _ in range(layers):
@@ -152,8 +154,7 @@ def pooled(least: int = 5, layers: int = 12) -> ov.Model:
 
 
 def one_or_two_rows() -> ov.Model:
-    """Of [N,1,L]: what a convolution gives, and two rows of a constant, which more rows do not go
-    with."""
+    """For [N,1,L], a convolution plus a constant of two rows, so that N is at most 2."""
     x = parameter([1, 1, 4])
     y = ops.softmax(ops.convolution(x, np.ones((1, 1, 1), np.float32), [1], [0], [0], [1]), 2)
     two = ops.constant(np.full((2, 1, 1), 2, np.float32))
@@ -161,8 +162,10 @@ def one_or_two_rows() -> ov.Model:
 
 
 def convolution(shape: Sequence[Any] = (1, 3, 8, 8)) -> ov.Model:
-    """Of [N,3,H,W]: the weights fix the channels. They are whole, so of whole numbers the sums
-    are exact in whatever order a compilation adds."""
+    """A convolution of [N,3,H,W], whose weights fix the channels.
+
+    The weights are integers, so sums of integers are exact in any order.
+    """
     x = parameter(shape)
     weights = (np.arange(2 * 3 * 3 * 3, dtype=np.float32) % 7 - 3).reshape(2, 3, 3, 3)
     y = ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])
@@ -170,7 +173,7 @@ def convolution(shape: Sequence[Any] = (1, 3, 8, 8)) -> ov.Model:
 
 
 def even_sizes() -> ov.Model:
-    """Of [N,3,H,W], which have to be even: 2 x 2 pixels become channels."""
+    """[N,3,H,W] with even H and W: 2 x 2 pixels become channels."""
     x = parameter([1, 3, 8, 8])
     weights = np.ones((3, 3, 1, 1), np.float32)
     y = ops.convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
@@ -178,14 +181,14 @@ def even_sizes() -> ov.Model:
 
 
 def positive_places(shape: Sequence[Any] = (6,)) -> ov.Model:
-    """Where x is above 0: how long the output is depends on the values."""
+    """The places where x is above 0: the output's length depends on the values."""
     x = parameter(shape)
     y = ops.non_zero(ops.greater(x, ops.constant(0.0, ov.Type.f32)), "i64")
     return model((y, "places"), inputs=[x])
 
 
 def embeddings() -> ov.Model:
-    """Of tokens [N,L] a row of the table for each."""
+    """A row of the table for each of the tokens [N,L]."""
     tokens = parameter([1, 4], ov.Type.i64, "tokens")
     table = ops.constant(np.arange(400, dtype=np.float32).reshape(100, 4))
     return model((ops.gather(table, tokens, ops.constant(0)), "y"), inputs=[tokens])
@@ -198,13 +201,13 @@ def distinct() -> ov.Model:
 
 
 def to_shape() -> ov.Model:
-    """x in the shape that the values of the other input ask for: fails when x does not fit."""
+    """Reshapes x to the values of the other input, and fails if x does not fit."""
     x, shape = parameter([6]), parameter([2], ov.Type.i64, name="shape")
     return model((ops.reshape(x, shape, special_zero=False), "y"), inputs=[x, shape])
 
 
 def mixed_rows(mix: str) -> ov.Model:
-    """Models that have [N,4] in and out, and whose rows depend on one another."""
+    """A model from [N,4] to [N,4] whose rows depend on each other."""
     x = parameter([1, 4])
     axis = ops.constant(0, ov.Type.i64)
     y = {
@@ -217,7 +220,7 @@ def mixed_rows(mix: str) -> ov.Model:
 
 
 def refuses_open_dimensions() -> ov.Model:
-    """Of [1,8,H,W]: the CPU plugin compiles its PSROIPooling for known shapes only."""
+    """A model of [1,8,H,W] whose PSROIPooling the CPU plugin compiles for fixed shapes only."""
     x = parameter([1, 8, 8, 8])
     box = ops.constant(np.array([[0, 0, 0, 4, 4]], np.float32))
     y = ops.psroi_pooling(x, box, 2, 2, 1.0, 1, 1, "average")

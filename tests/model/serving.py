@@ -1,4 +1,4 @@
-"""A served version that a test asks as the deployment does."""
+"""A served version, called by a test as the deployment calls it."""
 
 import asyncio
 import threading
@@ -47,7 +47,7 @@ async def serving(
 
 @dataclass(frozen=True)
 class Request:
-    """`late_s` is how long ago it should have been answered."""
+    """A request whose deadline was `late_s` seconds ago."""
 
     tensors: Sequence[Tensor]
     outputs: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Request:
 
 class Served(VersionServer):
     async def ask(self, *requests: Request | Sequence[Tensor]) -> list[Answer]:
-        """The answers to requests of one shape, as one batch."""
+        """Runs requests of one shape as one batch; returns the answers."""
         asked = [r if isinstance(r, Request) else Request(r) for r in requests]
         keys, works = set[ShapeKey](), list[BatchMember]()
         for request in asked:
@@ -69,7 +69,7 @@ class Served(VersionServer):
         return await self.run(key, works)
 
     async def settled(self) -> None:
-        """When no compilation is under way, and nothing is compared."""
+        """Waits until no compilation and no comparison runs."""
         while self.statistics()["compiling"]:
             await asyncio.gather(*(e.compilation for e in self._shapes._compiling.values()))
         while (task := self._trials._task) is not None:
@@ -78,7 +78,7 @@ class Served(VersionServer):
 
 
 class Tampered(CompiledShape):
-    """A compilation that counts its inferences, and on which a test has a hand."""
+    """A compilation that counts its inferences, and that a test controls."""
 
     def __init__(self, compiled: CompiledShape) -> None:
         super().__init__(compiled._requests, compiled._outputs)
@@ -105,13 +105,13 @@ class Tampered(CompiledShape):
 
 
 def tampered(version: LoadedModel) -> Tampered:
-    """Its compilation for all shapes, from now on."""
+    """Replaces the version's compilation for all shapes by a Tampered one."""
     version.dynamic = tampered = Tampered(dynamic(version))
     return tampered
 
 
 def holds(value: float) -> Callable[[Sequence[Tensor]], bool]:
-    """Whether there is this value in the first input."""
+    """A predicate: whether the first input has this value."""
     return lambda tensors: bool(np.any(np.asarray(tensors[0].data) == value))
 
 
@@ -130,7 +130,7 @@ def values(*shape: int) -> Tensor:
 
 
 def counted(version: LoadedModel) -> Counter[ShapeKey]:
-    """How often the version is asked to reshape, by key."""
+    """Counts the version's reshapes from now on, by key."""
     calls: Counter[ShapeKey] = Counter()
     reshape = version.reshape
 

@@ -1,4 +1,4 @@
-"""A model whose files, loading and clock are in the hands of a test."""
+"""A model whose files, loading and clock a test controls."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.datatypes import BYTES
 from deployments.inference import InputSpec, ModelInfo, ModelStatus
-from deployments.model.sources.local import Found, SourceUnavailable
+from deployments.model.sources.local import FoundVersion, SourceUnavailable
 from deployments.model.versions.lifecycle import LoadFailed
 from deployments.model.versions.versions import Versions
 from deployments.settings import ModelSettings
@@ -20,7 +20,7 @@ def info(version: str, *, inputs: str = "x") -> ModelInfo:
 @dataclass(eq=False)
 class Loaded:
     info: ModelInfo
-    files: Found
+    files: FoundVersion
     settings: ModelSettings
     bounds: list[int] = field(default_factory=list)
     closed: bool = False
@@ -34,10 +34,10 @@ class Loaded:
 
 
 class Site:
-    """The files, the loader and the clock. `broken` versions cannot be loaded."""
+    """The files, the loader and the clock. `broken` versions fail to load."""
 
     def __init__(self, **settings: Any) -> None:
-        self.found: dict[int, Found] = {}
+        self.found: dict[int, FoundVersion] = {}
         self.unavailable = ""
         self.broken: dict[int, str] = {}
         self.loaded: list[Loaded] = []
@@ -50,14 +50,14 @@ class Site:
         )
 
     def put(self, number: int, content: str = "a") -> None:
-        self.found[number] = Found(f"m/{number}/m.xml", content)
+        self.found[number] = FoundVersion(f"m/{number}/m.xml", content)
 
-    def find(self, settings: ModelSettings) -> dict[int, Found]:
+    def find(self, settings: ModelSettings) -> dict[int, FoundVersion]:
         if self.unavailable:
             raise SourceUnavailable(self.unavailable)
         return dict(self.found)
 
-    async def load(self, number: int, files: Found, settings: ModelSettings) -> Loaded:
+    async def load(self, number: int, files: FoundVersion, settings: ModelSettings) -> Loaded:
         self.attempts.append(number)
         await self.go.wait()
         if number in self.broken:
@@ -80,7 +80,7 @@ def states(status: ModelStatus) -> dict[str, str]:
 
 
 async def settled(site: Site) -> None:
-    """When nothing lingers any more."""
+    """Waits until all retired versions are unloaded."""
     await asyncio.gather(*site.versions._retiring)
 
 

@@ -1,10 +1,10 @@
-"""Time that passes only where it is spent, for what is decided by measuring (`spent_time`)."""
+"""A clock that only tests advance, for decisions by measured times (`spent_time`)."""
 
 import threading
 
 
 class Clock:
-    """Shows the time that was spent, not the time of day: a stall of the machine is none of it."""
+    """Shows the time that tests have spent, so that a stall of the machine does not count."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

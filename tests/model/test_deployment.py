@@ -191,5 +191,5 @@ async def test_an_ingress_of_other_code_gets_no_connection(tmp_path: Path) -> No
     async with running(tmp_path) as model:
         before = await model.attend("nobody", bytes(16), ANY_ROUTE)  # as it was without formats
         later = await model.attend("nobody", bytes(16), ANY_ROUTE, FORMAT + 1)
-    assert f"the replica's messages have format {FORMAT}, its ingress's 1" == before
-    assert f"the replica's messages have format {FORMAT}, its ingress's {FORMAT + 1}" == later
+    assert f"the replica's message format is {FORMAT}, the ingress's is 1" == before
+    assert f"the replica's message format is {FORMAT}, the ingress's is {FORMAT + 1}" == later

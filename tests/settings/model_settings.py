@@ -1,4 +1,4 @@
-"""A model's settings, and the reason that refuses them."""
+"""A model's settings, and the reason for which they are refused."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Another process, for tests of what two processes share: it does what it is told, until killed.
+"""Another process, for tests of shared memory, controlled by a test until it is killed.
 
-And this process's own arenas, for the same tests.
+Also has functions for this process's own arenas.
 """
 
 import multiprocessing
@@ -17,14 +17,14 @@ from deployments.transport.arena import Arena, ArenaAddress, PeerArenas
 
 
 class _Peer:
-    """What runs in the other process."""
+    """The methods that run in the other process."""
 
     def __init__(self) -> None:
         self._peers = PeerArenas()
         self._held: list[Array] = []
 
     def own(self, size: int, content: bytes) -> tuple[ArenaAddress, int]:
-        """A new arena with this content somewhere, and where that is."""
+        """Makes an arena with this content; returns the address and the content's offset."""
         self.arena = Arena(size)
         space = self.arena.allocate(len(content))
         assert space is not None
@@ -46,17 +46,17 @@ class _Peer:
         view[:] = np.frombuffer(content, np.uint8)
 
     def hold(self, arena: ArenaAddress, offset: int, nbytes: int) -> bytes:
-        """Picks a lease up and keeps views of its views."""
+        """Takes a lease, and keeps views of its views."""
         whole = self._peers.view_lease(arena, offset, nbytes)
         self._held += [whole[1:].view(np.int8)[1:], np.frombuffer(whole.data[2:], np.uint8)]
         return whole.tobytes()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._held.pop()
 
 
 class PeerProcess:
-    """The handle of the other process: calls of `_Peer`'s methods, and its end."""
+    """The other process: calls `_Peer`'s methods, and kills it."""
 
     def __init__(self, process: Any, pipe: Connection) -> None:
         self._process = process
@@ -68,12 +68,12 @@ class PeerProcess:
         return self._pipe.recv()
 
     def kill(self) -> None:
-        """Returns when the process is gone."""
+        """Kills the process, and returns when it is gone."""
         self._process.kill()
         self._process.join()
 
     def kill_without_reaping(self) -> None:
-        """Returns when the process is a zombie."""
+        """Kills the process, and returns when it is a zombie."""
         self._process.kill()
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
@@ -121,7 +121,7 @@ def place(arena: Arena, array: Array) -> int:
 
 
 def lend(arena: Arena, content: bytes, holder_pid: int) -> int:
-    """Leases the content to a process and forgets it here, as after a reply; where it lies."""
+    """Leases content to a process and drops it here, as after a reply; returns its offset."""
     array = leased(arena, len(content), holder_pid)
     array[:] = np.frombuffer(content, np.uint8)
     return place(arena, array)

@@ -1,4 +1,4 @@
-"""Both ends of a connection in the hands of a test."""
+"""Both ends of a connection, controlled by a test."""
 
 import asyncio
 import pickle
@@ -15,7 +15,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Bomb:
-    """Whoever unpickles it gets to know of it."""
+    """An object that counts when it is unpickled."""
 
     exploded: ClassVar[int] = 0
 
@@ -33,7 +33,7 @@ def framed(message: Any, number: int = 1) -> bytes:
 
 
 async def connected(name: str) -> Streams:
-    """A peer that speaks bytes."""
+    """A peer that sends and receives bytes."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(f"\0{name}")
     return await asyncio.open_unix_connection(sock=connection)
@@ -42,18 +42,18 @@ async def connected(name: str) -> Streams:
 async def closed_by_peer(reader: asyncio.StreamReader) -> bool:
     try:
         return b"" == await reader.read()
-    except ConnectionError:  # it closed before it had read everything
+    except ConnectionError:  # it closed before it had read all data
         return True
 
 
 async def hung_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    with suppress(ConnectionError):  # the other side was quicker
+    with suppress(ConnectionError):  # the peer closed first
         await writer.wait_closed()
 
 
 class Host:
-    """The side of an ingress: it accepts whoever has the token, and notes what comes."""
+    """The ingress's side: accepts peers with the token, and records messages."""
 
     def __init__(self) -> None:
         self.name = f"anyshape-test-{secrets.token_hex(8)}"
@@ -93,7 +93,7 @@ async def hosting() -> AsyncIterator[Host]:
 
 
 class Answers:
-    """The side of a replica: what is asked waits until the test answers it."""
+    """The replica's side: a call waits until the test answers it."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[Any] = asyncio.Queue()

@@ -41,9 +41,9 @@ def test_a_lease_returns_when_the_holder_s_last_array_dies(arena: Arena, peer: P
     offset = lend(arena, b"some content", peer.pid)
     assert b"some content" == peer("hold", arena.address, offset, 12)
     leased_out = arena.free_bytes
-    peer("let_go")
+    peer("release")
     assert leased_out == arena.free_bytes < whole
-    peer("let_go")
+    peer("release")
     assert leased_out < arena.free_bytes < whole
     assert b"kept" == peer("read", arena.address, kept, 4)
 
@@ -118,7 +118,7 @@ def test_a_lease_that_is_never_picked_up_returns_after_a_while(
     assert arena.free_bytes < whole
     after(LOST_AFTER_S + 1, monkeypatch)
     assert whole == arena.free_bytes
-    with pytest.raises(ArenaUnreachable, match="lends nothing"):
+    with pytest.raises(ArenaUnreachable, match="has no lease"):
         PeerArenas().view_lease(arena.address, offset, 12)
 
 
@@ -178,14 +178,14 @@ def test_a_withdrawn_lease_returns_and_cannot_be_picked_up(arena: Arena) -> None
     offset = lend(arena, b"some", os.getpid())
     arena.withdraw(offset)
     assert whole == arena.free_bytes
-    with pytest.raises(ArenaUnreachable, match="lends nothing"):
+    with pytest.raises(ArenaUnreachable, match="has no lease"):
         PeerArenas().view_lease(arena.address, offset, 4)
 
 
 def test_a_lease_is_picked_up_once(arena: Arena) -> None:
     offset, peers = lend(arena, b"some", os.getpid()), PeerArenas()
     held = peers.view_lease(arena.address, offset, 4)
-    with pytest.raises(ArenaUnreachable, match=f"process {os.getpid()} lends nothing at {offset}"):
+    with pytest.raises(ArenaUnreachable, match=f"process {os.getpid()} has no lease at {offset}"):
         peers.view_lease(arena.address, offset, 4)
     assert b"some" == held.tobytes()
 

@@ -1,8 +1,8 @@
 """BentoML: a service whose API runs in threads, in BentoML's own environment.
 
-The body is the tensor's bytes (a positional-only `bytes` argument is the whole body) and a header
-has its shape. A `numpy.ndarray` argument would come as JSON numbers: BentoML's binary form of it
-is a pickle, which it refuses from outside.
+The body is the tensor's bytes (a positional-only `bytes` argument is the whole body), and a header
+has its shape. A `numpy.ndarray` argument would travel as JSON numbers: BentoML's binary form of it
+is a pickle, which it does not accept from clients.
 """
 
 import json

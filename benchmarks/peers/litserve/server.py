@@ -1,9 +1,9 @@
 """LitServe: an asynchronous LitAPI with a worker for the model and two for HTTP, in its own env.
 
-The tensor comes as a .npy file in a form, the way LitServe documents for files. It was the fastest
-of what was tried: base64 in JSON and a plain body (`Annotated[bytes, Body()]`) took twice as long.
-`fast_queue` stays off, as in 0.2.19 it changes nothing: the server passes the choice of ZeroMQ on
-under a name that its transport's settings do not know.
+The tensor is a .npy file in a form, as LitServe documents for files. That was the fastest way:
+base64 in JSON and a plain body (`Annotated[bytes, Body()]`) took twice as long. `fast_queue` stays
+off, because it has no effect in 0.2.19: the server passes the choice of ZeroMQ on under a name that
+its transport's settings do not know.
 """
 
 import argparse

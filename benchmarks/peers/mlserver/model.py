@@ -1,8 +1,8 @@
-"""MLServer: a runtime as its guide "Custom Inference Runtimes" has it, run in MLServer's env.
+"""MLServer: a runtime after its guide "Custom Inference Runtimes", in MLServer's environment.
 
-MLServer's REST API has no binary tensor extension: it reads every body as JSON. So the tensor
-comes as one base64 string (content type `base64`, a BYTES tensor), with its shape in a parameter;
-as a list of numbers (content type `np`) the 1.08 MB are 5 MB of JSON and five times as slow.
+MLServer's REST API has no binary tensor extension: it reads every body as JSON. So the tensor is
+one base64 string (content type `base64`, a BYTES tensor), with its shape in a parameter. As a list
+of numbers (content type `np`) the 1.08 MB are 5 MB of JSON, and five times as slow.
 """
 
 import asyncio

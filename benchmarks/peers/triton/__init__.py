@@ -1,1 +1,1 @@
-"""Triton Inference Server with OpenVINO in its Python backend, beside this project."""
+"""Compares Triton Inference Server, with OpenVINO in its Python backend, with this project."""

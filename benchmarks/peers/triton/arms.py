@@ -1,4 +1,4 @@
-"""What is compared: this project with one replica or more, and two variants of Triton's model."""
+"""The arms: this project with one or more replicas, and two variants of Triton's model."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +20,12 @@ STATIC: Final = "triton-static"
 DYNAMIC: Final = "triton-dynamic"
 LOOK_S: Final = 0.2
 WORKING_CORES: Final = 0.2
-"""Triton does not tell what it has in flight: one that takes less of the processor is done."""
+"""Triton does not report its requests in flight: below this use of cores it counts as done."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What this project is started with: options of the deployments, settings of the model."""
+    """A configuration of this project: options of the deployments, settings of the model."""
 
     deployment: Mapping[str, Any] = field(default_factory=dict)
     ingress: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +60,10 @@ class Arm:
 def started(
     name: str, first: Workload, model: Path, directory: Path, settings: Mapping[str, Any]
 ) -> AbstractContextManager[Arm]:
-    """The arm, ready; all its processes are ended afterwards. `settings` are for ours."""
+    """Starts an arm, yields it when it is ready, and ends all its processes afterwards.
+
+    `settings` are for this project only.
+    """
     if name in VARIANTS:
         return _triton(name, first, model, directory)
     configuration = CONFIGURATIONS[name]

@@ -1,7 +1,8 @@
-"""`make bench-peers`: Triton with OpenVINO in its Python backend beside this project.
+"""`make bench-peers`: compares Triton, with OpenVINO in its Python backend, with this project.
 
-All arms are up at the same time and take turns of seconds; all but one are stopped. Before an arm
-is measured, its answers are compared with OpenVINO's own, and one that answers wrongly is left out.
+All arms are up at the same time. They are measured in turns of seconds, while the others are
+stopped. Before that, the answers of each arm are compared with OpenVINO's own, and an arm with
+wrong answers is skipped.
 """
 
 import argparse
@@ -34,7 +35,7 @@ BLOCK = "beside triton"
 
 def main(options: Sequence[str]) -> None:
     arguments = parsed(options)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     if arguments.precision:
         os.environ[PRECISION] = arguments.precision
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,7 +51,7 @@ def parsed(options: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument(
-        "--seconds", type=int, default=8, help="for each arm and workload, in turns"
+        "--seconds", type=int, default=8, help="for each arm and workload (%(default)s)"
     )
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
@@ -62,7 +63,7 @@ def parsed(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--precision", help="f32, bf16 or f16 for all arms")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "beside_triton.json")
     parser.add_argument(
-        "--write-readme", action="store_true", help="put the tables into benchmarks/README.md"
+        "--write-readme", action="store_true", help="write the tables to benchmarks/README.md"
     )
     if shutil.which("wrk") is None:
         parser.error("the load generator wrk is missing: apt-get install wrk")
@@ -70,7 +71,7 @@ def parsed(options: Sequence[str]) -> argparse.Namespace:
 
 
 def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[str, Any]]:
-    """Everything that the run has given after each repetition, as it goes into the JSON file."""
+    """Yields the content of the JSON file after each repetition."""
     models = build_models(directory, arguments.detector)
     if not arguments.precision:
         settle_precision(models[DETECTOR])
@@ -81,7 +82,7 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         order = arguments.arms[:: -1 if number % 2 == 0 else 1]
         for group in (GROUPS[name] for name in arguments.only):
             for row in shared.rows(group, order):
-                print(told(row), flush=True)
+                print(line(row), flush=True)
                 rows.append({**row, "repetition": number})
         yield {
             "machine": machine(),
@@ -93,7 +94,7 @@ def measured(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         }
 
 
-def told(row: Row) -> str:
+def line(row: Row) -> str:
     number = row.get("requests_per_s", row["resident_mb"])
     unit = "/s" if "requests_per_s" in row else " MB"
     return f"{row['workload']:42} {row['arm']:14} {number:8.1f}{unit} {row['errors']} errors"

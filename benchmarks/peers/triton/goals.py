@@ -1,4 +1,4 @@
-"""The goals of the comparison with Triton, and what the rows say about them."""
+"""The goals of the comparison with Triton, and the verdicts on them."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,11 @@ BOTH: Final = (STATIC, DYNAMIC)
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio to reach: `value` of ours in a workload against that of the best rival in it, or,
-    without rivals, against that of ours in the workload `than`."""
+    """A ratio to reach, of this project's `value` in a workload.
+
+    It is relative to the best rival in the same workload or, without rivals, to this project in the
+    workload `than`.
+    """
 
     name: str
     must: float
@@ -32,7 +35,7 @@ class Goal:
 
 
 def _known(name: str, beside: Workload) -> Iterator[Goal]:
-    """A known shape's latencies beside others against those alone."""
+    """Goals for a known shape's latencies while other shapes arrive, relative to those alone."""
     for value, shown, must, aim in (("p99_ms", "p99", 1.3, 1.1), ("max_ms", "maximum", 2, 1.5)):
         yield Goal(
             f"known shape's {shown} {name} / without",
@@ -73,14 +76,14 @@ GOALS: Final = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The ratios of the turns, and against which arm."""
+    """The ratios of the turns, and the rival."""
 
     numbers: list[float]
     rival: str = ""
 
 
 def compared(goal: Goal, ours: str, rows: Sequence[Row]) -> Compared:
-    """Against the rival that leaves the worst median."""
+    """The ratios of a goal, to the rival with the worst median."""
     if goal.than is not None:
         return Compared(_ratios(rows, goal, (ours, goal.workload), (ours, goal.than)))
     against = [
@@ -95,7 +98,7 @@ def compared(goal: Goal, ours: str, rows: Sequence[Row]) -> Compared:
 def _ratios(
     rows: Sequence[Row], goal: Goal, first: tuple[str, Workload], second: tuple[str, Workload]
 ) -> list[float]:
-    """One for each turn in which both were measured."""
+    """The ratio of each turn that measured both."""
     ours, theirs = (
         {
             (row["repetition"], row["turn"]): row[goal.value]
@@ -108,7 +111,7 @@ def _ratios(
 
 
 def verdicts(rows: Sequence[Row]) -> str:
-    """For each arm of ours that was measured, the goals that its rows say something about."""
+    """The table of measured goals for each configuration of this project."""
     lines = [
         [goal.name, f"{ours} / {found.rival or ours}", *cells(goal, found.numbers)]
         for ours in CONFIGURATIONS

@@ -1,4 +1,4 @@
-"""What can be chosen to be measured: loads that run on the same start of the arms."""
+"""The groups of loads, which run on the same start of the arms, and which can be chosen."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,8 +22,11 @@ SEEN: Final = NEW[:3]
 
 @dataclass(frozen=True)
 class Group:
-    """`settings` are for this project's model; of the shapes `seen` the answers are compared with
-    OpenVINO's afterwards, as before they are new."""
+    """Loads on one start of the arms. `settings` are for this project's model.
+
+    After the loads, the answers for the shapes `seen` are compared with OpenVINO's. Before, these
+    shapes must be new.
+    """
 
     first: Workload
     rows: Callable[[Sequence[Arm], Span], Iterator[Row]]
@@ -54,15 +57,18 @@ GROUPS: Final[Mapping[str, Group]] = {
 
 @dataclass
 class Run:
-    """What all groups share. An arm that does not start, fails or answers wrongly is left out of
-    all that follows, and `left_out` says why."""
+    """The state that all groups share.
+
+    An arm that does not start, fails or gives wrong answers is skipped from then on; `left_out`
+    has the reasons.
+    """
 
     models: Mapping[str, Path]
     span: Span
     left_out: dict[str, str] = field(default_factory=dict)
 
     def rows(self, group: Group, names: Sequence[str]) -> Iterator[Row]:
-        """On servers of the group's own."""
+        """Measures a group on newly started servers."""
         model = self.models[group.first.model]
         checked = expected(model, loads.CHECKED[group.first.model])
         seen = expected(model, group.seen)
@@ -81,7 +87,7 @@ class Run:
 
     @contextmanager
     def _stopped(self, name: str, group: Group, model: Path) -> Iterator[Arm]:
-        """A running arm that is stopped; it is woken to be ended."""
+        """Starts an arm and stops it; resumes it at the end, so that it can exit."""
         directory, settings = self.span.directory, group.settings
         with started(name, group.first, model, directory, settings) as arm:
             try:
@@ -95,7 +101,7 @@ class Run:
         try:
             yield
         except (RuntimeError, InstallError) as error:
-            print(f"left out: {name}: {error}", flush=True)
+            print(f"skipped: {name}: {error}", flush=True)
             self.left_out[name] = str(error)
 
 

@@ -1,4 +1,4 @@
-"""What is sent in the comparison with Triton: the main benchmark's workloads, and a few more."""
+"""The workloads of the comparison with Triton: those of the main benchmark, and a few more."""
 
 from dataclasses import replace
 from typing import Final
@@ -31,7 +31,7 @@ KNOWN_BESIDE_PROMOTED: Final = replace(
     KNOWN_ALONE, name="known shape, 4 clients, beside promotions"
 )
 REPEATED: Final = 10
-"""A shape comes so often that the default of `promote_after` gives it its own compilation."""
+"""The requests of each shape, enough for a promotion with the default of `promote_after`."""
 PROMOTED: Final = replace(
     ARRIVING,
     name="shapes that are promoted",
@@ -39,7 +39,7 @@ PROMOTED: Final = replace(
     order=tuple(index for index in range(2_000) for _ in range(REPEATED)),
 )
 PROMOTION_SETTINGS: Final = {"max_compiled_shapes": 256, "compiles_per_minute": 600}
-"""By default the 16 places are taken soon, and then few shapes are promoted."""
+"""With the default of 16 compiled shapes the cache is soon full, and few shapes are promoted."""
 
 MEMORY_FEW: Final = replace(ONE_SHAPE, name=f"memory after {FEW} shapes")
 MEMORY_MANY: Final = replace(ONE_SHAPE, name=f"memory after {MANY:,} shapes")
@@ -63,5 +63,5 @@ CHECKED: Final[dict[str, tuple[Shape, ...]]] = {
     ONE_SHAPE.model: TWO_SHAPES.shapes,
     TINY: TINY_64.shapes,
 }
-"""What arms are asked before they are measured, to compare the answers. No workload that wants
-shapes which come for the first time sends these."""
+"""The shapes of the requests that check the answers before a measurement. Workloads of new shapes
+do not contain them."""

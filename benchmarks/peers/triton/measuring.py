@@ -1,4 +1,4 @@
-"""A running arm under each kind of load. It is stopped unless it has its turn."""
+"""Measures running arms under each kind of load; an arm is stopped except in its turn."""
 
 import contextlib
 import signal
@@ -23,14 +23,14 @@ PAIRS: Final = 2
 
 @dataclass(frozen=True)
 class Span:
-    """How long a measurement takes in a repetition, and where its files are."""
+    """The seconds of a measurement in a repetition, and the directory of its files."""
 
     seconds: int
     directory: Path
 
 
 class Sender:
-    """A workload's requests to an arm; they go on in its order where the last ones ended."""
+    """Sends a workload's requests to an arm, and continues where the last call ended."""
 
     def __init__(self, arm: Arm, workload: Workload, directory: Path) -> None:
         self._arm, self._workload = arm, workload
@@ -38,7 +38,7 @@ class Sender:
         self._sent = 0
 
     def measured(self, name: str, seconds: int) -> Row:
-        """What wrk sees, as a row of the workload `name`."""
+        """Measures with wrk; returns a row of the workload `name`."""
         cpu = self._arm.target.cpu_seconds()
         outcome = self._run(seconds)
         cpu = self._arm.target.cpu_seconds() - cpu
@@ -47,7 +47,7 @@ class Sender:
     def _run(self, seconds: int) -> wrk.Outcome:
         workload, url = self._workload, self._arm.target.url
         outcome = wrk.run(url, self._requests, workload.clients, seconds, self._sent)
-        self._sent += outcome.answers + workload.clients  # those without an answer were sent too
+        self._sent += outcome.answers + workload.clients  # includes requests without an answer
         if workload.unseen and self._sent > len(workload.order):
             raise OutOfShapes(workload.name, len(workload.order))
         return outcome
@@ -58,7 +58,7 @@ def _each(cpu_seconds: float, outcome: wrk.Outcome) -> float:
 
 
 def _row(arm: Arm, name: str, outcome: wrk.Outcome) -> Row:
-    """Where nothing was answered, requests waited at least as long as wrk ran."""
+    """A row of wrk's figures. Without any answer, the latencies are the duration of the run."""
     waited = 0 if outcome.answers else 1e3 * outcome.seconds
     return {
         "workload": name,
@@ -80,7 +80,7 @@ def signalled(arm: Arm, number: int) -> None:
 
 @contextlib.contextmanager
 def awake(arm: Arm) -> Iterator[None]:
-    """The arm runs, and is stopped again when it has nothing to do."""
+    """Resumes the arm, and stops it again when no request is in flight."""
     signalled(arm, signal.SIGCONT)
     time.sleep(SETTLING_S)
     yield
@@ -89,7 +89,7 @@ def awake(arm: Arm) -> Iterator[None]:
 
 
 def in_turns(arms: Sequence[Arm], turns: int, taken: Callable[[Arm], Any]) -> Iterator[Row]:
-    """The rows that `taken` gives of each arm in each turn; the order of the arms changes."""
+    """Yields the row from `taken` for each arm in each turn; the order of the arms alternates."""
     for turn in range(turns):
         for arm in list(arms)[:: -1 if turn % 2 else 1]:
             with awake(arm):
@@ -98,7 +98,7 @@ def in_turns(arms: Sequence[Arm], turns: int, taken: Callable[[Arm], Any]) -> It
 
 
 def steady(arms: Sequence[Arm], workload: Workload, span: Span) -> Iterator[Row]:
-    """After a warm-up; where shapes must be new there is none."""
+    """Measures a workload in turns, after a warm-up unless the shapes must be new."""
     senders = {arm.name: Sender(arm, workload, span.directory) for arm in arms}
     if not workload.unseen:
         for arm in arms:
@@ -113,7 +113,7 @@ def steady(arms: Sequence[Arm], workload: Workload, span: Span) -> Iterator[Row]
 
 
 def zipf(arms: Sequence[Arm], span: Span) -> Iterator[Row]:
-    """The first seconds of servers that know none of the shapes in one piece, then more turns."""
+    """Measures the first seconds on servers without any of the shapes, then more turns."""
     first, later = loads.ZIPF_FIRST, loads.ZIPF_LATER
     senders = {arm.name: Sender(arm, first, span.directory) for arm in arms}
     yield from in_turns(
@@ -128,7 +128,7 @@ def zipf(arms: Sequence[Arm], span: Span) -> Iterator[Row]:
 
 
 class Arriving:
-    """Shapes that come to an arm twenty times a second, from twenty connections."""
+    """Sends shapes to an arm twenty times a second, from twenty connections."""
 
     def __init__(self, arm: Arm, workload: Workload, directory: Path) -> None:
         self._url, self._clients = arm.target.url, workload.clients
@@ -136,7 +136,7 @@ class Arriving:
         self._sent = 0
 
     def around(self, seconds: int, taken: Callable[[], Row]) -> tuple[Row, wrk.Outcome]:
-        """What `taken` gives while they come at their steady rate; it takes `seconds`."""
+        """Calls `taken`, which takes `seconds`, while shapes arrive at a steady rate."""
         arriving = wrk.start(
             self._url,
             self._requests,
@@ -148,12 +148,12 @@ class Arriving:
         time.sleep(AROUND_S)
         row = taken()
         outcome = wrk.finish(arriving)
-        self._sent += outcome.answers + 2 * self._clients  # those without an answer were sent too
+        self._sent += outcome.answers + 2 * self._clients  # includes requests without an answer
         return row, outcome
 
 
 def known_shape(arms: Sequence[Arm], span: Span) -> Iterator[Row]:
-    """A known shape alone, beside new shapes, and at ours beside shapes that are promoted."""
+    """Measures a known shape alone, with new shapes, and for ours with promoted shapes."""
     known = {arm.name: Sender(arm, loads.KNOWN_ALONE, span.directory) for arm in arms}
     new = {arm.name: Arriving(arm, ARRIVING, span.directory) for arm in arms}
     promoted = {arm.name: Arriving(arm, loads.PROMOTED, span.directory) for arm in arms}
@@ -179,7 +179,7 @@ def _beside(
     others: dict[str, Arriving],
     seconds: int,
 ) -> Row:
-    """The known shape's row, with the errors and the rate of what comes beside it."""
+    """The known shape's row, with the errors and the rate of the other shapes."""
     sender = known[arm.name]
     row, arrived = others[arm.name].around(seconds, lambda: sender.measured(workload.name, seconds))
     errors = row["errors"] + arrived.refused + arrived.broken
@@ -187,8 +187,11 @@ def _beside(
 
 
 def memory(arms: Sequence[Arm], span: Span) -> Iterator[Row]:
-    """Of all processes of an arm. One that keeps a compilation for each shape gets only the first
-    shapes: the others would take some twenty gigabytes."""
+    """Measures the memory of all processes of an arm.
+
+    An arm that keeps a compilation for each shape gets the first shapes only: all would take some
+    twenty gigabytes.
+    """
 
     def taken(arm: Arm) -> Iterator[Row]:
         send(arm.target.url, NEW[:FEW])

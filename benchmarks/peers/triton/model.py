@@ -1,7 +1,7 @@
 """Triton's Python backend: OpenVINO with one thread in each instance, in Triton's own environment.
 
-The parameter `compilations` of config.pbtxt chooses what becomes of a shape: `static` compiles the
-model for each and keeps that for good, `dynamic` has one compilation for all of them.
+The parameter `compilations` of config.pbtxt is `static` or `dynamic`. `static` compiles the model
+for each shape and keeps all compilations. `dynamic` has one compilation for all shapes.
 """
 
 import json
@@ -16,13 +16,13 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
-        told = {key: value["string_value"] for key, value in config["parameters"].items()}
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         self._core = ov.Core()
-        self._model = self._core.read_model(told["path"])
+        self._model = self._core.read_model(parameters["path"])
         self._requests: dict[tuple[int, ...], Any] = {}
         self._request: Callable[[tuple[int, ...]], Any] = self._of_shape
-        if told["compilations"] == "dynamic":
+        if parameters["compilations"] == "dynamic":
             request = self._compiled(_dynamic(self._model.input(0).partial_shape))
             self._request = lambda shape: request
 
@@ -46,7 +46,7 @@ class TritonPythonModel:
 
 
 def _dynamic(shape: ov.PartialShape) -> list[int]:
-    """Every dimension may vary but a picture's channels."""
+    """All dimensions, open except for a picture's channels."""
     lengths = [-1] * len(shape)
     if len(shape) == 4:
         lengths[1] = shape[1].get_length()
@@ -54,7 +54,7 @@ def _dynamic(shape: ov.PartialShape) -> list[int]:
 
 
 def _properties() -> dict[str, Any]:
-    """Pinned, the only threads of two processes would share a core."""
+    """Without pinning, which would put the only threads of two processes on the same core."""
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
     properties |= {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
     if asked := os.environ.get("ANYSHAPE_BENCH_PRECISION"):

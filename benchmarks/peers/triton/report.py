@@ -1,4 +1,4 @@
-"""A run of the comparison with Triton in Markdown."""
+"""The report on the comparison with Triton in Markdown."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ from benchmarks.peers.triton.loads import LOADS
 from benchmarks.report import described
 from benchmarks.results import markdown, medians
 
-# The head of a column, the key of its value, and how that is written.
+# The head of a column, the key of its value, and its format.
 COLUMNS: Final = (
     ("req/s", "requests_per_s", ".1f"),
     ("spread", "spread", ".0%"),
@@ -33,7 +33,7 @@ def report(run: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The medians of each workload and arm; what was not measured is left blank."""
+    """The medians of each workload and arm; missing values are blank."""
     lines = []
     for load in LOADS:
         for arm in ARMS:

@@ -1,4 +1,4 @@
-"""tritonserver on a model repository of its own: how it is laid out, started and ended."""
+"""Writes a model repository for tritonserver, starts and ends the server."""
 
 import contextlib
 import os
@@ -21,10 +21,10 @@ from tests.e2e.server import family, free_ports, stop
 
 Compilations: TypeAlias = Literal["static", "dynamic"]
 INSTANCES: Final = os.cpu_count() or 1
-"""Of the model, each with one thread of OpenVINO."""
+"""The instances of the model, each with one thread of OpenVINO."""
 START_S: Final = 60.0
 SHM_BYTES: Final = 16 << 20
-"""What an instance's requests and answers lie in, at first and whenever it does not suffice."""
+"""The shared memory of an instance's requests and answers: its first size, and each increase."""
 STUB: Final = "triton_python_backend_stub"
 CONFIG: Final = """\
 name: "{name}"
@@ -57,9 +57,9 @@ def config(name: str, path: Path, compilations: Compilations) -> str:
 def started(
     name: str, model: Path, compilations: Compilations, directory: Path
 ) -> Iterator[tuple[str, psutil.Process]]:
-    """The URL that takes inferences, and the process, which is ended afterwards.
+    """Starts the server, yields its URL for inferences and its process, and ends it afterwards.
 
-    Raises RuntimeError where the server does not get ready.
+    Raises RuntimeError if the server does not get ready.
     """
     packages = _packages()
     port, shm_prefix = free_ports(1)[0], f"bench_{os.getpid()}_{compilations}_"
@@ -78,7 +78,7 @@ def started(
         stop(process)
         end(members)
         server.wait(10)
-        for left in Path("/dev/shm").glob(f"{shm_prefix}*"):  # by one that was ended by force
+        for left in Path("/dev/shm").glob(f"{shm_prefix}*"):  # a killed server leaves them
             left.unlink(missing_ok=True)
 
 
@@ -88,13 +88,13 @@ def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) ->
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/v2/health/ready", timeout=5).status_code == 200:
                 return
-        time.sleep(0.1)  # nothing to wait on: the port is another process's
+        time.sleep(0.1)  # polls, because another process owns the port
     errors = [line for line in log.read_text().splitlines() if line.startswith("E")]
-    raise RuntimeError(f"tritonserver is not ready, its log says: {' '.join(errors)[-1000:]}")
+    raise RuntimeError(f"tritonserver is not ready, its log has: {' '.join(errors)[-1000:]}")
 
 
 def _packages() -> Path:
-    """Where the environment has its packages."""
+    """The directory of the environment's packages."""
     found: Path = next((environment("triton").parent / "lib").glob("python*/site-packages"))
     return found
 
@@ -108,7 +108,7 @@ def _repository(place: Path, name: str, text: str) -> Path:
 
 
 def _backends(packages: Path, home: Path) -> Path:
-    """The Python backend with the stub for this version of Python beside it, where it looks."""
+    """Copies the Python backend, with the stub for this version of Python where it looks for it."""
     server = packages / "pytriton" / "tritonserver"
     backends = home / "backends"
     shutil.copytree(server / "backends", backends)
@@ -135,7 +135,8 @@ def _flags(repository: Path, backends: Path, port: int, shm_prefix: str) -> list
 
 
 def _variables(packages: Path) -> dict[str, str]:
-    """The stub embeds Python, isolated: it has the packages of the first `python3` on the path."""
+    """The server's environment. Its stub embeds Python, isolated, and takes the packages of the
+    first `python3` in PATH."""
     libraries = [str(packages / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR")]
     return {
         **os.environ,

@@ -1,13 +1,13 @@
-"""Large request bodies read by the kernel straight into the arena.
+"""Reads large request bodies from the socket straight into the arena.
 
-uvicorn hands a body on in pieces, and each is copied four times before a tensor is made of it.
-The protocol here is uvicorn's own, but for the body of a request of announced length: once the
-headers are parsed, the socket is read into the memory that the model will map.
+uvicorn passes a body on in pieces, and copies each piece four times before a tensor is made of it.
+This is uvicorn's protocol, except for the body of a request with a content length. Once the headers
+are parsed, it reads the socket into the memory that the model will map.
 
-The body is not part of the ASGI messages then. The application finds a `PlacedBody` in the scope
-under `BODY`, which is complete at the latest when `receive` says that no more is to come.
+Then the body is not part of the ASGI messages. The application finds a `PlacedBody` in the scope
+under `BODY`. It is complete at the latest when `receive` reports that there is no more body.
 
-Requests of the kind that has bodies placed are ended here when their client leaves.
+This also cancels requests of the kind that have placed bodies when their client disconnects.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from deployments.tensors import Array
 
 BODY: Final = "anyshape.body"
 DIRECT: Final = "anyshape.direct"
-"""In the scope of a request that this process itself read from the socket. What answers it is
-written there, while Ray's own proxy has to pickle it."""
+"""In the scope of a request that this process itself read from the socket. The response goes to
+that socket; Ray's own proxy would have to pickle it."""
 
 _SCRATCH_BYTES: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 18
@@ -34,7 +34,7 @@ _LONGEST_NUMBER: Final = 18
 
 @dataclass(slots=True)
 class PlacedBody:
-    """A body that is being received, or `complete`."""
+    """The memory of a body, which is received or `complete`."""
 
     memory: Array
     complete: bool = False
@@ -42,9 +42,12 @@ class PlacedBody:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where bodies go. `allocate` takes the length and how much comes before the aligned part,
-    which the header `lead_header` tells; None sends the body the usual way. Only bodies posted to
-    a path with this end are placed."""
+    """The rules for placing bodies in memory.
+
+    `allocate` takes the length of the body and the number of bytes before its aligned part, which
+    the header `lead_header` has. If it returns None, uvicorn reads the body as usual. Only POST
+    requests to a path with the end `path_end` and a body of at least `smallest` bytes are placed.
+    """
 
     allocate: Callable[[int, int], Array | None]
     lead_header: bytes
@@ -52,11 +55,11 @@ class Placement:
     smallest: int
 
     def takes(self, scope: Mapping[str, Any]) -> bool:
-        """Whether it is a request of the kind whose bodies are placed."""
+        """Whether it is a kind of request whose bodies are placed."""
         return bool(scope["method"] == "POST" and scope["path"].endswith(self.path_end))
 
     def space(self, headers: dict[bytes, bytes]) -> Array | None:
-        """Memory for the body of such a request, if it has a large one of announced length."""
+        """Memory for the body of such a request, if it is large and has a content length."""
         length = _number(headers.get(b"content-length"))
         if length < self.smallest or headers.keys() & {b"content-encoding", b"transfer-encoding"}:
             return None
@@ -68,7 +71,7 @@ def _number(value: bytes | None) -> int:
 
 
 class _Http(HttpToolsProtocol):
-    """uvicorn's protocol, which is shown no more of a placed body than came with its headers."""
+    """uvicorn's protocol, which sees only the part of a placed body that came with the headers."""
 
     def __init__(self, placement: Placement, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -79,7 +82,7 @@ class _Http(HttpToolsProtocol):
         self.filled = 0
 
     def on_headers_complete(self) -> None:
-        before: Any = self.cycle  # None at first, whatever uvicorn's annotation says
+        before: Any = self.cycle  # None at first, unlike uvicorn's annotation
         in_line = before is not None and not before.response_complete
         super().on_headers_complete()
         if self.cycle is not before:
@@ -109,7 +112,7 @@ class _Http(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        # uvicorn keeps the scope until the connection's next request, which may be far off.
+        # uvicorn keeps the scope until the connection's next request, which may take long.
         self._placed_in.pop(BODY, None)
         super().on_response_complete()
 
@@ -122,11 +125,11 @@ class _Http(HttpToolsProtocol):
             self._client.leave()
 
     def advance(self, nbytes: int) -> None:
-        """`nbytes` more of the body are where they belong."""
+        """Notes that `nbytes` more of the body are in its memory."""
         assert self.body is not None
         self.filled += nbytes
         if self.filled == len(self.body):
-            # The old parser still waits for the body that it was not shown.
+            # The old parser still waits for the part of the body that it has not seen.
             self.parser = httptools.HttpRequestParser(self)
             self.on_message_complete()
 
@@ -134,8 +137,8 @@ class _Http(HttpToolsProtocol):
 class BodyReader(asyncio.BufferedProtocol):
     """Reads into a scratch buffer for the parser, or into the body that is being received.
 
-    Stands in front of uvicorn's protocol instead of extending it: event loops take an object
-    that is an `asyncio.Protocol` as well for one that is given its data.
+    It wraps uvicorn's protocol instead of extending it: event loops would pass received data to an
+    object that is an `asyncio.Protocol` too, instead of asking it for a buffer.
     """
 
     def __init__(self, placement: Placement, **arguments: Any) -> None:
@@ -166,7 +169,7 @@ class BodyReader(asyncio.BufferedProtocol):
 
 
 def install(placement: Placement) -> None:
-    """Makes the HTTP servers that this process starts from now on read in this way.
+    """Makes HTTP servers that this process starts later read bodies in this way.
 
     Serve leaves the choice of the protocol to uvicorn's `auto`, which this replaces.
     """

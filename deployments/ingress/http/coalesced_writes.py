@@ -1,19 +1,21 @@
-"""The head and the body of a small response leave in one system call.
+"""Writes the head and the body of a small response in one system call.
 
-uvicorn writes them one after the other, and uvloop makes a system call of each piece: whoever
-reads, HAProxy and the client behind it, may be woken up twice. After `100 Continue` they still are.
+uvicorn writes them one after the other, and uvloop makes a system call for each. That may wake up
+HAProxy and the client twice. After `100 Continue` it still does.
 """
 
 import asyncio
 from typing import Final
 
 _TOGETHER_BYTES: Final = 64 * 1024
-"""Up to here, copying costs less than another system call."""
+"""Up to this size, a copy costs less than another system call."""
 
 
 class OneWrite:
-    """A transport for one response: what is written first leaves with what is written next, if
-    that is small and comes in the same turn of the event loop."""
+    """A transport for one response, which holds back the first write until the next one.
+
+    It sends both together if the next is small and comes in the same turn of the event loop.
+    """
 
     __slots__ = ("_first", "_held", "_transport")
 

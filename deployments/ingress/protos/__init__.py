@@ -1,4 +1,4 @@
 """The messages of KServe and TensorFlow Serving, generated from the .proto files (`make protos`).
 
-Imports nothing of ours.
+Imports no other module of this project.
 """

@@ -14,15 +14,15 @@ logger: Final = logging.getLogger("ray.serve")
 
 
 class ConnectionLost(Exception):
-    """Raised when a connection ends over a call: the replica died, or has left."""
+    """Raised when a connection ends during a call: the replica died or left."""
 
 
 class CallFailed(Exception):
-    """Raised when a replica's answer to a call raised; its log has the reason."""
+    """Raised when a call raised an error in the replica, whose log has it."""
 
 
 class Connection:
-    """A connected replica, for any number of calls at once."""
+    """A connection to a replica, for any number of calls at once."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -33,11 +33,14 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether it takes further calls."""
+        """Whether the connection takes further calls."""
         return self._wire.open and not self._retired
 
     async def call(self, message: Any) -> Any:
-        """The reply. Raises ConnectionLost, CallFailed. Drops the reply to a cancelled caller."""
+        """Sends a call, returns the reply. Raises ConnectionLost, CallFailed.
+
+        Drops the reply if the caller is cancelled.
+        """
         if not self._wire.open:
             raise ConnectionLost
         number = self._last = self._last % LARGEST_ID + 1
@@ -51,7 +54,7 @@ class Connection:
                 self.close()
 
     def retire(self) -> None:
-        """Closes the connection once its calls are over."""
+        """Takes no further calls, and closes after those in flight."""
         self._retired = True
         if not self._replies:
             self.close()
@@ -75,7 +78,7 @@ class Connection:
 
 
 class ConnectionListener:
-    """Where the replicas of all models connect to this process. Used on one event loop."""
+    """The socket to which the replicas of all models connect. For one event loop."""
 
     def __init__(self) -> None:
         self.name = f"anyshape-{secrets.token_hex(16)}"
@@ -83,9 +86,9 @@ class ConnectionListener:
         self._server: asyncio.Task[asyncio.AbstractServer] | None = None
 
     async def expect(self, token: bytes) -> "asyncio.Future[Connection]":
-        """The connection of the peer that shows this token; cancel it to refuse the token.
+        """Expects a peer with this token; returns its connection. Cancel it to refuse the token.
 
-        Raises OSError where this process cannot listen.
+        Raises OSError if this process cannot listen.
         """
         loop = asyncio.get_running_loop()
         if self._server is None:
@@ -110,10 +113,10 @@ class ConnectionListener:
 
 
 class ReplicaConnection:
-    """The connection to one replica: opened at once, and again whenever it was lost.
+    """Keeps a connection to one replica open, and reconnects when it is lost.
 
-    `attend` is the long call through the handle, given the listener's name and a token. It returns
-    why the replica cannot connect, or nothing once the connection has ended.
+    `attend` makes the long call through the handle, with the listener's name and a token. It
+    returns the reason if the replica cannot connect, or None when the connection has ended.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class ReplicaConnection:
         self._attend = attend
         self._connection: Connection | None = None
         self._retired = False
-        # A fresh context: it must not end with the request that happens to be first.
+        # A fresh context: the task must not end with the request that started it.
         self._task = contextvars.Context().run(asyncio.create_task, self._keep_open())
 
     @property
@@ -135,7 +138,7 @@ class ReplicaConnection:
         return connection if connection is not None and connection.usable else None
 
     def retire(self) -> None:
-        """Ends the connection with the last of its calls, for good."""
+        """Closes the connection after the calls in flight, and does not reconnect."""
         self._retired = True
         if self._connection is None:
             self.close()
@@ -143,7 +146,7 @@ class ReplicaConnection:
             self._connection.retire()
 
     def close(self) -> None:
-        """Ends the connection at once, for good. Its calls raise ConnectionLost."""
+        """Closes the connection at once, and does not reconnect. Its calls raise ConnectionLost."""
         self._task.cancel()
 
     async def _keep_open(self) -> None:
@@ -154,7 +157,7 @@ class ReplicaConnection:
             await asyncio.sleep(pause_s)
 
     async def _connected(self) -> float:
-        """Connects and returns when the connection has ended: the seconds until the next try."""
+        """Connects, waits for the end of the connection, returns the seconds until the next try."""
         token = secrets.token_bytes(TOKEN_BYTES)
         try:
             expected = await self._listener.expect(token)
@@ -175,7 +178,7 @@ class ReplicaConnection:
             if not expected.cancel():
                 expected.result().close()  # the replica's end of `attend` follows
             else:
-                attending.cancel()  # it waits for a replica: more of its kind would gather
+                attending.cancel()  # else such calls would pile up while there is no replica
         if not attending.done() or attending.cancelled() or attending.exception() is not None:
             return timing.RECONNECT_S
         reason = attending.result()
@@ -187,6 +190,6 @@ class ReplicaConnection:
 
 
 def _retrieved(done: "asyncio.Future[Any]") -> None:
-    """Looks at the exception of a call that failed because its replica died."""
+    """Retrieves the exception of a call, which has failed if its replica died."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""A replica that hangs: its process is there, so nobody says that it died, and it never answers."""
+"""Detects a replica that hangs: its process lives, so Ray does not report it dead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class ReplicaUnresponsive(Exception):
-    """Raised when neither an answer comes nor a sign of life."""
+    """Raised when a replica neither answers nor gives a sign of life."""
 
 
 class LivenessWatch:
     """A context that asks a replica every five seconds whether it is `alive`.
 
-    If it is not, the watch calls `give_up`, which has to end the work, and the context raises
-    ReplicaUnresponsive instead of what the work raises. Unlike `unless_silent` it costs no task.
+    If it is not, the watch calls `give_up`, which must end the work. Then the context raises
+    ReplicaUnresponsive instead of the work's error. Unlike `unless_silent` it needs no task.
     """
 
     __slots__ = ("_alive", "_give_up", "_next", "_silent", "_task")
@@ -41,12 +41,12 @@ class LivenessWatch:
             raise ReplicaUnresponsive from error
 
     def _wait(self) -> None:
-        self._next = asyncio.get_running_loop().call_later(timing.LIVENESS_S, self._ask)
+        self._next = asyncio.get_running_loop().call_later(timing.LIVENESS_S, self._start_check)
 
-    def _ask(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._asked())
+    def _start_check(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._check())
 
-    async def _asked(self) -> None:
+    async def _check(self) -> None:
         alive = False
         with suppress(Exception):
             alive = await self._alive()
@@ -58,10 +58,10 @@ class LivenessWatch:
 
 
 async def unless_silent(work: Awaitable[T], alive: Callable[[], Awaitable[bool]]) -> T:
-    """The result of `work`, which may take as long as it takes, as a compilation does.
+    """Awaits `work` without a timeout while the replica is `alive`: a compilation may take long.
 
-    It is watched as by `LivenessWatch`, and need not end when it is given up: this raises
-    ReplicaUnresponsive then. When the caller is cancelled, the work is cancelled too.
+    Raises ReplicaUnresponsive when a `LivenessWatch` gives up, also if the work does not end then.
+    Cancels the work when the caller is cancelled.
     """
     task = asyncio.ensure_future(work)
     given_up = asyncio.get_running_loop().create_future()

@@ -45,8 +45,8 @@ _REMEMBERED_KEYS: Final = 4096
 class RayReplicas:
     """A model's deployment behind a Serve handle.
 
-    Each replica on this node has a connection from when it appears, which its batches take. All
-    else takes the handle.
+    It connects to each replica on this node when the replica appears, and sends batches over the
+    connection. All other calls use the handle.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], listener: ConnectionListener | None) -> None:
@@ -69,22 +69,22 @@ class RayReplicas:
         return await asyncio.wait_for(self._call(self._status), timing.CONTROL_S)
 
     async def statistics(self, version: str | None) -> list[dict[str, Any]]:
-        return await self._told("statistics", timing.CONTROL_S, version)
+        return await self._broadcast("statistics", timing.CONTROL_S, version)
 
     async def shapes(self, version: str) -> list[ShapesReport | None]:
-        return await self._told("shapes", timing.CONTROL_S, version)
+        return await self._broadcast("shapes", timing.CONTROL_S, version)
 
     async def look(self, timeout_s: float) -> bool:
-        return any(await self._told("look", timeout_s))
+        return any(await self._broadcast("look", timeout_s))
 
     async def set_unloaded(self, unloaded: bool, timeout_s: float) -> None:
-        await self._told("set_unloaded", timeout_s, unloaded)
+        await self._broadcast("set_unloaded", timeout_s, unloaded)
 
     def route(self, revision: str, key: ShapeKey, avoid: Route = ANY_ROUTE) -> Route:
         affinity = self._affinity
         if affinity is None:
             return ANY_ROUTE
-        return affinity.route(self._number(revision, key), avoid.replica)
+        return affinity.route(self._shape_number(revision, key), avoid.replica)
 
     def usable(self, route: Route) -> bool:
         affinity = self._affinity
@@ -93,7 +93,7 @@ class RayReplicas:
     def sent(self, route: Route, revision: str, key: ShapeKey) -> None:
         self._load.count(requests=1)
         if route.replica is not None and (affinity := self._affinity) is not None:
-            affinity.sent(route.replica, self._number(revision, key))
+            affinity.sent(route.replica, self._shape_number(revision, key))
 
     def answered(self, route: Route) -> None:
         self._load.count(requests=-1)
@@ -119,30 +119,30 @@ class RayReplicas:
                 # It is loading, or has not loaded this version yet.
                 self._lost(route, timing.FAILED_REPLICA_S)
             elif route.replica is not None and (affinity := self._affinity) is not None:
-                affinity.told(route.replica, reply.load)
+                affinity.reported(route.replica, reply.load)
         return reply
 
     def close(self) -> None:
-        """Ends all connections at once."""
+        """Closes all connections at once."""
         self._listener = None
         for connection in self._connections.values():
             connection.close()
 
     @property
     def _affinity(self) -> ShapeAffinity | None:
-        """None if another router is configured, or Serve has not said yet which it is."""
+        """The router's affinity. None with another router, or before Serve has created it."""
         affinity = self._router.attribute("affinity", ShapeAffinity)
         if affinity is not None:
             affinity.follow(self._connect)
         return affinity
 
     def _connect(self, near: set[str]) -> None:
-        """Keeps a connection to each of these replicas, and to no other."""
+        """Connects to these replicas, and retires the connections to others."""
         for gone in self._connections.keys() - near:
             self._connections.pop(gone).retire()
         if self._listener is not None:
             for name in near - self._connections.keys():
-                attend = partial(self._attended, Route(name, near=True))
+                attend = partial(self._attend_connection, Route(name, near=True))
                 self._connections[name] = ReplicaConnection(self._listener, attend)
 
     async def _inferred(
@@ -169,16 +169,19 @@ class RayReplicas:
         return await self._call(self._by_reference, await _referenced(call), route)
 
     def _connection_to(self, route: Route) -> Connection | None:
-        """None where the batch has to take the handle."""
+        """The connection for a route, None if the batch has to use the handle."""
         kept = self._connections.get(route.replica) if route.replica is not None else None
         return None if kept is None else kept.usable
 
     async def _alive(self, route: Route, by_reference: bool) -> bool:
-        """Whether the replica of the route, any if it names none, gives a sign of life in the way
-        that the call went. While there is none at all, calls wait for the next."""
+        """Whether the route's replica, or any if it names none, gives a sign of life.
+
+        The question goes the same way as the call. Without any replica it is true, because calls
+        wait for the next one.
+        """
         if (affinity := self._affinity) is not None and not len(affinity):
             return True
-        # A task of its own: whatever becomes of it is no sign, its being cancelled included.
+        # A task of its own, because any failure of it, also a cancellation, means no sign of life.
         sign = asyncio.ensure_future(self._call(self._answers[by_reference], route))
         try:
             await asyncio.wait((sign,), timeout=timing.SIGN_OF_LIFE_S)
@@ -187,11 +190,11 @@ class RayReplicas:
             sign.cancel()
 
     def _lost(self, route: Route, seconds: float) -> None:
-        """Others are taken for so long, until Serve knows more."""
+        """Avoids the route's replica for `seconds`, until Serve knows its state."""
         if route.replica is not None and (affinity := self._affinity) is not None:
             affinity.lost(route.replica, seconds)
 
-    def _number(self, revision: str, key: ShapeKey) -> int:
+    def _shape_number(self, revision: str, key: ShapeKey) -> int:
         number = self._numbers.get((revision, key))
         if number is None:
             if len(self._numbers) >= _REMEMBERED_KEYS:
@@ -199,15 +202,15 @@ class RayReplicas:
             number = self._numbers[revision, key] = shape_number(revision, key)
         return number
 
-    async def _attended(self, route: Route, name: str, token: bytes) -> str | None:
-        # Serve counts it as a call in flight, while a connection is idle most of its time.
+    async def _attend_connection(self, route: Route, name: str, token: bytes) -> str | None:
+        # Subtracts the call that Serve counts as in flight: a connection is idle most of the time.
         with self._counting_at(route.replica, -1):
             reason: str | None = await self._call(self._attend, name, token, route, FORMAT)
             return reason
 
     @contextmanager
     def _counting_at(self, replica: str | None, calls: int) -> Iterator[None]:
-        """Counts so many more calls in flight at the replica than Serve counts itself."""
+        """Adds `calls` to those that Serve counts as in flight at the replica."""
         if replica is not None:
             self._router.count_sent(replica, calls)
         try:
@@ -216,15 +219,18 @@ class RayReplicas:
             if replica is not None:
                 self._router.count_sent(replica, -calls)
 
-    async def _told(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
-        """What each replica answers. Raises TimeoutError, ReplicaDied."""
+    async def _broadcast(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
+        """Calls a method of every replica. Raises TimeoutError, ReplicaDied."""
         try:
-            return await asyncio.wait_for(self._told_by_all(method, arguments), timeout_s)
+            return await asyncio.wait_for(self._broadcast_when_known(method, arguments), timeout_s)
         except (RayError, RayServeException) as error:
             raise ReplicaDied(type(error).__name__) from error
 
-    async def _told_by_all(self, method: str, arguments: Sequence[Any]) -> list[Any]:
-        """Serve knows of no replica for a moment while the settings of the only one change."""
+    async def _broadcast_when_known(self, method: str, arguments: Sequence[Any]) -> list[Any]:
+        """Calls a method of every replica, and retries while Serve knows none.
+
+        That happens for a moment while the settings of the only replica change.
+        """
         while True:
             with suppress(DeploymentUnavailableError):
                 return list(await self._handle.broadcast(method, *arguments).results_async())
@@ -238,9 +244,9 @@ class RayReplicas:
 
 
 class _ReportedLoad:
-    """Tells Serve's autoscaling how many requests there are.
+    """Reports the number of requests to Serve's autoscaling.
 
-    Serve counts each batch in flight, as a call; the other requests are added here.
+    Serve counts each batch in flight as one call. This adds the other requests.
     """
 
     def __init__(self, router: HandleRouter) -> None:

@@ -1,4 +1,4 @@
-"""The compiled shapes of a version: hit, compile once, evict; and what is counted of each shape.
+"""The cache of a version's compiled shapes, and the statistics of each shape.
 
-Knows no OpenVINO: it is handed what compiles. May import `execution`.
+Knows no OpenVINO: the caller passes the function that compiles. May import `execution`.
 """

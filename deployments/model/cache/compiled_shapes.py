@@ -1,6 +1,6 @@
-"""The compiled shapes of one model: hit, compile once, promote, evict.
+"""The cache of one model's compilations: it compiles each shape once, promotes and evicts.
 
-Knows nothing of OpenVINO: what a compilation is and how to make one is handed in.
+Knows no OpenVINO: the caller passes the function that compiles, of any result type.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class CompiledShapes(Generic[CompiledT]):
-    """A bounded LRU cache of static compilations beside an optional dynamic one.
+    """A bounded LRU cache of static compilations, with an optional dynamic one.
 
-    A `ShapeCompiler` makes them; shapes that are compiled never touch its lock. At most `bound`
-    static compilations are alive: before one that is in use is replaced, its users finish.
+    A `ShapeCompiler` makes them; requests for compiled shapes never touch its lock. At most `bound`
+    static compilations are alive: a new one waits until the users of the evicted one have finished.
 
-    A compilation that is made in the background answers nothing yet: it is on trial until it is
-    kept or discarded. `reshaped` is called for every reshape when that is decided, `evicted` for
-    every compilation that is evicted.
+    A background compilation is on trial, and answers nothing, until the owner keeps or discards it.
+    The cache calls `reshaped` for every reshape when its outcome is known, and `evicted` for every
+    eviction.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class CompiledShapes(Generic[CompiledT]):
 
     @property
     def compile_s(self) -> float:
-        """How long a request waits for a compilation: 0 where the dynamic one answers it."""
+        """The mean seconds that a request waits for a compilation, 0 if the dynamic one answers."""
         if self._dynamic is not None and not self._blocking:
             return 0.0
         return self.counters.compile_seconds / max(1, self.counters.compiles)
 
     @property
     def compiling_s(self) -> float:
-        """For how long a compilation has been in progress; 0 if none is."""
+        """The seconds since the running compilation began, 0 if none runs."""
         return self._compiler.compiling_s
 
     def statistics(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class CompiledShapes(Generic[CompiledT]):
         return CacheBounds(self._bound, self.demand.promote_after)
 
     def state(self, key: ShapeKey) -> tuple[State, str]:
-        """How the shape would be served now, and if its own compilation failed, why."""
+        """The shape's present state, and the error if its static compilation failed."""
         if key in self._entries:
             return "static", ""
         if key in self._compiling:
@@ -116,7 +116,7 @@ class CompiledShapes(Generic[CompiledT]):
             return "failed", str(error)
         if self._dynamic is None or self._blocking:
             return "not_compiled", ""
-        return ("dynamic_suffices" if self.suffices(key) else "dynamic"), ""
+        return ("dynamic_suffices" if self.dynamic_suffices(key) else "dynamic"), ""
 
     @asynccontextmanager
     async def use(
@@ -127,16 +127,17 @@ class CompiledShapes(Generic[CompiledT]):
         static: bool = False,
         reason: Reason = "new_shape",
     ) -> AsyncIterator[CompiledT]:
-        """A compilation that can run `key`, held for as long as the context lasts.
+        """Provides a compilation that can run `key`, and holds it during the context.
 
-        A known shape gets its own; another gets the dynamic one, or waits for its own where
-        there is none, the model is `blocking` or `static` asks for it, for this `reason`. Raises
-        what reshaping or compiling raised for this key, now or a while ago.
+        A compiled shape gets its static compilation, another one the dynamic. If there is no
+        dynamic one, or the model is `blocking`, or with `static`, the caller waits for a static
+        one, made for this `reason`. Raises the error of reshaping or compiling this key, also that
+        of a recent failure.
         """
         entry = self._entries.get(key)
         if entry is not None:
             self.counters.hits += requests
-            self.demand.asked(key, requests)
+            self.demand.add(key, requests)
             self._entries.move_to_end(key)
         elif self._dynamic is None or self._blocking or static:
             if (error := self._failed.get(key)) is not None:
@@ -147,36 +148,38 @@ class CompiledShapes(Generic[CompiledT]):
             entry = known or self._start(key, reason)
         else:
             self.counters.served_dynamic += requests
-            self._note(key, requests)
+            self._count_dynamic(key, requests)
             yield self._dynamic
             return
         async with entry.held() as compiled:
             yield compiled
 
     def set_bounds(self, bound: int, promote_after: int, compiles_per_minute: int) -> None:
-        """Changes the bounds. Compilations beyond a lower one go, oldest first; those in use serve
-        whoever has them to the end."""
+        """Changes the bounds, and evicts the least recently used compilations beyond a lower one.
+
+        Requests that use an evicted compilation finish on it.
+        """
         self._bound = bound
         self.demand.promote_after = promote_after
         self.demand.compiles_per_minute = compiles_per_minute
-        while self._taken > bound:
+        while self._alive > bound:
             self._evict()
 
-    def hot(self, count: int) -> list[ShapeKey]:
-        """The compiled shapes that are asked for most, hottest first."""
+    def hottest(self, count: int) -> list[ShapeKey]:
+        """The compiled shapes with the highest demand, hottest first."""
         return self.demand.hottest(self._entries, count)
 
     async def close(self) -> None:
-        """Waits for the compilation that is under way; those that wait are cancelled."""
+        """Cancels the waiting compilations and waits for the running one."""
         for task in (tasks := [entry.compilation for entry in self._compiling.values()]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._compiling.clear()
 
     def release(self) -> None:
-        """Drops all compilations and what makes them.
+        """Drops all compilations and the functions of the owner.
 
-        The owner owns this too: the circle would stay alive until a garbage collection.
+        Those refer back to the owner: the cycle would stay alive until a garbage collection.
         """
         self._entries.clear()
         self._on_trial.clear()
@@ -184,106 +187,115 @@ class CompiledShapes(Generic[CompiledT]):
         self._compiler.release()
         self._reshaped = self._evicted = _released
 
-    # What answers, and what may not --------------------------------------------------------------
+    # Trials and checks ---------------------------------------------------------------------------
 
     def on_trial(self, key: ShapeKey) -> CompiledT | None:
-        """The compilation that was made for the shape and has yet to show that it is worth it."""
+        """The shape's compilation on trial, if there is one."""
         entry = self._on_trial.get(key)
         return None if entry is None else entry.compilation.result()
 
     def unchecked(self, key: ShapeKey) -> CompiledT | None:
-        """The compilation that answers the shape, where it was compared with none."""
+        """The compilation that answers the shape, if it has not been compared with another."""
         entry = self._entries.get(key)
         if entry is None or entry.checked or not entry.compilation.done():
             return None
         return entry.compilation.result()
 
     def keep(self, key: ShapeKey, *, checked: bool = False) -> None:
-        """Of what is on trial: from now on it answers. Of what answers: it was compared."""
+        """Ends a trial: the compilation answers from now on. `checked` notes that it was compared.
+
+        For a compilation that already answers, this only notes `checked`.
+        """
         if (entry := self._on_trial.pop(key, None)) is not None:
             self._entries[key] = entry
-            self.demand.promoted(in_vain=False)
+            self.demand.promotion_ended(discarded=False)
             self._seen.compiled(key, entry.took_s, kept=True)
             self._reshaped(Reshape(key, "promotion", "compiled", entry.took_s))
         if key in self._entries:
             self._entries[key].checked |= checked
 
     def discard(self, key: ShapeKey, suffices_s: float = timing.DYNAMIC_SUFFICES_S) -> None:
-        """The dynamic compilation answers the shape for so long, whatever was made for it."""
+        """Drops the shape's static compilation; the dynamic one answers for `suffices_s`."""
         self._entries.pop(key, None)
         self._dynamic_suffices.put(key, True, suffices_s)
         if (entry := self._on_trial.pop(key, None)) is not None:
             self.counters.not_worth_it += 1
-            self.demand.promoted(in_vain=True)
+            self.demand.promotion_ended(discarded=True)
             self._seen.compiled(key, entry.took_s, kept=False)
             self._reshaped(Reshape(key, "promotion", "discarded", entry.took_s))
 
     def replace(self, key: ShapeKey, compiled: CompiledT) -> None:
-        """Another compilation answers the shape, if it still has one; it was compared."""
+        """Replaces the shape's compilation, unless it was evicted, by one that was compared."""
         if (entry := self._entries.get(key)) is not None:
             task = asyncio.get_running_loop().create_task(_value(compiled))
             self._entries[key] = Entry(task, checked=True, took_s=entry.took_s)
 
-    def answer_with(self, dynamic: CompiledT) -> None:
-        """Another compilation than before answers all shapes that have none of their own."""
+    def set_dynamic(self, dynamic: CompiledT) -> None:
+        """Replaces the dynamic compilation."""
         self._dynamic = dynamic
 
-    def block(self) -> None:
-        """The dynamic compilation answers nothing any more: each shape waits for its own."""
+    def stop_dynamic(self) -> None:
+        """Stops use of the dynamic compilation: each shape waits for its static one."""
         self._blocking = True
 
     @property
     def answers_dynamically(self) -> bool:
         return self._dynamic is not None and not self._blocking
 
-    def suffices(self, key: ShapeKey) -> bool:
-        """Whether the dynamic compilation was found to be as fast, not long ago."""
+    def dynamic_suffices(self, key: ShapeKey) -> bool:
+        """Whether a recent trial found the dynamic compilation to be as fast."""
         return self._dynamic_suffices.get(key) is not None
 
-    async def beside(self, work: Callable[[], T]) -> T:
-        """Reshapes and compiles what is not for the cache, in the background under the lock."""
-        return await self._compiler.beside(work)
+    async def compile_uncached(self, work: Callable[[], T]) -> T:
+        """Runs a compilation that is not for the cache, in the background under the lock."""
+        return await self._compiler.compile_uncached(work)
 
     # Compiling -----------------------------------------------------------------------------------
 
-    def _note(self, key: ShapeKey, requests: int) -> None:
-        """Counts requests for a shape without a compilation, and promotes it when it pays.
+    def _count_dynamic(self, key: ShapeKey, requests: int) -> None:
+        """Counts requests for a shape without a compilation, and promotes it if demand is high.
 
-        With an open batch a compilation of its own is none: it was never faster (0.97 to 1.19 of
-        the dynamic one's time).
+        It never promotes a key with an open batch: such a compilation was never faster (0.97 to
+        1.19 of the dynamic one's time).
         """
-        interest = self.demand.asked(key, requests)
+        interest = self.demand.add(key, requests)
         known = key in self._compiling or key in self._on_trial or self._failed.get(key)
-        if not self.demand.promotes(interest) or known or self.suffices(key) or is_open(key):
+        if (
+            not self.demand.promotes(interest)
+            or known
+            or self.dynamic_suffices(key)
+            or is_open(key)
+        ):
             return
-        full = self._taken + len(self._compiling) >= self._bound
-        if full and not self._worth_a_place(interest):
+        full = self._alive + len(self._compiling) >= self._bound
+        if full and not self._may_evict(interest):
             return
-        if self.demand.afford(promotion=True):
+        if self.demand.spend(promotion=True):
             self._start(key, "promotion")
 
     @property
-    def _taken(self) -> int:
+    def _alive(self) -> int:
         return len(self._entries) + len(self._on_trial)
 
-    def _worth_a_place(self, interest: float) -> bool:
-        """Whether a shape is asked for so much more than the one that would be pushed out.
+    def _may_evict(self, interest: float) -> bool:
+        """Whether demand for a shape is more than twice that of the one it would evict.
 
-        One at a time: together, several would push out more than they were compared with.
+        Only one compilation at a time may evict: several would evict more than they were compared
+        with.
         """
         if self._compiling:
             return False
-        return interest > 2 * self.demand.of(next(iter(self._on_trial or self._entries)))
+        return interest > 2 * self.demand.current(next(iter(self._on_trial or self._entries)))
 
     def _start(self, key: ShapeKey, reason: Reason) -> Entry[CompiledT]:
         task = asyncio.get_running_loop().create_task(self._compile(key, reason))
-        # Looked at here: nobody may wait for a background compilation.
+        # Retrieves the exception, because no caller may await a background compilation.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         entry = self._compiling[key] = Entry(task)
         return entry
 
     async def _compile(self, key: ShapeKey, reason: Reason) -> CompiledT:
-        # Until the shape is among the entries, further requests find it in `_compiling`.
+        # Requests that arrive before it is among the entries find the shape in `_compiling`.
         promotion = reason == "promotion"
         try:
             made = await self._compiler.compile(key, self._make_room, background=promotion)
@@ -306,13 +318,13 @@ class CompiledShapes(Generic[CompiledT]):
         return made.compiled
 
     async def _make_room(self) -> None:
-        while self._taken >= self._bound:
+        while self._alive >= self._bound:
             oldest = self._evict()
             if oldest.users:
                 await oldest.unused.wait()
 
     def _evict(self) -> Entry[CompiledT]:
-        """Takes out the one that was not used for longest, first of those that answer nothing."""
+        """Evicts the oldest compilation on trial, or else the least recently used one."""
         if self._on_trial:
             key = next(iter(self._on_trial))
             oldest = self._on_trial[key]
@@ -327,12 +339,12 @@ class CompiledShapes(Generic[CompiledT]):
     def _remember_failure(self, key: ShapeKey, error: Exception) -> None:
         self.counters.compile_failures += 1
         self._seen.compile_failed(key)
-        # A copy has no traceback, which would keep the tensors of the request alive.
+        # A copy has no traceback, whose frames would keep the request's tensors alive.
         self._failed.put(key, copy.copy(error), timing.REMEMBER_FAILURE_S)
 
 
 def is_open(key: ShapeKey) -> bool:
-    """Whether it is the key of any number of rows."""
+    """Whether the key is for any number of rows."""
     return any(-1 in shape for shape in key)
 
 

@@ -1,4 +1,4 @@
-"""Reshaping and compiling, one at a time, under the deployment's lock."""
+"""Reshapes and compiles, one shape at a time, under the deployment's lock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[CompiledT]):
-    """What became of a compilation, and the seconds that it took with its reshape."""
+    """The result or the error of a compilation, and the seconds that it took with its reshape."""
 
     compiled: CompiledT | None
     error: Exception | None
@@ -23,9 +23,10 @@ class Outcome(Generic[CompiledT]):
 
 
 class ShapeCompiler(Generic[CompiledT]):
-    """`reshape` runs in a thread, one at a time, under `lock`, which the deployment owns. It
-    returns what compiles the shape, which runs there too: in `executor` where a request waits for
-    it, else in `background`.
+    """Reshapes and compiles one shape at a time under `lock`, which the deployment owns.
+
+    `reshape` returns the function that compiles the shape. Both run in a thread of `executor` if a
+    request waits for the compilation, else of `background`.
     """
 
     def __init__(
@@ -45,13 +46,13 @@ class ShapeCompiler(Generic[CompiledT]):
 
     @property
     def compiling_s(self) -> float:
-        """For how long a compilation has been in progress; 0 if none is."""
+        """The seconds since the running compilation began, 0 if none runs."""
         return 0.0 if self._since is None else self._clock() - self._since
 
     async def compile(
         self, key: ShapeKey, room: Callable[[], Awaitable[None]], *, background: bool
     ) -> Outcome[CompiledT]:
-        """Reshapes, waits for `room` and compiles. A shape that fails to reshape takes no room."""
+        """Reshapes, awaits `room` and compiles. A shape that fails to reshape evicts nothing."""
         executor = self._background if background else self._executor
         compiled, failure = None, None
         async with self._lock:
@@ -66,8 +67,8 @@ class ShapeCompiler(Generic[CompiledT]):
                 self._since = None
             return Outcome(compiled, failure, self._clock() - started)
 
-    async def beside(self, work: Callable[[], T]) -> T:
-        """Reshapes and compiles what is not for the cache, in the background under the lock."""
+    async def compile_uncached(self, work: Callable[[], T]) -> T:
+        """Runs a compilation that is not for the cache, in the background under the lock."""
         async with self._lock:
             self._since = self._clock()
             try:
@@ -76,7 +77,7 @@ class ShapeCompiler(Generic[CompiledT]):
                 self._since = None
 
     def release(self) -> None:
-        """Keeps nothing that compiles: its owner owns this too."""
+        """Drops `reshape`, which refers back to the owner."""
         self._reshape = _released
 
 

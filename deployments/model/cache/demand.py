@@ -1,4 +1,4 @@
-"""Which shapes are asked for most, and how many compilations that is worth."""
+"""The demand for each shape, and the budget of compilations."""
 
 import time
 from collections import OrderedDict, deque
@@ -12,12 +12,12 @@ from deployments.inference import ShapeKey
 
 _REMEMBERED_KEYS: Final = 4096
 _MINUTE_S: Final = 60.0
-_MOST_IN_VAIN: Final = 32
+_MOST_DISCARDED: Final = 32
 
 
 @dataclass(slots=True)
 class RequestRate:
-    """A count of which half is forgotten every minute."""
+    """A count that halves every minute."""
 
     count: float = 0.0
     at: float = 0.0
@@ -32,7 +32,7 @@ class RequestRate:
 
 
 class Demand:
-    """Counts requests by shape, and spends a budget of compilations per minute on them."""
+    """Counts requests by shape, and keeps a budget of compilations per minute."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Demand:
         self._clock = clock
         self._interest: OrderedDict[ShapeKey, RequestRate] = OrderedDict()
         self._compiles: deque[float] = deque()
-        self._in_vain = _MOST_IN_VAIN
+        self._discarded_in_a_row = _MOST_DISCARDED
 
-    def asked(self, key: ShapeKey, requests: int) -> float:
-        """Counts requests for a shape, and says how much it is asked for now."""
+    def add(self, key: ShapeKey, requests: int) -> float:
+        """Counts requests for a shape, and returns the demand for it now."""
         interest = self._interest.setdefault(key, RequestRate())
         self._interest.move_to_end(key)
         if len(self._interest) > _REMEMBERED_KEYS:
@@ -56,36 +56,38 @@ class Demand:
         return interest.add(requests, self._clock())
 
     def promotes(self, interest: float) -> bool:
-        # Above one less: of requests that came one after the other, a little is forgotten already.
+        # Minus one: the count of requests that came one after the other has decayed a little.
         return interest > self.promote_after - 1
 
-    def of(self, key: ShapeKey) -> float:
+    def current(self, key: ShapeKey) -> float:
         return self._interest.get(key, RequestRate()).value(self._clock())
 
     def hottest(self, keys: Iterable[ShapeKey], count: int) -> list[ShapeKey]:
-        return nlargest(count, keys, key=self.of)
+        return nlargest(count, keys, key=self.current)
 
-    def afford(self, *, promotion: bool = False) -> bool:
-        """Takes a compilation off this minute's budget, False where it is used up.
+    def spend(self, *, promotion: bool = False) -> bool:
+        """Takes a compilation from this minute's budget; False if it is used up.
 
-        For a `promotion` it is one a minute until one brings something, then all of it; each one in
-        a row that brings nothing halves it again. So a model that runs as fast without is not
-        compiled again and again.
+        For a `promotion` the budget is one a minute until a promotion is kept, then the full one.
+        Each discarded promotion in a row halves it again. So a model that gains nothing from
+        promotions is not compiled again and again.
         """
         now = self._clock()
         while self._compiles and self._compiles[0] < now - _MINUTE_S:
             self._compiles.popleft()
-        halved = self._in_vain if promotion else 0
+        halved = self._discarded_in_a_row if promotion else 0
         if len(self._compiles) >= max(1, self.compiles_per_minute >> halved):
             return False
         self._compiles.append(now)
         return True
 
     def refund(self) -> None:
-        """Gives back what `afford` took for a compilation that was not made."""
+        """Gives back what `spend` took for a compilation that was not made."""
         if self._compiles:
             self._compiles.pop()
 
-    def promoted(self, *, in_vain: bool) -> None:
-        """What came of a promotion."""
-        self._in_vain = min(self._in_vain + 1, _MOST_IN_VAIN) if in_vain else 0
+    def promotion_ended(self, *, discarded: bool) -> None:
+        """Notes the outcome of a promotion."""
+        self._discarded_in_a_row = (
+            min(self._discarded_in_a_row + 1, _MOST_DISCARDED) if discarded else 0
+        )

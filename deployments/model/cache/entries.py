@@ -1,4 +1,4 @@
-"""One compiled shape and its users, and what is counted of all."""
+"""A compiled shape with its users, and the counters of the cache."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ CompiledT = TypeVar("CompiledT")
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the model was loaded."""
+    """Counts events since the model was loaded."""
 
     hits: int = 0
     served_dynamic: int = 0
@@ -24,9 +24,9 @@ class Counters:
 
 @dataclass(slots=True)
 class Entry(Generic[CompiledT]):
-    """A static compilation, done or in progress, and how many requests use it or wait for it.
+    """A static compilation, done or running, and the number of requests that use or await it.
 
-    `checked` says that its answers were compared with another compilation's.
+    `checked` is whether its answers were compared with those of another compilation.
     """
 
     compilation: "asyncio.Task[CompiledT]"
@@ -37,14 +37,14 @@ class Entry(Generic[CompiledT]):
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[CompiledT]:
-        """The compilation, which is in use for as long as the context lasts.
+        """Awaits the compilation, and counts as a user of it during the context.
 
-        A request that waits for it counts as a user: else the place could be taken before its turn.
+        A request that waits counts too: else the entry could be evicted before its turn.
         """
         self.users += 1
         self.unused.clear()
         try:
-            # All that wait share the compilation: one that is cancelled does not end it.
+            # Requests share the compilation: cancelling one of them does not cancel it.
             yield await asyncio.shield(self.compilation)
         finally:
             self.users -= 1

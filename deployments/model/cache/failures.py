@@ -1,4 +1,4 @@
-"""What is known of shapes for a while."""
+"""Values by shape that expire."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _KEYS: Final = 4096
 
 
 class ExpiringByShape(Generic[T]):
-    """A value for each shape until its time is over; of more than 4,096, the last ones."""
+    """Maps shapes to values until they expire, and keeps the latest 4,096."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

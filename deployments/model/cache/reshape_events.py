@@ -1,4 +1,4 @@
-"""What is told of a reshape: a line in the log and its metrics."""
+"""Reports each reshape, by a line in the log and by metrics."""
 
 import logging
 from typing import Literal, NamedTuple, TypeAlias
@@ -11,7 +11,7 @@ Reason: TypeAlias = Literal["new_shape", "promotion", "warm_up", "fallback"]
 
 
 class Reshape(NamedTuple):
-    """A reshape with its compilation that is over, and what came of it."""
+    """A finished reshape with its compilation, and the outcome."""
 
     key: ShapeKey
     reason: Reason
@@ -21,14 +21,14 @@ class Reshape(NamedTuple):
 
 
 class ReshapeReport:
-    """Tells of the reshapes of one version."""
+    """Reports the reshapes of one version."""
 
     def __init__(self, info: ModelInfo, telemetry: Telemetry) -> None:
         self._info = info
         self._telemetry = telemetry
 
     def reshaped(self, reshape: Reshape) -> None:
-        """One line, about the requests that it was begun for."""
+        """Logs one line, with the ids of the requests that caused the reshape."""
         model, version = self._info.name, self._info.version
         self._telemetry.count(RESHAPES, model, reshape.reason, reshape.outcome)
         self._telemetry.observe(COMPILE_SECONDS, reshape.seconds, model)

@@ -1,6 +1,6 @@
-"""Counts what happens with each shape of a version, in bounded memory and constant time.
+"""Counts events for each shape of a version, in bounded memory and constant time.
 
-Belongs to the event loop: worker threads hand the times that they measure back to it.
+Belongs to the event loop: worker threads pass it the times that they measure.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _COPIED_AT_ONCE: Final = 64
 
 
 class _Ring:
-    """The last inference calls, as plain numbers: a tuple for each would take ten times more."""
+    """The last inference calls, in arrays: a tuple for each would take ten times the memory."""
 
     __slots__ = ("_next", "_ns", "_rows")
 
@@ -77,10 +77,10 @@ class _Known:
 
 
 class ShapeStatistics:
-    """What a version's requests, inferences and compilations were, by shape.
+    """Counts a version's requests, inferences and compilations by shape.
 
-    Of more than `kept` shapes, those that were asked for least are forgotten, the compiled ones
-    last: they live on in the sums only. `clock` gives Unix seconds.
+    Keeps at most `kept` shapes. It drops those with the fewest requests first, and compiled ones
+    last; their counts stay in the sums. `clock` gives Unix seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, kept: int = KEPT_SHAPES) -> None:
@@ -95,7 +95,7 @@ class ShapeStatistics:
         return len(self._known)
 
     def arrived(self, key: ShapeKey, requests: int, rows: int) -> None:
-        """A batch of requests has come in."""
+        """Counts a batch that arrived."""
         now = self._clock()
         counts = self._at(key).counts
         counts.requests += requests
@@ -107,7 +107,7 @@ class ShapeStatistics:
             counts.last_seen = now
 
     def answered_static(self, key: ShapeKey, requests: int, rows: int, *, waited: bool) -> None:
-        """`waited` for the compilation, that is."""
+        """Counts answers of a static compilation, and whether the requests `waited` for it."""
         counts = self._counts(key)
         counts.static += requests
         counts.static_rows += rows
@@ -118,7 +118,7 @@ class ShapeStatistics:
         self._counts(key).dynamic += requests
 
     def inferred(self, key: ShapeKey, ns: int, rows: int, *, static: bool) -> None:
-        """One call of OpenVINO's took so long for so many rows."""
+        """Records the nanoseconds and rows of one OpenVINO inference."""
         known = self._known.get(key)
         counts = self._others if known is None else known.counts
         if static:
@@ -137,7 +137,7 @@ class ShapeStatistics:
             known.dynamic.add(ns, rows)
 
     def compiled(self, key: ShapeKey, seconds: float, *, kept: bool) -> None:
-        """A static compilation was made, and thrown away where it is not `kept`."""
+        """Records a static compilation that was `kept`, or discarded after its trial."""
         known, now = self._at(key), self._clock()
         known.last_compile = LastCompile(now, round(seconds * 1e9))
         known.counts.compiles += 1
@@ -164,10 +164,10 @@ class ShapeStatistics:
         state: Callable[[ShapeKey], tuple[State, str]],
         differing: Mapping[ShapeKey, Differing] = MappingProxyType({}),
     ) -> ShapesReport:
-        """A copy of all that is known; `state` tells how a shape is served now, and why so.
+        """Copies all counts; `state` returns a shape's present state and the reason for it.
 
-        Lets other work in between now and then. What is forgotten meanwhile is told with the
-        shapes, as it was when this began.
+        Yields to the event loop at intervals. Shapes that are dropped meanwhile are in the report,
+        as they were when it began.
         """
         entries, others, forgotten = [*self._known.items()], self._others.copy(), self._forgotten
         shapes = {}
@@ -187,12 +187,12 @@ class ShapeStatistics:
         return known
 
     def _counts(self, key: ShapeKey) -> Counts:
-        """Where to count what happens with a shape that may have been forgotten meanwhile."""
+        """The counts of a shape, or the sums if the shape was dropped meanwhile."""
         known = self._known.get(key)
         return self._others if known is None else known.counts
 
     def _forget(self) -> None:
-        """Makes room for many shapes at once: sorting them costs each of those little."""
+        """Drops a quarter of the shapes at once, so that the cost of sorting is shared."""
         count = 1 + self._kept // 4
         least = sorted(self._known.items(), key=lambda entry: _worth(entry[1]))[:count]
         for key, _ in least:

@@ -1,4 +1,4 @@
-"""How many inferences run at once, in which threads, and how a batch's answers go back.
+"""Runs inferences in a bounded number of threads, and packs the answers of a batch.
 
 May import `openvino` (compiled models) and what both wings share.
 """

@@ -1,4 +1,4 @@
-"""The threads in which shapes are compiled."""
+"""The threads that compile shapes."""
 
 import os
 import sys
@@ -10,22 +10,24 @@ _NICENESS: Final = 10
 
 
 class Compilers:
-    """`waited_for` compiles what requests wait for, `background` what nobody waits for, which
-    gives way to all else that wants the cores."""
+    """Two threads: `foreground` compiles shapes that requests wait for, `background` the others.
+
+    The background thread has a lower priority than all other threads.
+    """
 
     def __init__(self) -> None:
-        self.waited_for = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self.foreground = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.background = ThreadPoolExecutor(
-            1, thread_name_prefix="compile-background", initializer=_give_way
+            1, thread_name_prefix="compile-background", initializer=_lower_priority
         )
 
     def close(self) -> None:
-        """Ends after the compilation that is under way. Blocks."""
-        self.waited_for.shutdown()
+        """Stops the threads. Blocks until the running compilation has finished."""
+        self.foreground.shutdown()
         self.background.shutdown()
 
 
-def _give_way() -> None:
-    """Linux lowers the priority of this thread alone; elsewhere that cannot be done."""
+def _lower_priority() -> None:
+    """Lowers the priority of this thread, on Linux only: elsewhere a thread has none of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,4 +1,4 @@
-"""Execution: how many inferences a replica runs at once, over all compiled shapes."""
+"""Worker threads that bound how many inferences a replica runs at once, over all shapes."""
 
 import asyncio
 import heapq
@@ -18,20 +18,20 @@ T = TypeVar("T")
 
 
 class Kind(Enum):
-    """What an inference does beside inferring, and so who may run beside it."""
+    """The kinds of inferences, which decide what may run at the same time."""
 
     USUAL = auto()
     BUILDS = auto()
-    """OpenVINO builds kernels for it. It fills the device's streams and no more: other work finds a
-    thread free. And while there is other work, it leaves a stream free, where there are two, until
-    it has waited for a quarter of a second."""
+    """OpenVINO builds kernels for it. No more of this kind run than the device has streams, so
+    that other work finds a free thread. While there is other work, and more than one stream, it
+    leaves a stream free until it has waited for a quarter of a second."""
     COMPARES = auto()
-    """It runs two compilations, each of which has the device's streams, to see which is faster. No
-    more runs beside it than the streams take, and not another of its kind."""
+    """It compares two compilations, each of which can use all of the device's streams. In total no
+    more runs at once than the streams take, and only one of this kind."""
 
 
 class _Job(Generic[T]):
-    """Work that waits, runs, or is over. All but `work` and `begun` belongs to the event loop."""
+    """Work that waits, runs or is over. Only `work` and `begun` are used in other threads."""
 
     __slots__ = ("answer", "begun", "came", "ended", "kind", "loop", "over", "work")
 
@@ -46,19 +46,19 @@ class _Job(Generic[T]):
         self.over = False
 
     def run(self) -> None:
-        """In a worker thread. Nothing here keeps the work or its result afterwards."""
+        """Runs the work, in a worker thread. Keeps no reference to it or to its result."""
         work, self.work = self.work, None
         assert work is not None
         try:
             settled = partial(self._settle, work(), None)
         except BaseException as error:
             settled = partial(self._settle, None, error)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits
             self.loop.call_soon_threadsafe(settled)
         del settled, work  # an error's traceback holds this frame
 
     async def wait_out(self) -> None:
-        """Ends with the work, however often the caller is cancelled."""
+        """Waits for the end of the work, also if the caller is cancelled again."""
         self.ended = self.loop.create_future()
         while not self.over:
             with suppress(asyncio.CancelledError):
@@ -79,12 +79,12 @@ _Entry: TypeAlias = tuple[float, int, _Job[Any]]
 
 
 class Execution:
-    """`count` worker threads; of the work that waits, the one with the earliest deadline is next.
+    """Runs work in `count` threads, the earliest deadline first.
 
-    Of some kinds not everything may run beside everything else, see `Kind`.
+    `Kind` restricts which work may run at the same time.
 
-    Not an executor of the standard library: those know no deadlines, and take an answer through
-    three more turns of the event loop.
+    It replaces the standard library's executors, which know no deadlines, and which pass an answer
+    through three more turns of the event loop.
     """
 
     def __init__(self, count: int, streams: int) -> None:
@@ -104,18 +104,18 @@ class Execution:
 
     @property
     def waiting(self) -> int:
-        """How much work has not begun."""
+        """The number of jobs that have not begun."""
         with self._changed:
             return sum(not job.answer.done() for _, _, job in self._all_waiting())
 
     async def run(self, deadline: float, work: Callable[[], T], kind: Kind = Kind.USUAL) -> T:
-        """Runs `work` in a thread; `deadline` only decides whose turn it is.
+        """Runs `work` in a thread; `deadline` only decides the order.
 
-        Work that has begun is waited for even when the caller is cancelled, because it reads
-        memory that the caller would give back. Raises RuntimeError after `close`.
+        A cancelled caller waits until work that has begun ends, because the work reads memory that
+        the caller would release. Raises RuntimeError after `close`.
         """
         job = _Job(work, kind)
-        del work  # it must not outlive its turn
+        del work  # this frame must not keep it alive
         with self._changed:
             if self._closed:
                 raise RuntimeError("cannot run work after shutdown")
@@ -125,16 +125,16 @@ class Execution:
             return await job.answer
         except asyncio.CancelledError:
             with self._changed:
-                begun, job.begun = job.begun, True  # so that it does not begin any more
-                self._changed.notify_all()  # what had to wait for it may begin
+                begun, job.begun = job.begun, True  # so that no thread takes it
+                self._changed.notify_all()  # jobs that had to wait for it may begin
             if begun:
                 await job.wait_out()
             else:
-                job.work = None  # nobody will run it, and it holds tensors
+                job.work = None  # no thread will run it, and it holds tensors
             raise
 
     def close(self) -> None:
-        """Ends after the work that has begun; what has not is cancelled. Not for the event loop."""
+        """Cancels waiting work and blocks until running work has ended: call it in a thread."""
         with self._changed:
             self._closed = True
             waiting = self._all_waiting()
@@ -161,7 +161,7 @@ class Execution:
             if ended is not None:
                 self._running[ended] -= 1
             if ended is Kind.COMPARES:
-                self._changed.notify_all()  # more than one may have waited for its end
+                self._changed.notify_all()  # several jobs may have waited for its end
             while not self._closed:
                 if (queue := self._first()) is not None:
                     _, _, job = heapq.heappop(queue)
@@ -172,7 +172,7 @@ class Execution:
         return None
 
     def _first(self) -> "list[_Entry] | None":
-        """The queue whose first may begin, and has the earliest deadline."""
+        """The queue whose first job may begin and has the earliest deadline."""
         for queue in self._waiting.values():
             while queue and queue[0][2].begun:
                 heapq.heappop(queue)  # its caller has left
@@ -190,12 +190,12 @@ class Execution:
             [] if comparing else compares,
         ]
         first = min((queue for queue in may_begin if queue), default=None)
-        # What compares has its turn like any other: others wait with it until it can begin.
+        # If a comparison is first but cannot begin yet, later jobs wait with it.
         return None if first is compares and full else first
 
 
 class SharedExecutions:
-    """One execution for all versions of a model that run alike: they share the cores too."""
+    """Shares an execution between versions of a model with equal thread and stream counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -203,7 +203,7 @@ class SharedExecutions:
         self._users: Counter[Execution] = Counter()
 
     def take(self, count: int, streams: int) -> Execution:
-        """To be given back, once."""
+        """The execution for these counts; the caller gives it back once."""
         with self._lock:
             execution = self._shared.get((count, streams)) or Execution(count, streams)
             self._shared[count, streams] = execution
@@ -211,7 +211,7 @@ class SharedExecutions:
         return execution
 
     def give_back(self, execution: Execution) -> None:
-        """The last one closes it, which blocks."""
+        """Gives an execution back. The last user closes it, which blocks."""
         with self._lock:
             self._users[execution] -= 1
             last = not self._users[execution]
@@ -223,7 +223,7 @@ class SharedExecutions:
 
 
 async def shielded(work: "asyncio.Future[T]") -> T:
-    """The result of work in a thread; however often the caller is cancelled, it is waited for."""
+    """Awaits work in a thread. A cancelled caller waits until the work ends, too."""
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -231,5 +231,5 @@ async def shielded(work: "asyncio.Future[T]") -> T:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
         if not work.cancelled():
-            work.exception()  # looked at here: nobody else does any more
+            work.exception()  # retrieved here, because no other caller does
         raise

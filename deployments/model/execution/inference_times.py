@@ -1,4 +1,4 @@
-"""How long a version's requests take, and what a shape costs that has to be built for first."""
+"""The times of a version's inferences, and the cost of building kernels or compiling."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _SMOOTHING: Final = 0.05
 
 
 class InferenceTimes:
-    """Smoothed seconds of a request on the device, apart for those that built kernels."""
+    """Smoothed seconds of a request on the device, with and without building kernels."""
 
     def __init__(self) -> None:
         self._known_s = 0.0
@@ -21,11 +21,11 @@ class InferenceTimes:
             self._known_s = _smoothed(self._known_s, seconds)
 
     def building_cost(self, streams: int) -> float:
-        """Of what building adds, in requests that are answered meanwhile; see `in_requests`."""
+        """The cost of building kernels, in requests answered meanwhile; see `in_requests`."""
         return in_requests(self._building_s - self._known_s, self._known_s, streams)
 
     def compile_cost(self, compile_s: float, streams: int) -> float:
-        """Of a compilation, in the same."""
+        """The cost of a compilation, in the same unit."""
         return in_requests(compile_s, self._known_s or self._building_s, streams)
 
 

@@ -1,4 +1,4 @@
-"""How a batch's answers travel back: inside the reply, or leased in this process's arena."""
+"""Packs a batch's answers into a reply, or leases them to the ingress in this process's arena."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,25 +27,25 @@ _Packed: TypeAlias = tuple[PackedTensor, ...] | ServingError
 
 
 class Replies:
-    """Makes replies of answers; `arena` is where large outputs go, if there is one."""
+    """Makes replies of answers; large outputs go to `arena`, if there is one."""
 
     def __init__(self, arena: Arena | None) -> None:
         self._arena = arena
 
     def space(self, nbytes: int) -> Array | None:
-        """Memory for an output that is too large to travel inside an answer."""
+        """Allocates memory for an output that is too large to travel inside a reply."""
         if self._arena is None or nbytes <= INLINE_BYTES:
             return None
         return self._arena.lendable(nbytes)
 
     async def made(self, answers: Sequence[Answer], call: BatchCall) -> BatchReply | Unreachable:
-        """The reply to `call`; where much has to be copied, a thread does it."""
+        """The reply to `call`. A thread makes large copies."""
         if self._copies(answers) > _OFF_LOOP_BYTES:
             return await asyncio.to_thread(self._reply, answers, call)
         return self._reply(answers, call)
 
     def _copies(self, answers: Sequence[Answer]) -> int:
-        """How many bytes of outputs sending them copies."""
+        """The bytes of outputs that the reply has to copy."""
         outputs = (a for answer in answers if not isinstance(answer, ServingError) for a in answer)
         return sum(inline_bytes(output, self._arena) for output in outputs)
 

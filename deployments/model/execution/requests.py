@@ -1,4 +1,4 @@
-"""What a version is asked to do: the requests of a batch, and what becomes of each."""
+"""The requests of a batch, and their answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Answer: TypeAlias = list[Tensor] | ServingError
 
 @dataclass(slots=True)
 class Times:
-    """When a request's inference began and ended, on the monotonic clock; None before it did."""
+    """When a request's inference began and ended (monotonic clock); None before that."""
 
     began: float | None = None
     ended: float | None = None
@@ -23,7 +23,7 @@ class Times:
 class BatchMember:
     """One request of a batch; `deadline` is a time of the monotonic clock.
 
-    Its outputs go to `space`, if it has any. `trace` is the span that its inference belongs to.
+    `space` allocates memory for outputs. `trace` is the parent of the inference's span.
     """
 
     tensors: Sequence[Tensor]
@@ -42,7 +42,7 @@ class BatchMember:
 
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors in memory of their own."""
+    """Copies of the tensors."""
     return [
         Tensor(
             tensor.name,
@@ -65,6 +65,6 @@ def rows_of(members: Sequence[BatchMember]) -> int:
 
 
 def note_inference(members: Sequence[BatchMember], ended: float, ns: int) -> None:
-    """All of them were in the inference that took so many nanoseconds."""
+    """Sets the times of all members of an inference that took `ns` nanoseconds."""
     for work in members:
         work.times.began, work.times.ended = ended - 1e-9 * ns, ended

@@ -1,4 +1,4 @@
-"""Where models come from: directories, downloads, object stores and their local copies.
+"""The sources of models: directories, downloads, object stores and their local copies.
 
-All of it blocks and belongs in worker threads. Imports nothing else of the model's.
+All of it blocks: call it in worker threads. Imports nothing else from `model`.
 """

@@ -1,6 +1,6 @@
-"""Models from the network: downloaded once into the repository, their sums checked first.
+"""Downloads models into the repository, and verifies their checksums.
 
-Blocks and belongs in a worker thread.
+Blocking: call it in worker threads.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class RemoteFileLike(Protocol):
-    """What `fetch` needs to know of a file; RemoteFile and the settings' own class have it."""
+    """The part of RemoteFile, and of the class in the settings, that `fetch` uses."""
 
     @property
     def url(self) -> str: ...
@@ -64,7 +64,7 @@ class RemoteFile:
 
     @property
     def filename(self) -> str:
-        """The name it is stored under; raises SourceUnavailable when the URL has no plain one."""
+        """The file's name in the repository. Raises SourceUnavailable if it is not plain."""
         return file_name(self.url)
 
 
@@ -76,29 +76,29 @@ def fetch(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> dict[int, Path]:
-    """Version 1 in `<repository>/<name>/`, with the path that OpenVINO reads.
+    """Returns version 1 in `<repository>/<name>/`, with the path that OpenVINO reads.
 
-    Downloads what the record of a download does not name, or what has another sum where there is
-    no record. What lay there before keeps its place until the sums of all files are right, and
-    files that a record names are removed then, others set aside. Processes that fetch the same
-    model wait for each other, and the later ones find the files there. `max_bytes` bounds each
-    file. `progress` gets lines for people to read; what it raises ends the download and leaves
-    no partial file. Raises SourceUnavailable.
+    Downloads the files that the record of a download does not name or, without a record, those
+    whose checksum differs. Existing files keep their place until the checksums of all new files
+    match. Then those that a record names are removed, and others are set aside. Processes that
+    fetch the same model wait for each other, and the later ones find the files there. `max_bytes`
+    bounds each file. `progress` gets lines for people to read; an exception from it ends the
+    download and leaves no partial file. Raises SourceUnavailable.
     """
     version = home_of(name, repository) / "1"
-    wanted = _Download(name, _plan(name, files), version, progress)
+    download = _Download(name, _plan(name, files), version, progress)
     with translate_os_errors(version.parent):
-        if not wanted.is_here() and not wanted.is_read_only():
+        if not download.is_here() and not download.is_read_only():
             version.parent.mkdir(parents=True, exist_ok=True)
             waiting = f"{name}: waiting for another process that downloads it"
             with locked(version.parent, lambda: progress(waiting)):
-                if not wanted.is_here():  # another process may have been here
-                    wanted.bring(max_bytes)
-    return {1: as_read(version / wanted.model_file)}
+                if not download.is_here():  # another process may have been here
+                    download.complete(max_bytes)
+    return {1: as_read(version / download.model_file)}
 
 
 def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLike]:
-    """File names and what to put there, the model file last."""
+    """Maps file names to their sources, the model file last."""
     plan = {file_name(file.url): file for file in files}
     if len(plan) != len(files):
         raise SourceUnavailable(f"two files of model {name} have the same name")
@@ -113,7 +113,7 @@ def _plan(name: str, files: Sequence[RemoteFileLike]) -> dict[str, RemoteFileLik
 
 
 class _Download:
-    """The files of one version: those that lie there and those that have to come."""
+    """The files of one version, present and still to be downloaded."""
 
     def __init__(
         self,
@@ -127,13 +127,13 @@ class _Download:
         self.model_file = next(reversed(plan))
 
     def is_here(self) -> bool:
-        """Whether the record names this download; the sums were checked before it was written."""
+        """Whether the record names this download, which it does once all checksums have matched."""
         return recorded(self._version) == self._origin and all(
             (self._version / filename).is_file() for filename in self._plan
         )
 
     def is_read_only(self) -> bool:
-        """Whether all files are here with the right sums, and no record can be written."""
+        """Whether all files are present and correct in a directory that is read-only."""
         places = (self._version.parent, self._version)
         return (
             self._version.is_dir()
@@ -142,35 +142,35 @@ class _Download:
             and self._sums() == self._wanted()
         )
 
-    def bring(self, max_bytes: int) -> None:
-        """Checks and records what lies there, or gathers all files and gives them its place."""
+    def complete(self, max_bytes: int) -> None:
+        """Records the files if they are all correct, else downloads and exchanges them."""
         home, here = self._version.parent, recorded(self._version)
         if here == self._origin:
-            here = None  # a file is missing, and nothing is known of the others
+            here = None  # a file is missing, so the record does not vouch for the others
         for leftover in self._version.glob(".*.part"):
             with suppress(OSError):
-                leftover.unlink()  # older releases gathered files there
+                leftover.unlink()  # older releases downloaded to there
         sums = self._sums()
         right = {
             name: digest for name, digest in sums.items() if self._is_right(name, digest, here)
         }
         if right == self._wanted() and (here is None or here.urls <= self._origin.urls):
             self._origin.record(self._version)
-            self._progress(f"{self._name}: the files that are there have the right sums")
+            self._progress(f"{self._name}: the checksums of the existing files match")
             return
         disposable = self._version.is_dir() and (
             here.accounts_for(self._version) if here else holds_only(self._version, right)
         )
         tidy(home)
         try:
-            # A file that is set aside may be written to: it must not be one that is served.
+            # Other programs may write to a file that is set aside, so it must not share a link.
             part = self._gather(right, _link if disposable else shutil.copyfile, max_bytes)
             exchange(part, self._version, disposable=disposable)
         finally:
             tidy(home)
         if here is None:
-            self._tell_replaced(sums)
-        self._progress(f"{self._name}: downloaded, all sums are right")
+            self._log_replaced(sums)
+        self._progress(f"{self._name}: downloaded, all checksums match")
 
     def _gather(
         self, right: Collection[str], take: Callable[[Path, Path], object], max_bytes: int
@@ -182,8 +182,8 @@ class _Download:
         with _client() as client:
             for filename, file in self._plan.items():
                 if filename not in right:
-                    tell = Progress(f"{self._name}: {filename}", self._progress)
-                    _receive(client, file, part / filename, tell, max_bytes)
+                    report = Progress(f"{self._name}: {filename}", self._progress)
+                    _receive(client, file, part / filename, report, max_bytes)
         self._origin.record(part)
         return part
 
@@ -191,22 +191,22 @@ class _Download:
         return {filename: file.sha384.lower() for filename, file in self._plan.items()}
 
     def _sums(self) -> dict[str, str]:
-        """What the files of these names that lie there hash to."""
+        """The checksums of the files that exist."""
         paths = {filename: self._version / filename for filename in self._plan}
         return {filename: _sha384(path) for filename, path in paths.items() if path.is_file()}
 
     def _is_right(self, filename: str, digest: str, here: Origin | None) -> bool:
-        """Whether a file that lies there may stay: one with a record has to be from its URL."""
+        """Whether an existing file is correct, and from its URL if there is a record."""
         file = self._plan[filename]
         known = here is None or shown(file.url) in here.urls
         return known and digest == file.sha384.lower()
 
-    def _tell_replaced(self, sums: dict[str, str]) -> None:
+    def _log_replaced(self, sums: dict[str, str]) -> None:
         for filename, sha384 in self._wanted().items():
             if sums.get(filename, sha384) != sha384:
                 logger.warning(
                     "model '%s': %s had sha384 %.12s..., not %.12s... as in the settings, "
-                    "and was downloaded anew",
+                    "and was downloaded again",
                     *(self._name, filename, sums[filename], sha384),
                 )
 
@@ -214,7 +214,7 @@ class _Download:
 def _link(file: Path, target: Path) -> None:
     try:
         target.hardlink_to(file.resolve())
-    except OSError:  # not every filesystem can
+    except OSError:  # not every filesystem has hard links
         shutil.copyfile(file, target)
 
 
@@ -223,14 +223,14 @@ def _sha384(file: Path) -> str:
     return _sha384_once(file, facts.st_ino, facts.st_size, facts.st_mtime_ns)
 
 
-@lru_cache(maxsize=256)  # where no record can be written, every look at the source asks again
+@lru_cache(maxsize=256)  # in a read-only directory each look at the source needs it
 def _sha384_once(file: Path, *_facts: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha384").hexdigest()
 
 
 class _Refused(httpx.HTTPError):
-    """Raised when a download is given up by choice; the text is the reason in words."""
+    """Raised when this module refuses a download; the text has the reason."""
 
 
 def _client() -> httpx.Client:
@@ -239,7 +239,7 @@ def _client() -> httpx.Client:
             follow_redirects=True,
             timeout=httpx.Timeout(30, connect=10),
             headers={"accept-encoding": "identity"},
-            event_hooks={"request": [_refuse_plain_http]},  # sees every redirect as well
+            event_hooks={"request": [_refuse_plain_http]},  # called for each redirect too
         )
     except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
         text = "nothing can be downloaded: the environment's proxy or certificates cannot be used"
@@ -259,7 +259,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _receive(
-    client: httpx.Client, file: RemoteFileLike, part: Path, tell: "Progress", max_bytes: int
+    client: httpx.Client, file: RemoteFileLike, part: Path, report: "Progress", max_bytes: int
 ) -> None:
     digest, done = hashlib.sha384(), 0
     try:
@@ -271,12 +271,12 @@ def _receive(
                 _refuse_above(max_bytes, done)
                 digest.update(chunk)
                 out.write(chunk)
-                tell.at(done, total)
+                report.at(done, total)
             out.flush()
-            os.fsync(out.fileno())  # a name that survives a power cut needs bytes that do
+            os.fsync(out.fileno())  # before the rename, so that a power cut cannot leave it empty
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceUnavailable(f"{shown(file.url)} cannot be downloaded: {_why(error)}") from error
-    tell.line(done, total)
+    report.line(done, total)
     if digest.hexdigest() != file.sha384.lower():
         raise SourceUnavailable(
             f"{shown(file.url)} has sha384 {digest.hexdigest()}, expected {file.sha384}"
@@ -312,7 +312,7 @@ def _root(error: BaseException | None) -> OSError | None:
 
 
 def broken_connection(error: OSError) -> str:
-    """Why there is no connection, in words."""
+    """The reason why a connection failed, for error texts."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted, {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -321,10 +321,10 @@ def broken_connection(error: OSError) -> str:
 
 
 class Progress:
-    """Tells a line about one file every 5 % or every second, whichever comes first."""
+    """Reports the progress of one file, every 5 % or every second, whichever comes first."""
 
-    def __init__(self, label: str, tell: Callable[[str], None]) -> None:
-        self._label, self._tell = label, tell
+    def __init__(self, label: str, report: Callable[[str], None]) -> None:
+        self._label, self._report = label, report
         self._percent, self._time = 0, time.monotonic()
 
     def at(self, done: int, total: int | None) -> None:
@@ -338,7 +338,7 @@ class Progress:
         unit, word = (10**6, "MB") if size >= 10**6 else (1000, "kB")
         text = f"{self._label} {done / unit:.1f}"
         if total is None:
-            self._tell(f"{text} {word}")
+            self._report(f"{text} {word}")
         else:
             percent = done * 100 // total if total else 100
-            self._tell(f"{text} of {total / unit:.1f} {word} ({percent} %)")
+            self._report(f"{text} of {total / unit:.1f} {word} ({percent} %)")

@@ -1,8 +1,7 @@
-"""Where models lie: version directories and single files.
+"""Finds the versions of local models, in version directories and single files.
 
-Blocks and belongs in a worker thread. Versions are laid out as in OpenVINO Model Server,
-`<model>/<version>/<files>`; a model is handed on as its versions, each with the path that OpenVINO
-reads.
+Blocking: call it in worker threads. The layout is that of OpenVINO Model Server,
+`<model>/<version>/<files>`. The functions return versions with the path that OpenVINO reads.
 """
 
 import glob
@@ -20,49 +19,49 @@ _VERSION = re.compile(r"[1-9][0-9]*")
 
 
 class SourceUnavailable(Exception):
-    """Raised when a model's files cannot be had; the text says why in words."""
+    """Raised when a model's files cannot be read, downloaded or copied; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A version's model, as OpenVINO reads it, or why there is none to read.
+class FoundVersion:
+    """The path of a version's model, or the `problem` with it.
 
-    `signature` changes when its files do.
+    `signature` changes when the files do.
     """
 
     path: str | Path | None
     signature: Hashable = None
     problem: str = ""
     remote: bool = False
-    """Whether it is still to be copied there."""
+    """Whether the store's files have to be copied to `path` first."""
 
 
-def find(name: str, source: str, repository: Path) -> dict[int, Found]:
-    """Like `locate`, but incomplete versions are among them. Raises SourceUnavailable."""
+def find(name: str, source: str, repository: Path) -> dict[int, FoundVersion]:
+    """Like `locate`, but includes incomplete versions. Raises SourceUnavailable."""
     path = repository / source
     with translate_os_errors(path):
         if not path.is_dir() or (path / "saved_model.pb").is_file():
-            return {n: found(file) for n, file in locate(name, source, repository).items()}
+            return {n: version_at(file) for n, file in locate(name, source, repository).items()}
         folders = version_directories(path)
     if not folders:
         _no_version(path)
-    return {number: found_in(folder) for number, folder in folders}
+    return {number: version_in(folder) for number, folder in folders}
 
 
-def found_in(folder: Path) -> Found:
+def version_in(folder: Path) -> FoundVersion:
     """The model in a version's directory."""
     try:
         model = _model_in(folder)
         if model is not None:
             return _readable(model, sorted(_files_in(folder)))
     except OSError as error:
-        return Found(None, None, f"its directory cannot be read: {in_words(error)}")
+        return FoundVersion(None, None, f"its directory cannot be read: {in_words(error)}")
     known = ", ".join(MODEL_SUFFIXES)
-    return Found(None, None, f"its directory has no model file ({known})")
+    return FoundVersion(None, None, f"its directory has no model file ({known})")
 
 
-def found(model: Path) -> Found:
-    """A model by itself: a directory, or a file with those of the same name beside it."""
+def version_at(model: Path) -> FoundVersion:
+    """A model outside a version directory: a directory, or a file and others of its stem."""
     if model.is_dir():
         return _readable(model, sorted(_files_in(model)))
     return _readable(model, sorted(model.parent.glob(f"{glob.escape(model.stem)}.*")))
@@ -72,8 +71,8 @@ def _files_in(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if not path.is_dir())
 
 
-def _readable(model: Path, files: list[Path]) -> Found:
-    """Files are opened here, because OpenVINO does not say which one it could not read."""
+def _readable(model: Path, files: list[Path]) -> FoundVersion:
+    """Opens all files, because OpenVINO does not report which one it could not read."""
     seen = []
     for file in files:
         if file.name.startswith("."):
@@ -84,18 +83,18 @@ def _readable(model: Path, files: list[Path]) -> Found:
                 continue
             file.open("rb").close()
         except OSError as error:
-            return Found(None, None, f"{file.name} cannot be read: {in_words(error)}")
+            return FoundVersion(None, None, f"{file.name} cannot be read: {in_words(error)}")
         seen.append((str(file), status.st_ino, status.st_size, status.st_mtime_ns))
-    return Found(model, tuple(seen))
+    return FoundVersion(model, tuple(seen))
 
 
 def versions_in(directory: Path) -> dict[int, Path]:
     """The versions below `directory`, lowest first, each with the path that OpenVINO reads.
 
-    Where a version holds several model files, the order of MODEL_SUFFIXES decides, then that of
-    their names. A TensorFlow SavedModel is read as its directory. Companion files (`.bin`,
-    `.pdiparams`) are not looked for: a model without weights has none. Version directories
-    without a model file are left out; a missing `directory` has no versions. Raises OSError.
+    If a version has several model files, the order of MODEL_SUFFIXES decides, then the order of
+    their names. OpenVINO reads a TensorFlow SavedModel as its directory. This does not require
+    companion files (`.bin`, `.pdiparams`), because a model without weights has none. It skips
+    version directories without a model file; a missing `directory` has no versions. Raises OSError.
     """
     models = {version: _model_in(folder) for version, folder in version_directories(directory)}
     return {version: model for version, model in models.items() if model is not None}
@@ -121,7 +120,7 @@ def locate(name: str, source: str, repository: Path) -> dict[int, Path]:
 
 
 def version_directories(directory: Path) -> list[tuple[int, Path]]:
-    """The directories below `directory` that are named as versions; raises OSError."""
+    """The directories below `directory` whose names are version numbers; raises OSError."""
     if not directory.is_dir():
         return []
     numbered = ((version_number(entry.name), entry) for entry in directory.iterdir())
@@ -129,16 +128,16 @@ def version_directories(directory: Path) -> list[tuple[int, Path]]:
 
 
 def version_number(folder: str) -> int | None:
-    """The version that a directory of this name holds, None when it is not a version.
+    """The version number that a directory name spells, else None.
 
-    Beyond an int64 it cannot be told over gRPC.
+    gRPC reports versions as int64, so larger numbers are no versions.
     """
     number = int(folder) if _VERSION.fullmatch(folder) and len(folder) < 20 else 0
     return number if 0 < number < 2**63 else None
 
 
 def model_name(names: Collection[str]) -> str | None:
-    """Which of the files in a version directory is its model, by their names."""
+    """The model file among the files of a version directory, by their names."""
     for suffix in MODEL_SUFFIXES:
         for name in sorted(names):
             if Path(name).suffix == suffix and not name.startswith("."):
@@ -165,7 +164,7 @@ def _model_in(folder: Path) -> Path | None:
 
 
 def as_read(file: Path) -> Path:
-    """What OpenVINO reads for a model file: a SavedModel is read as its directory."""
+    """The path that OpenVINO reads for a model file: the directory for a SavedModel."""
     return file.parent if file.name == "saved_model.pb" else file
 
 

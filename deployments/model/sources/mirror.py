@@ -1,8 +1,8 @@
-"""Copies of remote models in the model repository, version by version.
+"""Copies remote models to the model repository, version by version.
 
-Blocks and belongs in a worker thread. A copy is a version directory like any other, with the record
-of its origin in it; there is no other state, in memory or on disk. Version directories of another
-origin, or without a record, are not used: they give way to a copy that needs their name.
+Blocking: call it in worker threads. A copy is a version directory that contains the record of its
+origin; there is no other state, in memory or on disk. This module does not use version directories
+of another origin or without a record, and moves them away if a copy needs their name.
 """
 
 import os
@@ -34,12 +34,12 @@ from deployments.model.sources.urls import shown
 
 @dataclass(frozen=True)
 class Mirror:
-    """A model's versions at `url` and the copies of them in `<repository>/<name>/<version>/`.
+    """A model's versions at `url`, and their copies in `<repository>/<name>/<version>/`.
 
-    A version's origin changes when the store's files do. `progress` gets lines for people to
-    read; what it raises ends a copy and leaves nothing of it. `max_bytes` bounds each file. All
-    methods raise SourceUnavailable, in words and without what may be secret in `url`, `options` or
-    the environment.
+    A version's origin changes when the store's files do. `progress` gets lines for people to read;
+    an exception from it ends a copy and leaves nothing of it. `max_bytes` bounds each file. All
+    methods raise SourceUnavailable, whose text has no secrets of `url`, `options` or the
+    environment.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Mirror:
     max_bytes: int = MAX_BYTES
 
     def remote_versions(self) -> dict[int, Origin]:
-        """The store's versions with their origins, lowest first; one listing, never empty."""
+        """Lists the store's versions once, with their origins, lowest first; never empty."""
         stored = Store(self.url, self.options).versions()
         if not stored:
             raise SourceUnavailable(f"{shown(self.url)} has no version directory with a model file")
         return {number: self._origin(files) for number, files in stored.items()}
 
     def local_versions(self) -> dict[int, Origin]:
-        """What can be served without the store: the copies from `url`."""
+        """The versions in the repository that were copied from `url`."""
         home = home_of(self.name, self.repository)
         with translate_os_errors(home):
             origins = {number: recorded(home / str(number)) for number in versions_in(home)}
@@ -67,39 +67,39 @@ class Mirror:
         }
 
     def known_versions(self, progress: Callable[[str], None]) -> dict[int, Origin]:
-        """The store's versions or, told to `progress`, the local ones when it is out of reach."""
+        """The store's versions or, if it cannot be read, the local ones; reports that."""
         try:
             return self.remote_versions()
         except SourceUnavailable as reason:
             if not (versions := self.local_versions()):
                 raise SourceUnavailable(f"{reason}{self._others_in_words()}") from reason
-            progress(f"{self.name}: {reason}; going on with the versions that are here")
+            progress(f"{self.name}: {reason}; using the copies in the repository")
             return versions
 
-    def bring(
+    def copy_missing(
         self, wanted: Mapping[int, Origin], progress: Callable[[str], None]
     ) -> dict[int, Path]:
-        """The wanted versions, each with the path that OpenVINO reads, after copying what lacks.
+        """Copies missing versions; returns the wanted ones with the path that OpenVINO reads.
 
-        `wanted` has the origins that were listed; versions that are here with the same one need
-        no store. What the store holds by now is copied otherwise. A version takes its name when
-        all its files are here; that of a changed one is free for an instant before. Files that no
-        record names are set aside. Processes that bring the same model wait for each other.
+        `wanted` has the listed origins. A version whose copy has the same origin needs no store;
+        for others this copies the store's present files. A copy gets its name when it is complete;
+        the name of a changed version is free for an instant before. Files that no record names are
+        set aside. Processes that copy the same model wait for each other.
         """
         home = home_of(self.name, self.repository)
         with translate_os_errors(home):
-            if self._lacking(wanted):
+            if self._missing(wanted):
                 home.mkdir(parents=True, exist_ok=True)
                 waiting = f"{self.name}: waiting for another process that downloads it"
                 with locked(home, lambda: progress(waiting)):
-                    if lacking := self._lacking(wanted):  # another process may have been here
-                        self._copy(lacking, home, progress)
+                    if missing := self._missing(wanted):  # another process may have been here
+                        self._copy(missing, home, progress)
             return {number: path for number, path in versions_in(home).items() if number in wanted}
 
     def prune(self, keep: Collection[int]) -> list[int]:
-        """Removes versions that are not in `keep`, and tells which those were.
+        """Removes copies of versions that are not in `keep`, and returns their numbers.
 
-        Only those whose record names all that is in them.
+        It leaves version directories that hold files which no record names.
         """
         home = home_of(self.name, self.repository)
         with translate_os_errors(home):
@@ -120,11 +120,10 @@ class Mirror:
         home = home_of(self.name, self.repository)
         with translate_os_errors(home):
             numbers = ", ".join(map(str, versions_in(home)))
-        return f"; what lies in the repository is not from there (version {numbers})" * bool(
-            numbers
-        )
+        text = f"; the repository's versions ({numbers}) are from another source"
+        return text if numbers else ""
 
-    def _lacking(self, wanted: Mapping[int, Origin]) -> list[int]:
+    def _missing(self, wanted: Mapping[int, Origin]) -> list[int]:
         local = self.local_versions()
         return [number for number in wanted if local.get(number) != wanted[number]]
 
@@ -145,7 +144,7 @@ class Mirror:
                         f"version {number} of {store.url} changed while it was copied"
                     )
                 exchange(part, version, disposable=_is_copy(version))
-                progress(f"{self.name}: version {number} is here")
+                progress(f"{self.name}: copied version {number}")
         finally:
             tidy(home)
 
@@ -160,8 +159,8 @@ class Mirror:
         part.mkdir()
         for file in files:
             self._check(file, store.url)
-            tell = Progress(f"{self.name}: {number}/{file.name}", progress)
-            _receive(store, file, part / file.name, tell)
+            report = Progress(f"{self.name}: {number}/{file.name}", progress)
+            _receive(store, file, part / file.name, report)
         self._origin(files).record(part)
 
     def _origin(self, files: Collection[StoredFile]) -> Origin:
@@ -169,9 +168,9 @@ class Mirror:
 
     def _check(self, file: StoredFile, url: str) -> None:
         if not _stays_inside(file.name):
-            raise SourceUnavailable(f"{url} has a file that no copy can be named: {file.name!r}")
+            raise SourceUnavailable(f"{url} has a file whose name is not allowed: {file.name!r}")
         if file.size is None:
-            raise SourceUnavailable(f"{url} does not tell the size of {file.name}")
+            raise SourceUnavailable(f"{url} does not report the size of {file.name}")
         if file.size > self.max_bytes:
             raise SourceUnavailable(
                 f"{file.name} of {url} is larger than the allowed {self.max_bytes} bytes"
@@ -184,19 +183,19 @@ def _is_copy(version: Path) -> bool:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a store's file name means a file below the directory that it is put in."""
+    """Whether a store's file name stays inside the directory of the copy."""
     odd = re.search(r"[\\\x00-\x1f\x7f]", name)
     return not odd and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
-def _receive(store: Store, file: StoredFile, target: Path, tell: Progress) -> None:
+def _receive(store: Store, file: StoredFile, target: Path, report: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     done = 0
     with target.open("xb") as out:
         for piece in store.read(file):
             done += len(piece)
             out.write(piece)
-            tell.at(done, file.size)
+            report.at(done, file.size)
         out.flush()
-        os.fsync(out.fileno())  # a name that survives a power cut needs bytes that do
-    tell.line(done, file.size)
+        os.fsync(out.fileno())  # before the rename, so that a power cut cannot leave it empty
+    report.line(done, file.size)

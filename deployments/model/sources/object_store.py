@@ -1,7 +1,6 @@
-"""Models in object stores and whatever else fsspec reads: which versions there are, their bytes.
+"""Lists and reads models in object stores and other filesystems that fsspec supports.
 
-Blocks and belongs in a worker thread. A store's directory is laid out as one on disk,
-`<version>/<files>`.
+Blocking: call it in worker threads. The layout is the same as on disk, `<version>/<files>`.
 """
 
 import errno
@@ -31,31 +30,31 @@ _UNREACHABLE: Final = {
     *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE),
     *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN),
 }
-# What stores tell of a file besides its size: sums before tags, tags before times.
+# The fields in which stores report a file's version: checksums first, then tags, then times.
 _STAMPS: Final = (
     *("md5Hash", "crc32c", "content_md5", "ETag", "etag"),
     *("mtime", "LastModified", "last_modified", "modified", "updated", "created"),
 )
 
-# Otherwise gcsfs asks Google's control plane over gRPC for the kind of each bucket, and where only
-# the JSON API is in reach (emulators, proxies) it waits in vain. Zonal buckets need that gRPC.
+# The default class asks Google's control plane over gRPC for the kind of each bucket. It times out
+# where only the JSON API can be reached (emulators, proxies). Only zonal buckets need that gRPC.
 for _scheme in ("gs", "gcs"):
     fsspec.register_implementation(_scheme, "gcsfs.core.GCSFileSystem", clobber=True)
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a version: where it lies in the store and its name within the version."""
+    """A file of a version: its path in the store, and its name within the version."""
 
     path: str
     name: str
     size: int | None
     stamp: str
-    """Changes with the content, as far as the store notices."""
+    """Changes with the content, as far as the store reports it."""
 
 
 def signature(files: Collection[StoredFile]) -> str:
-    """Changes when a file is added, removed or replaced."""
+    """A hash that changes when a file is added, removed or replaced."""
     facts = sorted((file.name, file.size, file.stamp) for file in files)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -63,15 +62,15 @@ def signature(files: Collection[StoredFile]) -> str:
 class Store:
     """A directory of versions in a store.
 
-    Nothing hangs for ever: where fsspec works asynchronously, as for S3, Google Cloud Storage and
-    Azure, a listing and each PIECE_BYTES of a file have `timing.STORE_CALL_S`, retries included;
-    elsewhere the operating system's or the protocol's own timeouts hold. Credentials are looked for
-    once, and again after a failure. All methods raise SourceUnavailable.
+    Every call times out. If fsspec's filesystem is asynchronous, as for S3, Google Cloud Storage
+    and Azure, a listing and each PIECE_BYTES of a file may take `timing.STORE_CALL_S`, including
+    retries. For others the timeouts of the operating system or the protocol apply. The filesystem
+    looks for credentials once, and again after a failure. All methods raise SourceUnavailable.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = shown(url)
-        with self._told():
+        with self._translated():
             self._files, root = fsspec.url_to_fs(url, **options)
         self._root = f"{root.rstrip('/')}/"
         self._bounds = {"timeout": timing.STORE_CALL_S} if self._files.async_impl else {}
@@ -79,13 +78,13 @@ class Store:
     def versions(self) -> dict[int, tuple[StoredFile, ...]]:
         """The files of each version that has a model file, lowest version first.
 
-        Files and directories whose names start with a dot are left out, as on disk.
+        Skips files and directories whose names start with a dot, as on disk.
         """
         found: dict[int, list[StoredFile]] = {}
         for path, info in self._listing().items():
             folder, _, name = path.removeprefix(self._root).partition("/")
             number = version_number(folder)
-            if number and info["type"] == "file" and not _left_out(name):
+            if number and info["type"] == "file" and not _is_skipped(name):
                 file = StoredFile(path, name, info.get("size"), _stamp(info))
                 found.setdefault(number, []).append(file)
         return {
@@ -95,18 +94,18 @@ class Store:
         }
 
     def read(self, file: StoredFile) -> Iterator[bytes]:
-        """The file's bytes in pieces; raises SourceUnavailable unless there are `size` of them."""
+        """Yields the file in pieces. Raises SourceUnavailable if it has not `size` bytes."""
         size = file.size or 0
         for start in range(0, size, PIECE_BYTES):
             end = min(start + PIECE_BYTES, size)
-            with self._told():
+            with self._translated():
                 piece: bytes = self._files.cat_file(file.path, start=start, end=end, **self._bounds)
             if len(piece) != end - start:
                 raise SourceUnavailable(f"{self.url}: {file.name} changed while it was read")
             yield piece
 
     def _listing(self) -> dict[str, dict[str, Any]]:
-        with self._told():
+        with self._translated():
             self._files.invalidate_cache()
             found: dict[str, dict[str, Any]] = self._files.find(
                 self._root.rstrip("/"), detail=True, **self._bounds
@@ -114,7 +113,7 @@ class Store:
         return found
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except ImportError:
@@ -123,14 +122,14 @@ class Store:
             ) from None
         except Exception as error:  # each filesystem has exceptions of its own
             if hasattr(self, "_files"):
-                # fsspec keeps filesystems, and those keep having found no credentials.
+                # fsspec caches filesystems, and those cache that they found no credentials.
                 type(self._files).clear_instance_cache()
-            # No cause: other libraries' texts may hold what was signed.
+            # Without the cause, because other libraries' texts may contain signatures.
             raise SourceUnavailable(f"{self.url} cannot be read: {_why(error)}") from None
 
 
-def _left_out(name: str) -> bool:
-    # Consoles make empty objects for directories, `1/` and `1/variables/`.
+def _is_skipped(name: str) -> bool:
+    # Web consoles create empty objects for directories, `1/` and `1/variables/`.
     return name[-1:] in ("", "/") or any(
         part.startswith(".") and part not in (".", "..") for part in name.split("/")
     )
@@ -144,7 +143,7 @@ def _missing_package(url: str) -> str:
     scheme = url.partition("://")[0]
     package = known_implementations[scheme]["class"].partition(".")[0]
     if package in _EXTRAS:
-        return f"a package is not installed, 'pip install {_EXTRAS[package]}' brings it"
+        return f"a package is not installed, run 'pip install {_EXTRAS[package]}'"
     return f"the package that fsspec needs for {scheme}:// is not installed"
 
 
@@ -155,13 +154,13 @@ def _why(error: BaseException) -> str:
 
 
 def _reason(chain: list[BaseException], code: str) -> str:
-    # By their names, because none of the stores' packages has to be installed.
+    # Compares names, because the stores' packages are optional.
     kinds = " ".join(kind.__name__ for link in chain for kind in type(link).__mro__)
     if "Timeout" in kinds:
         return f"no answer within {timing.STORE_CALL_S:.0f} s"
     if code == "401" or re.search(r"Credential|RefreshError|TokenRetrieval|ProfileNotFound", kinds):
         return "no valid credentials were found"
-    if "PermissionError" in kinds or str(chain[0]).startswith("Forbidden"):  # so gcsfs says it
+    if "PermissionError" in kinds or str(chain[0]).startswith("Forbidden"):  # gcsfs's text
         return "access is denied"
     if "FileNotFoundError" in kinds:
         return "it does not exist"
@@ -179,7 +178,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str:
-    """What the store answered, by its own name for it."""
+    """The store's own error code, if any."""
     code = getattr(error, "code", None)
     with suppress(AttributeError, KeyError, TypeError):
         code = error.response["Error"]["Code"]  # type: ignore[attr-defined]  # botocore's

@@ -1,7 +1,7 @@
-"""Where the files of a version came from: a record that lies beside them.
+"""The record of a version's origin, in the version's directory.
 
-Downloads and copies from stores share its format. A version directory without a record was put
-there by other means, or by a release that recorded no downloads.
+Downloads and copies from stores share its format. A version directory without a record was created
+by other means, or by a release that recorded no downloads.
 """
 
 import json
@@ -19,17 +19,17 @@ RECORD: Final = ".origin.json"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """URLs without their secrets, each with a sum of what it led to.
+    """URLs without their secrets, each with a checksum of its content.
 
-    A download has the sha384 of each of its files, a copy from a store the signature of the
-    version's files at the URL of the source.
+    A download has the SHA-384 of each file. A copy from a store has the signature of the version's
+    files, at the URL of the source.
     """
 
     sums: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, sums: Mapping[str, str]) -> "Origin":
-        """From sums by their URLs; raises SourceUnavailable when one is no URL."""
+        """Makes an origin of checksums by URL. Raises SourceUnavailable if a URL is invalid."""
         return cls(frozenset((shown(url), text.lower()) for url, text in sums.items()))
 
     @property
@@ -37,16 +37,16 @@ class Origin:
         return frozenset(url for url, _ in self.sums)
 
     def accounts_for(self, version: Path) -> bool:
-        """Whether the files in the directory are the origin's; raises OSError.
+        """Whether all files in the directory are from the origin; raises OSError.
 
-        The record of a store names no files: all that lies in a copy counts as copied.
+        The record of a store names no files, so all files in its copy count as copied.
         """
         if not all(url.startswith(("https://", "http://")) for url in self.urls):
             return True
         return holds_only(version, {last_part(url) for url in self.urls})
 
     def record(self, version: Path) -> None:
-        """Writes the record into the directory: whole, or not at all; raises OSError."""
+        """Writes the record into the directory, atomically; raises OSError."""
         part = version / f"{RECORD}.part"
         with part.open("w", encoding="utf-8") as out:
             json.dump({"sums": dict(sorted(self.sums))}, out, indent=1)
@@ -56,9 +56,9 @@ class Origin:
 
 
 def recorded(version: Path) -> Origin | None:
-    """The origin of a version's files; None without a record that makes sense.
+    """The origin of a version's files; None without a valid record.
 
-    Raises SourceUnavailable when there is a record that may not be read.
+    Raises SourceUnavailable if the record cannot be read.
     """
     try:
         text = (version / RECORD).read_bytes()
@@ -74,12 +74,12 @@ def recorded(version: Path) -> Origin | None:
 
 
 def holds_only(directory: Path, names: Collection[str]) -> bool:
-    """Whether nothing but `names` and hidden files lies in the directory; raises OSError."""
+    """Whether the directory has only `names` and hidden files; raises OSError."""
     return all(path.name.startswith(".") or path.name in names for path in directory.iterdir())
 
 
 def _parsed(record: Any) -> Origin:
-    # Releases that recorded no downloads wrote the URL and the signature of a store's copy.
+    # Old releases, which recorded no downloads, wrote one URL and the signature of the copy.
     sums = record["sums"] if "sums" in record else {record["url"]: record["signature"]}
     if not isinstance(sums, dict) or not sums:
         raise ValueError("no sums")

@@ -1,6 +1,6 @@
-"""A model's directory in the repository: its lock, and versions that replace what lies there.
+"""A model's directory in the repository: its lock, and the exchange of version directories.
 
-Blocks and belongs in a worker thread. All functions raise OSError besides what they name.
+Blocking: call it in worker threads. All functions raise OSError, besides the errors they name.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 
 def home_of(name: str, repository: Path) -> Path:
-    """The directory of a model's versions; raises SourceUnavailable when `name` cannot name it."""
+    """The directory of a model's versions. Raises SourceUnavailable if `name` is not plain."""
     if not PLAIN_NAME.fullmatch(name):
         raise SourceUnavailable(f"model name {name!r} cannot be the name of a directory")
     return repository / name
@@ -28,8 +28,8 @@ def home_of(name: str, repository: Path) -> Path:
 
 @contextmanager
 def locked(home: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock of a model's directory, among threads and processes; tells if it waits."""
-    # The file stays: unlinking it would let a waiter and a newcomer hold two different locks.
+    """Locks a model's directory among threads and processes; calls `waiting` if it waits."""
+    # The file stays: after an unlink, a waiter and a newcomer could hold two different locks.
     with (home / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,15 +40,15 @@ def locked(home: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def part_of(version: Path) -> Path:
-    """Where the files of a version are gathered until all are there."""
+    """The directory that receives the files of a version until it is complete."""
     return version.with_name(f".{version.name}.part")
 
 
 def exchange(part: Path, version: Path, *, disposable: bool) -> None:
     """Gives a complete version its name, which is free for an instant before.
 
-    What had the name is removed by the next `tidy` if it is `disposable`, and otherwise set aside
-    under a name that is no version's.
+    The next `tidy` removes the directory that had the name if it is `disposable`. Otherwise this
+    sets it aside, under a name that is not a version number.
     """
     if os.path.lexists(version):
         (discard if disposable else _set_aside)(version)
@@ -56,12 +56,12 @@ def exchange(part: Path, version: Path, *, disposable: bool) -> None:
 
 
 def discard(version: Path) -> None:
-    """Leaves a version to the next `tidy`."""
+    """Renames a version, so that the next `tidy` removes it."""
     version.rename(version.with_name(f".{version.name}.old.part"))
 
 
 def tidy(home: Path) -> None:
-    """Removes every part, those of a killed process too: they belong to the lock's holder."""
+    """Removes all parts, also those of killed processes; the caller must hold the lock."""
     for part in home.glob(".*.part"):
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
@@ -72,6 +72,4 @@ def _set_aside(version: Path) -> None:
     candidates = (version.with_name(f"{version.name}.aside-{number}") for number in count(1))
     aside = next(path for path in candidates if not os.path.lexists(path))
     version.rename(aside)
-    logger.warning(
-        "%s is not what the model's source has: it is set aside as %s", version, aside.name
-    )
+    logger.warning("%s differs from the model's source: it is set aside as %s", version, aside.name)

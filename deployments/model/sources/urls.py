@@ -1,4 +1,4 @@
-"""The URLs of sources: shown without their secrets, and the names of the files they lead to."""
+"""The URLs of sources, without their secrets, and the names of their files."""
 
 import re
 from typing import Final
@@ -10,17 +10,17 @@ PLAIN_NAME: Final = re.compile(r"\w[\w .+@()=-]*")
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret in it; raises SourceUnavailable when it is none."""
+    """The URL without the parts that may be secret. Raises SourceUnavailable if it is invalid."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise SourceUnavailable("a file of the source has no valid URL") from error
-    # Passwords and signatures stand before the @ and after the ?.
+    # Passwords are before the @, signatures after the ?.
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path or '/'}"
 
 
 def file_name(url: str) -> str:
-    """The name of the file that the URL leads to; raises SourceUnavailable unless it is plain."""
+    """The name of the URL's file. Raises SourceUnavailable if it is not plain."""
     name = last_part(url)
     if not PLAIN_NAME.fullmatch(name):
         raise SourceUnavailable(f"{shown(url)} does not end in a plain file name")
@@ -28,5 +28,5 @@ def file_name(url: str) -> str:
 
 
 def last_part(url: str) -> str:
-    """What follows the last slash of the URL's path."""
+    """The part of the URL's path after the last slash."""
     return unquote(shown(url).rpartition("/")[2])

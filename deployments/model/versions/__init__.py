@@ -1,6 +1,6 @@
-"""The versions of a model: found, loaded, serving, idle, retired.
+"""The versions of a model, from discovery to retirement.
 
-`versions` follows the source, `loader` brings one version up, `loaded` is what does not change
-with traffic, `serving` answers batches, `promotion` has static compilations prove themselves. May
-import everything below it in the model.
+`versions` follows the source, `loader` loads one version, `loaded` holds the state that does not
+change with traffic, `serving` answers batches, `promotion` compares compilations, `idle` unloads a
+version that gets no requests. May import everything below it in the model.
 """

@@ -1,4 +1,4 @@
-"""The inferences of a batch on one compilation: stacked, or side by side."""
+"""Runs the inferences of a batch on one compilation, stacked or side by side."""
 
 import asyncio
 import logging
@@ -32,8 +32,11 @@ _Took: TypeAlias = tuple[int, int, int]  # nanoseconds of an inference, its rows
 
 
 class BatchRunner:
-    """Runs batches of one version; what they took goes to `times` and `seen`, and inputs to
-    `trials` where those compare compilations."""
+    """Runs batches of one version.
+
+    It records inference times in `times` and `seen`, and gives `trials` the inputs it needs to
+    compare compilations.
+    """
 
     def __init__(
         self,
@@ -53,20 +56,20 @@ class BatchRunner:
     async def answers(
         self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
     ) -> Sequence[Answer | CannotInfer]:
-        """What each member is answered, in their order; CannotInfer for those that failed."""
+        """The answers in the order of the members, CannotInfer for those that failed."""
         if self._stacks(key, members):
             try:
-                return await self._together(compiled, key, members)
+                return await self._run_stacked(compiled, key, members)
             except RowsLost as error:
-                text = "%s: requests of this shape are not stacked any more"
+                text = "%s: requests of this shape will no longer be stacked"
                 log(logging.WARNING, text, error, model=self._version.info.name)
                 remember(self._unstackable, key)
             except CannotInfer as error:
-                text = "a stacked batch failed, its members run alone: %s"
+                text = "a stacked batch failed, running its requests separately: %s"
                 log(logging.WARNING, text, error, model=self._version.info.name)
         if len(members) == 1:
-            return [await self._alone(compiled, key, members[0])]
-        return await asyncio.gather(*(self._alone(compiled, key, work) for work in members))
+            return [await self._run_alone(compiled, key, members[0])]
+        return await asyncio.gather(*(self._run_alone(compiled, key, work) for work in members))
 
     def _stacks(self, key: ShapeKey, members: Sequence[BatchMember]) -> bool:
         rows = rows_of(members)
@@ -79,17 +82,17 @@ class BatchRunner:
             and all(spec.dims[0].accepts(rows) for spec in self._version.info.inputs)
         )
 
-    async def _together(
+    async def _run_stacked(
         self, compiled: CompiledShape, key: ShapeKey, members: Sequence[BatchMember]
     ) -> list[Answer]:
         assert self._version.stacking is not None
         rules = self._version.stacking.rules
-        compares = self._trials.wants(key)
+        compares = self._trials.needs_inputs(key)
         inputs: list[Tensor] = []
 
         def work() -> tuple[list[Answer], _Took | None]:
             now = time.monotonic()
-            early = [self._instead(member, now) for member in members]
+            early = [self._answer_early(member, now) for member in members]
             in_time = [m for m, answer in zip(members, early, strict=True) if answer is None]
             if compares and in_time:
                 inputs.extend(copied(in_time[0].tensors))
@@ -119,14 +122,14 @@ class BatchRunner:
             self._trials.compare(key, inputs, members[0].timeout_s)
         return answers
 
-    async def _alone(
+    async def _run_alone(
         self, compiled: CompiledShape, key: ShapeKey, member: BatchMember
     ) -> Answer | CannotInfer:
-        compares = self._trials.wants(key)
+        compares = self._trials.needs_inputs(key)
         inputs: list[Tensor] = []
 
         def work() -> tuple[Answer, _Took | None]:
-            if (answer := self._instead(member, time.monotonic())) is not None:
+            if (answer := self._answer_early(member, time.monotonic())) is not None:
                 return answer, None
             outputs, ns = compiled.timed(member.tensors, member.outputs, member.space)
             note_inference([member], time.monotonic(), ns)
@@ -152,8 +155,8 @@ class BatchRunner:
             self.times.note(1e-9 * ns / requests, built=kind is Kind.BUILDS)
             self._seen.inferred(key, ns, rows, static=compiled is not self._version.dynamic)
 
-    def _instead(self, member: BatchMember, now: float) -> Answer | None:
-        """What is answered without the device."""
+    def _answer_early(self, member: BatchMember, now: float) -> Answer | None:
+        """The answer of a request that needs no inference, else None."""
         if now >= member.deadline:
             return DeadlineExceeded(self._version.info.name, member.timeout_s)
         numbers = self._version.numbers
@@ -170,7 +173,7 @@ def _kind(compiled: CompiledShape, shapes: Sequence[tuple[int, ...]]) -> Kind:
 
 
 def remember(keys: set[ShapeKey], key: ShapeKey) -> None:
-    """Adds the key; so that a flood of keys cannot fill memory, a full set starts anew."""
+    """Adds the key, and clears a full set first so that many keys cannot fill memory."""
     if len(keys) >= _REMEMBERED_KEYS:
         keys.clear()
     keys.add(key)

@@ -1,6 +1,6 @@
-"""The shapes that were asked for most, remembered on disk from one start to the next.
+"""Saves the shapes in most demand on disk, for the next start.
 
-Blocks and belongs in a worker thread.
+Blocking: call it in worker threads.
 """
 
 import json
@@ -17,12 +17,12 @@ logger: Final = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, slots=True)
 class HotShapes:
-    """A file for one model, written by all replicas of the node: the last one's word counts."""
+    """The file of one model. All replicas on the node write it; the last write counts."""
 
     file: Path
 
     def read(self) -> list[InputShapes]:
-        """The hottest first; none if there is no such file or it cannot be understood."""
+        """The saved shapes, hottest first; empty if the file is missing or invalid."""
         try:
             found = json.loads(self.file.read_text())
             return [
@@ -31,21 +31,21 @@ class HotShapes:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
-            logger.warning("remembered shapes are left out, %s: %s", self.file.name, error)
+            logger.warning("skipping the remembered shapes in %s: %s", self.file.name, error)
             return []
 
     def write(self, shapes: Sequence[InputShapes]) -> None:
-        """Takes its name when it is complete."""
+        """Replaces the file atomically. Logs a failure."""
         part = self.file.with_name(f".{self.file.name}.part")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps({"shapes": shapes}))
             part.replace(self.file)
         except OSError as error:
-            logger.warning("shapes are not remembered in %s: %s", self.file, error.strerror)
+            logger.warning("cannot remember shapes in %s: %s", self.file, error.strerror)
 
 
 def _size(size: object) -> int:
     if type(size) is not int or not 0 <= size < 2**31:
-        raise ValueError(f"{size!r:.40} is no size")
+        raise ValueError(f"{size!r:.40} is not a size")
     return size

@@ -1,4 +1,4 @@
-"""A version that is let go of while nobody asks for it, and loaded again for the next request."""
+"""Unloads a version that gets no requests, and loads it again for the next one."""
 
 import asyncio
 import ctypes
@@ -19,11 +19,14 @@ from deployments.settings import ModelSettings
 from deployments.transport.routing_stats import MOST_COST, RoutingStats
 
 logger: Final = logging.getLogger("ray.serve")
-_HOT: Final = 64
+_REMEMBERED_SHAPES: Final = 64
 
 
 class IdleVersion:
-    """Looks like the version that it has, or would have. Its counters begin anew with each load."""
+    """A version with the interface of VersionServer, loaded or not.
+
+    Its counters start at zero with each load.
+    """
 
     def __init__(
         self,
@@ -37,14 +40,14 @@ class IdleVersion:
         self._load = load
         self._after_s = after_s
         self._settings: ModelSettings | None = None
-        self._hot: list[InputShapes] = []
-        self._asleep = RoutingStats()
+        self._hot_shapes: list[InputShapes] = []
+        self._idle_stats = RoutingStats()
         self._failure, self._failed_until = "", 0.0
         self._running = 0
         self._closed = False
-        self._turn = asyncio.Lock()
-        self._letting_go: asyncio.Task[None] | None = None
-        self._wait()
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.Task[None] | None = None
+        self._start_timer()
 
     def configure(self, settings: ModelSettings) -> None:
         self._settings = settings
@@ -52,18 +55,18 @@ class IdleVersion:
             self._serving.configure(settings)
 
     async def run(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
-        """As the version does; the first after a while waits until it is loaded again."""
+        """Runs a batch. The first one after an idle period waits for the version to load."""
         self._running += 1
-        self._stop_waiting()
+        self._stop_timer()
         try:
-            serving = await self._awake()
+            serving = await self._loaded()
             return await serving.run(key, members)
         except LoadFailed as error:
             return [ModelUnavailable(self.info.name, str(error)) for _ in members]
         finally:
             self._running -= 1
             if not self._running:
-                self._wait()
+                self._start_timer()
 
     def statistics(self) -> dict[str, Any]:
         if self._serving is None:
@@ -86,38 +89,40 @@ class IdleVersion:
         return None if self._serving is None else await self._serving.shapes()
 
     def routing(self) -> RoutingStats:
-        """Asleep it can be asked all the same, which is dear: it has to be loaded."""
-        return self._asleep if self._serving is None else self._serving.routing()
+        """The routing statistics. An idle version is ready too, at the cost of loading it."""
+        return self._idle_stats if self._serving is None else self._serving.routing()
 
-    def hot(self, count: int) -> list[InputShapes]:
-        return self._hot[:count] if self._serving is None else self._serving.hot(count)
+    def hot_shapes(self, count: int) -> list[InputShapes]:
+        return (
+            self._hot_shapes[:count] if self._serving is None else self._serving.hot_shapes(count)
+        )
 
     async def close(self) -> None:
         self._closed = True
-        self._stop_waiting()
-        async with self._turn:
+        self._stop_timer()
+        async with self._lock:
             serving, self._serving = self._serving, None
             if serving is not None:
                 await serving.close()
 
-    async def _awake(self) -> VersionServer:
-        async with self._turn:
+    async def _loaded(self) -> VersionServer:
+        async with self._lock:
             if self._closed:
                 raise LoadFailed("its version is being unloaded")
             if self._serving is None:
-                logger.info("model '%s' is asked for again", self.info.name)
-                self._serving = await self._loaded_again()
+                logger.info("model '%s': loading it again for a request", self.info.name)
+                self._serving = await self._load_again()
             return self._serving
 
-    async def _loaded_again(self) -> VersionServer:
-        """Raises LoadFailed, for a while without trying."""
+    async def _load_again(self) -> VersionServer:
+        """Loads the version. Raises LoadFailed, after a failure for a while without a retry."""
         if time.monotonic() < self._failed_until:
             raise LoadFailed(self._failure)
         try:
             serving = await self._load()
             if serving.info.revision != self.info.revision:
                 await serving.close()
-                raise LoadFailed("its files are not those of this version any more")
+                raise LoadFailed("its files have changed since this version was loaded")
         except LoadFailed as error:
             self._failure, self._failed_until = str(error), time.monotonic() + timing.RETRY_IDLE_S
             raise
@@ -125,35 +130,37 @@ class IdleVersion:
             serving.configure(self._settings)
         return serving
 
-    def _wait(self) -> None:
-        self._stop_waiting()
+    def _start_timer(self) -> None:
+        self._stop_timer()
         if self._closed:
             return
-        self._letting_go = asyncio.get_running_loop().create_task(self._let_go())
+        self._timer = asyncio.get_running_loop().create_task(self._unload_when_idle())
 
-    def _stop_waiting(self) -> None:
-        if self._letting_go is not None:
-            self._letting_go.cancel()
-            self._letting_go = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    async def _let_go(self) -> None:
+    async def _unload_when_idle(self) -> None:
         await asyncio.sleep(self._after_s)
-        # From here on it cannot be cancelled: whoever asks meanwhile waits for its turn.
-        self._letting_go = None
-        async with self._turn:
+        # From here on nothing cancels this task: a request that arrives now waits for the lock.
+        self._timer = None
+        async with self._lock:
             if self._running or self._serving is None:
                 return
-            self._hot = self._serving.hot(_HOT)
+            self._hot_shapes = self._serving.hot_shapes(_REMEMBERED_SHAPES)
             slots = self._serving.routing().slots
-            self._asleep = RoutingStats(slots=slots, compile_cost=MOST_COST, ready=True)
+            self._idle_stats = RoutingStats(slots=slots, compile_cost=MOST_COST, ready=True)
             serving, self._serving = self._serving, None
             await serving.close()
         del serving
-        await asyncio.to_thread(_give_back_memory)
-        logger.info("model '%s' is let go of after %g s idle", self.info.name, self._after_s)
+        await asyncio.to_thread(_return_memory)
+        logger.info(
+            "model '%s': unloaded after %g s without requests", self.info.name, self._after_s
+        )
 
 
-def _give_back_memory() -> None:
-    """What OpenVINO has freed stays with the process otherwise. For glibc."""
+def _return_memory() -> None:
+    """Returns to the system what OpenVINO has freed, which glibc would keep."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What a version of a model goes through in a replica, for those that look after it."""
+"""The state of a model's version in a replica, and the interface of a loaded one."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from deployments.settings import ModelSettings
 
 
 class LoadFailed(Exception):
-    """Raised when a version cannot be loaded; the text says why in words."""
+    """Raised when a version cannot be loaded; the text has the reason."""
 
 
 class Serving(Protocol):
-    """A loaded version at work."""
+    """A loaded version that answers requests."""
 
     @property
     def info(self) -> ModelInfo: ...
 
     @property
     def remark(self) -> str:
-        """What its status says though it answers; empty where there is nothing to say."""
+        """A warning for the version's status, empty if there is none."""
         ...
 
     def configure(self, settings: ModelSettings) -> None:
-        """Takes over what needs no loading."""
+        """Applies the settings that need no reload."""
         ...
 
     async def close(self) -> None: ...
@@ -35,9 +35,9 @@ ServingT = TypeVar("ServingT", bound=Serving)
 
 @dataclass(slots=True)
 class VersionState(Generic[ServingT]):
-    """A version that is wanted, or was and still answers.
+    """A version that the settings select, or an earlier one that still answers.
 
-    `loaded` and `failed` are what was loaded and what could not be.
+    `loaded` identifies the files and settings that are loaded, `failed` those that failed to load.
     """
 
     serving: ServingT | None = None

@@ -1,6 +1,6 @@
-"""One loaded version of a model: everything about it that does not change with traffic.
+"""One loaded version of a model: the state that does not change with traffic.
 
-Loading is blocking and belongs into a worker thread.
+Loading is blocking: do it in worker threads.
 """
 
 import time
@@ -57,7 +57,7 @@ _SIZES_TRIED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """What of a model's settings matters when it is loaded."""
+    """The settings of a model that loading depends on."""
 
     device: str
     plugin_config: Mapping[str, Any]
@@ -72,7 +72,7 @@ class LoadSettings:
 
 
 class LoadedModel:
-    """A model that has been read, understood and, where it can be, compiled for any shape."""
+    """A model that was read, analysed and, if possible, compiled for all shapes."""
 
     def __init__(self, name: str, number: str, source: str | Path, settings: LoadSettings) -> None:
         """Raises CannotLoad, PolicyError."""
@@ -116,9 +116,10 @@ class LoadedModel:
         self.numbers = number_check_of(self._model, self._specs, self.info.outputs)
 
     def reshape(self, key: ShapeKey) -> Callable[[], CompiledShape]:
-        """Reshapes, and returns what compiles that: static but for a batch left open by the key.
+        """Reshapes the model, and returns a function that compiles it.
 
-        Both raise CannotReshape.
+        The compilation is static, except for the batch dimension if the key leaves it open. Both
+        steps raise CannotReshape.
         """
         return self._reshaped(key, self._precision)
 
@@ -130,13 +131,13 @@ class LoadedModel:
         """Raises CannotReshape."""
         model = self._runtime.reshaped(self._model, to_compile(self._specs, key))
         if any(0 in shape for shape in key):
-            # Compiling a Gather of nothing, where that is fixed, ends the process.
+            # Compiling a Gather from a fixed empty shape ends the process.
             opened = [tuple(size or -1 for size in shape) for shape in key]
             model = self._runtime.reshaped(self._model, to_compile(self._specs, tuple(opened)))
         return model
 
     def _precision_for(self, trial: "_Trial") -> Mapping[str, Any]:
-        """What is quicker, where the settings leave it to the processor."""
+        """The faster precision, if the settings leave the choice to the processor."""
         if not self._runtime.chooses_precision or trial.compiled.computes_in == "f32":
             return {}
         if self._runtime.weight_bytes(self._model) > MOST_COMPARED_BYTES:
@@ -160,7 +161,7 @@ class LoadedModel:
     def _compile_dynamic(
         self, trial: "_Trial | None", settings: LoadSettings
     ) -> CompiledShape | None:
-        """A compilation for all accepted shapes; None for models that refuse that."""
+        """Compiles for all accepted shapes; None if the model cannot be compiled so."""
         try:
             compiled = self._compiled_for_all()
             if trial is None:
@@ -181,12 +182,12 @@ class LoadedModel:
         return self._runtime.compile(model, **{**self._precision, **more})
 
     def _smaller(self, shapes: InputShapes) -> list[InputShapes]:
-        """Some more shapes, a little smaller from one to the next; none where no other is taken."""
+        """Up to seven more shapes, each a little smaller; empty if the model takes no other."""
         smaller = (scaled(self._specs, shapes, 1 - step / 32) for step in range(1, 8))
         return [other for other in dict.fromkeys(smaller) if other != shapes]
 
     def _check_compiles(self, settings: LoadSettings) -> None:
-        """Raises CannotLoad if the reason why nothing could be compiled is not the shapes."""
+        """Raises CannotLoad if the model does not compile with its own shapes either."""
         try:
             self._runtime.compile(self._model)
         except CannotReshape as error:
@@ -196,7 +197,7 @@ class LoadedModel:
             ) from error.__cause__
 
     def _output_specs(self) -> tuple[OutputSpec, ...]:
-        """The outputs with the dimensions that follow from the accepted inputs."""
+        """The outputs, with their dimensions for the accepted inputs."""
         try:
             model = self._runtime.reshaped(self._model, [spec.dims for spec in self._specs])
         except CannotReshape:
@@ -204,7 +205,7 @@ class LoadedModel:
         return self._runtime.outputs(model)
 
     def _trial_with_or_without_batch(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
-        """Gives the batch axis up where nothing can be compiled while that dimension is open."""
+        """Tries with an open batch dimension, then without one if nothing compiles."""
         opened = self._specs
         closed = tuple(replace(spec, batch_axis=None) for spec in opened)
         for specs in dict.fromkeys((opened, closed)):
@@ -215,7 +216,7 @@ class LoadedModel:
         return None
 
     def _trial(self, inputs: Sequence[ModelInput]) -> "_Trial | None":
-        """A compilation that ran once, at the first of the trial shapes at which one does."""
+        """Compiles and runs the model at the first trial shape that works; None if none does."""
         for shapes in trial_shapes(inputs, [spec.dims for spec in self._specs]):
             try:
                 key = trial_key(self._specs, shapes)
@@ -227,14 +228,14 @@ class LoadedModel:
         return None
 
     def stacks(self, key: ShapeKey) -> bool:
-        """Whether requests of this key run faster together."""
+        """Whether requests of this key run faster stacked."""
         return self.info.stacks(key)
 
     def single_key(self, key: ShapeKey) -> ShapeKey:
         """The key of the compilation for requests of one row.
 
-        Where those are not stacked they have one of their own: with a batch that is fixed it is
-        quicker than one for any number of rows, a detector by 2 to 17 %.
+        If those are not stacked, they get a compilation of their own. With a fixed batch it is
+        faster than one for any number of rows, for a detector by 2 to 17 %.
         """
         return key if self.stacks(key) else one_row(key)
 
@@ -244,7 +245,7 @@ class LoadedModel:
         return self.single_key(key) if rows_of_inputs(self._specs, shapes) == {1} else key
 
     def shapes_of(self, key: ShapeKey) -> InputShapes:
-        """Shapes whose compilation is that of this key, of the fewest rows that are some."""
+        """Input shapes that map to this key, with the fewest rows above zero."""
         fewest = 1 if self.stacks(key) else 2
         return tuple(
             tuple(
@@ -255,20 +256,21 @@ class LoadedModel:
         )
 
     def reference(self, key: ShapeKey) -> CompiledShape:
-        """A static compilation without what is suspected of compiling shapes wrongly: without the
-        snippets of the CPU plugin (wrong in 2026.4.1 at least, see docs/upstream); for another
-        device the CPU's, in float32. Raises CannotReshape.
+        """A static compilation without the optimisations that may compile shapes wrongly.
+
+        It does without the snippets of the CPU plugin (wrong in 2026.4.1 at least, see
+        docs/upstream). For another device it is the CPU's, in float32. Raises CannotReshape.
         """
         return self._runtime.reference().compile(self._model_at(key), **self._precision)
 
     def _stacking(self, trial: "_Trial | None", settings: LoadSettings) -> Stacking:
-        """Raises NotProven, also where it is not wanted or does not pay."""
+        """How to stack requests. Raises NotProven, also if stacking is off or not faster."""
         if settings.stacking == "never":
             raise NotProven("batching.stacking is never")
         if settings.max_batch_rows == 1:
             raise NotProven("batching.max_rows is 1")
         if trial is None:
-            raise NotProven("the model could not be tried at any shape")
+            raise NotProven("the model ran at none of the trial shapes")
         row = tuple((1, *shape[1:]) for shape in trial.shapes)
         rules = rows_kept_apart(self._model, self._specs, row)
         try:
@@ -283,11 +285,12 @@ class LoadedModel:
         return Stacking(rules, elements)
 
     def _largest_that_stacks(self, row: InputShapes) -> int:
-        """Elements a row of the largest tried shape at which stacking wins, 0 where none does.
+        """Elements per row of the largest shape at which stacking was faster, 0 if none.
 
-        What stacking saves does not grow with the shape, so it wins below some size. From the
-        trial shape on, open dimensions are doubled for as long as it wins, else halved until it
-        does. No further size is begun after five seconds: large and blocking models load sooner.
+        The time that stacking saves does not grow with the shape, so stacking wins below some size.
+        This starts at the trial shape and doubles the open dimensions while stacking wins, or
+        halves them until it wins. It starts no further size after five seconds, so that large and
+        blocking models load sooner.
         """
         deadline = time.monotonic() + timing.STACKING_MEASURED_S
         best = self._stacks_at(row)

@@ -1,4 +1,4 @@
-"""From a model's settings to a version at work: find its files, read, compile, warm up."""
+"""Loads a version of a model: finds its files, reads, compiles and warms up."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from deployments.model.openvino.compile_cache import CompileCache
 from deployments.model.openvino.runtime import BUILT_IN, CannotLoad, CannotReshape
 from deployments.model.policy.shapes import PolicyError
 from deployments.model.sources.download import fetch
-from deployments.model.sources.local import Found, SourceUnavailable, find, found
+from deployments.model.sources.local import FoundVersion, SourceUnavailable, find, version_at
 from deployments.model.sources.mirror import Mirror
 from deployments.model.sources.origin import Origin
 from deployments.model.versions.hot_shapes import HotShapes
@@ -32,7 +32,7 @@ logger: Final = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, slots=True)
 class LocalDirectories:
-    """Where models and, if anywhere, compilations lie; `cache_bytes` for those of a model."""
+    """The model repository and the cache directory, if any; `cache_bytes` bounds it per model."""
 
     repository: Path
     cache: Path | None = None
@@ -58,7 +58,7 @@ class Loader:
         reserved_cpus: float = 0,
         telemetry: Telemetry = SILENT,
     ) -> None:
-        """With `reserved_cpus` OpenVINO has as many threads, rounded down, and at least one."""
+        """`reserved_cpus`, if not 0, sets OpenVINO's threads: rounded down, at least one."""
         self._places = places
         self._reserved_cpus = reserved_cpus
         self._telemetry = telemetry
@@ -67,31 +67,35 @@ class Loader:
         self._progress = progress
         self._executions = SharedExecutions()
 
-    def find(self, settings: ModelSettings) -> dict[int, Found]:
+    def find(self, settings: ModelSettings) -> dict[int, FoundVersion]:
         """The versions that the source has. Blocks; raises SourceUnavailable."""
         name, source = settings.name, settings.source
         if isinstance(source, str) and source in BUILT_IN:
-            return {1: Found(source)}
+            return {1: FoundVersion(source)}
         if settings.remote:
             mirror = self._mirror(settings)
-            known = mirror.known_versions(self._tell)
+            known = mirror.known_versions(self._report)
             home = self._repository / name
-            return {n: Found(home / str(n), origin, remote=True) for n, origin in known.items()}
+            return {
+                n: FoundVersion(home / str(n), origin, remote=True) for n, origin in known.items()
+            }
         if isinstance(source, str):
             return find(name, source, self._repository)
-        versions = fetch(name, source, self._repository, self._tell)
-        return {number: found(path) for number, path in versions.items()}
+        versions = fetch(name, source, self._repository, self._report)
+        return {number: version_at(path) for number, path in versions.items()}
 
     async def load(
-        self, number: int, files: Found, settings: ModelSettings
+        self, number: int, files: FoundVersion, settings: ModelSettings
     ) -> VersionServer | IdleVersion:
         """Reads and compiles a version, and its warm-up shapes. Raises LoadFailed."""
-        again = partial(self._load, number, files, settings)
+        load = partial(self._load, number, files, settings)
         if not settings.unload_after_s:
-            return await again()
-        return IdleVersion(await again(), again, settings.unload_after_s)
+            return await load()
+        return IdleVersion(await load(), load, settings.unload_after_s)
 
-    async def _load(self, number: int, files: Found, settings: ModelSettings) -> VersionServer:
+    async def _load(
+        self, number: int, files: FoundVersion, settings: ModelSettings
+    ) -> VersionServer:
         try:
             return await self._loaded(number, files, settings)
         except (SourceUnavailable, CannotLoad, PolicyError) as error:
@@ -106,13 +110,15 @@ class Loader:
             logger.exception("loading model '%s' failed", settings.name)
             raise LoadFailed("loading it failed, the server's log has the reason") from None
 
-    async def _loaded(self, number: int, files: Found, settings: ModelSettings) -> VersionServer:
+    async def _loaded(
+        self, number: int, files: FoundVersion, settings: ModelSettings
+    ) -> VersionServer:
         source = files.path
         if source is None:
             raise LoadFailed(files.problem)
 
         if files.remote:
-            copy = partial(self._copied, number, files, settings)
+            copy = partial(self._copy, number, files, settings)
             source = await shielded(asyncio.get_running_loop().run_in_executor(None, copy))
 
         def read() -> LoadedModel:
@@ -125,7 +131,7 @@ class Loader:
         cache = _cache_settings(settings)
         serving = VersionServer(version, cache, self._lock, self._executions, self._telemetry)
         try:
-            await serving.warm_up(_warm_up(settings, version))
+            await serving.warm_up(_warm_up_shapes(settings, version))
             await self._warm_up_remembered(serving, settings)
         except BaseException:
             await serving.close()
@@ -133,7 +139,7 @@ class Loader:
         return serving
 
     async def _warm_up_remembered(self, serving: VersionServer, settings: ModelSettings) -> None:
-        """What was remembered is no promise: what does not suit the version is left out."""
+        """Warms up the remembered shapes, and skips those that do not suit the version."""
         hot = self._places.hot_shapes(settings.name)
         places = settings.max_compiled_shapes - len(settings.warm_up)
         count = min(settings.remember_shapes, places)
@@ -149,16 +155,16 @@ class Loader:
         assert isinstance(settings.source, str)
         return Mirror(settings.name, settings.source, settings.storage_options, self._repository)
 
-    def _copied(self, number: int, files: Found, settings: ModelSettings) -> Path:
-        """Copies a version from its store, and removes the copies of those that are gone."""
+    def _copy(self, number: int, files: FoundVersion, settings: ModelSettings) -> Path:
+        """Copies a version from its store, and removes copies of versions the store has not."""
         mirror = self._mirror(settings)
         assert isinstance(files.signature, Origin)
-        path = mirror.bring({number: files.signature}, self._tell)[number]
+        path = mirror.copy_missing({number: files.signature}, self._report)[number]
         with suppress(SourceUnavailable):
             mirror.prune(mirror.remote_versions())
         return path
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         logger.info("%s", line)
         self._progress(f"it is being downloaded: {line}")
 
@@ -191,7 +197,7 @@ def _cache_settings(settings: ModelSettings) -> CacheSettings:
     )
 
 
-def _warm_up(settings: ModelSettings, version: LoadedModel) -> list[list[tuple[int, ...]]]:
+def _warm_up_shapes(settings: ModelSettings, version: LoadedModel) -> list[list[tuple[int, ...]]]:
     """The warm-up shapes in the order of the model's inputs. Raises PolicyError."""
     names = [spec.name for spec in version.info.inputs]
     shapes = []

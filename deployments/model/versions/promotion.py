@@ -1,8 +1,9 @@
-"""What a compilation has to show before it answers, and what is checked of one that answers.
+"""Compares compilations with each other before or after they answer requests.
 
 OpenVINO compiles some models wrongly for some static shapes, and no test data finds them all. So
-compilations are compared on the inputs that clients sent: one for a shape that keeps coming before
-it answers anything, any other once, after its first answer. Where two differ a third decides.
+this compares compilations on the inputs that clients sent. A promoted shape's compilation is
+compared before it answers anything, any other once, after its first answer. If two differ, a third
+one decides.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ _STATIC_IS_WRONG: Final = (
 )
 _DYNAMIC_IS_WRONG: Final = (
     "the dynamic compilation differs from a static one and one without optimisations: "
-    "each shape of the model waits for its own"
+    "each shape of the model waits for its own compilation"
 )
 _NONE_AGREES: Final = (
     "the static, the dynamic and an unoptimised compilation differ from each other: "
@@ -60,7 +61,7 @@ _REPLACED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """An inference by each of two compilations, on the same inputs."""
+    """The outputs of two compilations for the same inputs, and the ratio of their times."""
 
     one: list[Tensor]
     other: list[Tensor]
@@ -73,10 +74,10 @@ class _Trial:
     ratios: list[float] = field(default_factory=list)
 
     def verdict(self, ratio: float) -> bool | None:
-        """Whether a static compilation is clearly faster: a tenth, by the median of five pairs.
+        """Whether a static compilation is clearly faster; None if more pairs are needed.
 
-        The first pair does not count, what is new has fewer caches filled; after three that were
-        no faster it is over.
+        It has to be a tenth faster by the median of five pairs. The first pair does not count,
+        because the caches are cold. After three pairs that were no faster it has lost.
         """
         self.ratios.append(ratio)
         counted = self.ratios[1:]
@@ -88,7 +89,7 @@ class _Trial:
 class PromotionTrials:
     """Compares the compilations of one version, one pair of inferences at a time.
 
-    A comparison has its turn among the requests, like any of them. Belongs to the event loop.
+    A comparison waits in the queue like a request. Belongs to the event loop.
     """
 
     def __init__(
@@ -103,15 +104,15 @@ class PromotionTrials:
         self._execution = execution
         self._telemetry = telemetry
         self._tolerance = tolerance(version.computes_in)
-        # A trial ends with its compilation, also where that is pushed out.
+        # A trial ends with its compilation, also when that is evicted.
         self._trials: WeakKeyDictionary[CompiledShape, _Trial] = WeakKeyDictionary()
         self._task: asyncio.Task[None] | None = None
         self._swapped = False
         self._all_unchecked = version.dynamic is not None and version.dynamic.is_static
         self.differing: dict[ShapeKey, Differing] = {}
 
-    def wants(self, key: ShapeKey) -> bool:
-        """Whether the inputs of a request are needed: `compare` is to follow, if it is answered."""
+    def needs_inputs(self, key: ShapeKey) -> bool:
+        """Whether to copy a request's inputs, and to call `compare` once it is answered."""
         if self._task is not None:
             return False
         if self._shapes.answers_dynamically and self._shapes.on_trial(key) is not None:
@@ -119,8 +120,10 @@ class PromotionTrials:
         return self._all_unchecked or self._shapes.unchecked(key) is not None
 
     def compare(self, key: ShapeKey, inputs: Sequence[Tensor], timeout_s: float) -> None:
-        """Begins to, with `inputs` that nobody else changes; the turn it has is that of a request
-        that came now."""
+        """Starts a comparison on `inputs`, which must not change from now on.
+
+        Its deadline is that of a request that arrives now.
+        """
         if self._task is None:
             deadline = time.monotonic() + timeout_s
             self._task = asyncio.get_running_loop().create_task(
@@ -128,22 +131,24 @@ class PromotionTrials:
             )
 
     async def check_at_load(self, key: ShapeKey, shapes: Sequence[Sequence[int]]) -> None:
-        """Of a shape that is compiled before anybody asked, by random inputs; those of the first
-        request count too. Raises CannotInfer, CannotReshape."""
+        """Checks a warm-up shape on random inputs; the first request's inputs are compared later.
+
+        Raises CannotInfer, CannotReshape.
+        """
         async for inputs in self._random(shapes):
             static = self._shapes.unchecked(key)
             if static is not None and self._shapes.answers_dynamically:
                 await self._check(key, static, inputs, 0.0, checked=False)
 
     async def close(self) -> None:
-        """Ends a comparison after the inference or compilation that is under way."""
+        """Cancels the comparison after its running inference or compilation."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def remark(self) -> str:
-        """What a model's status says of the shapes that are compiled wrongly; empty if none is."""
+        """The warning about wrongly compiled shapes for the model's status, empty if none is."""
         return "; ".join(
             f"at {self._version.info.spelled(key)} {found.verdict}"
             for key, found in list(self.differing.items())[:3]
@@ -180,8 +185,8 @@ class PromotionTrials:
             pair = await run(dynamic, reference)
             if pair.difference.largest > self._tolerance:
                 self._version.dynamic = reference
-                self._shapes.answer_with(reference)
-                self._tell(key, inputs, pair.difference, _REPLACED)
+                self._shapes.set_dynamic(reference)
+                self._report(key, inputs, pair.difference, _REPLACED)
         elif (static := self._shapes.unchecked(key)) is not None:
             await self._check(key, static, inputs, deadline)
 
@@ -194,7 +199,7 @@ class PromotionTrials:
         *,
         checked: bool = True,
     ) -> None:
-        """One that answers already, by the dynamic compilation or one without optimisations."""
+        """Compares a static compilation that answers with the dynamic one or the reference."""
         dynamic = self._version.dynamic if self._shapes.answers_dynamically else None
         try:
             other = dynamic or await self._reference(key)
@@ -202,7 +207,8 @@ class PromotionTrials:
         except CannotInfer:
             if dynamic is None:
                 raise
-            dynamic, other = None, await self._reference(key)  # it is there for what that cannot do
+            # The static compilation may exist because the dynamic one fails at this shape.
+            dynamic, other = None, await self._reference(key)
             pair = await self._pair(inputs, deadline, static, other)
         if pair.difference.largest <= self._tolerance:
             self._shapes.keep(key, checked=checked)
@@ -210,7 +216,7 @@ class PromotionTrials:
             await self._decide(key, inputs, pair, deadline, clients=checked)
         else:
             self._shapes.replace(key, other)
-            self._tell(key, inputs, pair.difference, _REPLACED)
+            self._report(key, inputs, pair.difference, _REPLACED)
 
     async def _decide(
         self,
@@ -221,10 +227,10 @@ class PromotionTrials:
         *,
         clients: bool = True,
     ) -> None:
-        """Between a static and the dynamic compilation, which differ: by a third one.
+        """Decides by a reference between a static and a dynamic compilation that differ.
 
-        Random inputs, not a client's, are no verdict where none agrees: they may be on the edge
-        between two classes, say.
+        If no two of the three agree, only inputs of `clients` count: random ones may lie on the
+        edge between two classes.
         """
         reference = await self._reference(key)
         infer = partial(reference.infer, inputs)
@@ -232,21 +238,21 @@ class PromotionTrials:
         static_is_right = self._differ(pair.one, third).largest <= self._tolerance
         dynamic_is_right = self._differ(pair.other, third).largest <= self._tolerance
         no_verdict = not (clients or static_is_right or dynamic_is_right)
-        if no_verdict or (static_is_right and dynamic_is_right):  # each rounds to another side
+        if no_verdict or (static_is_right and dynamic_is_right):  # they round to opposite sides
             tried = clients or self._shapes.on_trial(key) is not None
             if self._note(key, pair.ratio):
                 self._shapes.keep(key, checked=tried)
         elif static_is_right:
-            self._shapes.block()
+            self._shapes.stop_dynamic()
             self._shapes.keep(key, checked=True)
-            self._tell(key, inputs, pair.difference, _DYNAMIC_IS_WRONG)
+            self._report(key, inputs, pair.difference, _DYNAMIC_IS_WRONG)
         else:
             self._shapes.discard(key, _FOREVER_S)
             verdict = _STATIC_IS_WRONG if dynamic_is_right else _NONE_AGREES
-            self._tell(key, inputs, pair.difference, verdict)
+            self._report(key, inputs, pair.difference, verdict)
 
     def _note(self, key: ShapeKey, ratio: float) -> bool:
-        """Whether the trial is over, and won; after one that was lost the static one is gone."""
+        """Adds a ratio; returns whether the trial is won. Discards the compilation if it lost."""
         static = self._shapes.on_trial(key)
         verdict = True if static is None else self._trial_of(static).verdict(ratio)
         if verdict is False:
@@ -256,20 +262,22 @@ class PromotionTrials:
     async def _check_at_random(
         self, key: ShapeKey, static: CompiledShape, dynamic: CompiledShape, deadline: float
     ) -> None:
-        """Keeps a static compilation that agrees with the dynamic one on more than its trial's
-        inputs: a fault may show at some values only."""
+        """Keeps a static compilation if it agrees with the dynamic one on random inputs too.
+
+        A fault may show at some values only.
+        """
         async for inputs in self._random(self._version.shapes_of(key)):
             try:
                 pair = await self._pair(inputs, deadline, static, dynamic)
             except CannotInfer:
-                continue  # what random data leads to is no verdict
+                continue  # a failure on random data says nothing of the compilation
             if pair.difference.largest > self._tolerance:
                 await self._decide(key, inputs, pair, deadline, clients=False)
                 return
         self._shapes.keep(key, checked=True)
 
     async def _random(self, shapes: Sequence[Sequence[int]]) -> AsyncIterator[list[Tensor]]:
-        """Inputs as at load, and smaller ones; made off the loop, as they may be large."""
+        """Random inputs of three magnitudes, made in a thread because they may be large."""
         specs = self._version.info.inputs
         for values in (Values(), Values(deviation=1.0), Values(deviation=0.1)):
             yield await asyncio.to_thread(random_rows, specs, shapes, 0, values)
@@ -278,7 +286,7 @@ class PromotionTrials:
         return self._trials.setdefault(static, _Trial())
 
     async def _reference(self, key: ShapeKey) -> CompiledShape:
-        return await self._shapes.beside(lambda: self._version.reference(key))
+        return await self._shapes.compile_uncached(lambda: self._version.reference(key))
 
     async def _pair(
         self,
@@ -303,12 +311,12 @@ class PromotionTrials:
     def _differ(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> Difference:
         return difference(one, other, self._version.detections)
 
-    def _tell(
+    def _report(
         self, key: ShapeKey, inputs: Sequence[Tensor], found: Difference, verdict: str
     ) -> None:
         if len(self.differing) < _REMEMBERED:
-            told = Differing(found.largest, found.output, verdict, input_statistics(inputs))
-            self.differing[key] = told
+            report = Differing(found.largest, found.output, verdict, input_statistics(inputs))
+            self.differing[key] = report
         name = self._version.info.name
         self._telemetry.count(SHAPES_DIFFERING, name)
         log(

@@ -1,4 +1,4 @@
-"""A loaded version at work: batches in, answers out."""
+"""Answers the batches of a loaded version."""
 
 import asyncio
 import logging
@@ -38,8 +38,8 @@ from deployments.observability.shape_records import ShapesReport
 from deployments.settings import ModelSettings
 from deployments.transport.routing_stats import RoutingStats
 
-_MOST_KERNELS_TOLD: Final = 256
-"""Of the shapes that find their kernels, so many are told to the request routers."""
+_MOST_KERNELS_REPORTED: Final = 256
+"""The most shapes with kernels that a replica reports to the request routers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class VersionServer:
         self._seen = ShapeStatistics()
         self._failing: set[ShapeKey] = set()
         self._running = 0
-        self._quiet = asyncio.Event()
+        self._idle = asyncio.Event()
         self._closing = False
         self._shapes: CompiledShapes[CompiledShape] = CompiledShapes(
             lambda key: version.reshape(key),
             version.dynamic,
             lock=lock,
-            executor=self._compilers.waited_for,
+            executor=self._compilers.foreground,
             background=self._compilers.background,
             bound=settings.bound,
             blocking=settings.blocking,
@@ -94,7 +94,7 @@ class VersionServer:
 
     @property
     def remark(self) -> str:
-        """What a status says of it though it answers."""
+        """A warning for the version's status, empty if there is none."""
         return self._trials.remark
 
     @property
@@ -102,24 +102,24 @@ class VersionServer:
         return self.version.info
 
     def configure(self, settings: ModelSettings) -> None:
-        """Takes over the bounds of the cache and of its compilations."""
+        """Applies the bounds of the cache and the budget of compilations."""
         self._shapes.set_bounds(
             settings.max_compiled_shapes, settings.promote_after, settings.compiles_per_minute
         )
 
     async def warm_up(self, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Compiles these shapes and runs each once, which is slow too. Raises CannotReshape."""
+        """Compiles these shapes and runs each once: the first run is slow. Raises CannotReshape."""
         specs = self.version.info.inputs
         for shape in shapes:
             key = self.version.key_of(shape)
             rows = random_rows(specs, shape, 0)
             async with self._shapes.use(key, static=True, reason="warm_up") as compiled:
-                with suppress(CannotInfer):  # what random data leads to is no verdict
+                with suppress(CannotInfer):  # a failure on random data says nothing of the shape
                     await self._execution.run(0.0, partial(compiled.infer, rows))
                     await self._trials.check_at_load(key, shape)
 
     async def run(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
-        """The answers in the order of the members; what fails for one fails for it alone."""
+        """The answers in the order of the members; a failure of one affects no other."""
         if self._closing:
             closed = ModelUnavailable(self.version.info.name, "its version is being unloaded")
             return [closed for _ in members]
@@ -128,16 +128,16 @@ class VersionServer:
         rows = rows_of(members)
         self.rows += rows
         self._running += 1
-        self._quiet.clear()
+        self._idle.clear()
         try:
             return await self._by_rows(key, members)
         finally:
             self._running -= 1
             if not self._running:
-                self._quiet.set()
+                self._idle.set()
 
     async def _by_rows(self, key: ShapeKey, members: Sequence[BatchMember]) -> list[Answer]:
-        """Each with those that have its compilation."""
+        """Runs the members in groups of the same compilation."""
         single = self.version.single_key(key)
         keys = [single if work.rows == 1 else key for work in members]
         groups: dict[ShapeKey, list[BatchMember]] = {}
@@ -172,12 +172,12 @@ class VersionServer:
             self._seen.answered_dynamic(key, len(answered))
         else:
             self._seen.answered_static(key, len(answered), rows_of(answered), waited=not known)
-        if not (failed and dynamic and key not in self._failing and self._shapes.demand.afford()):
+        if not (failed and dynamic and key not in self._failing and self._shapes.demand.spend()):
             return [self._failed(a, w) if isinstance(a, CannotInfer) else a for w, a in pairs]
-        # A shape may be beyond a dynamic compilation and still be fine for one of its own.
+        # A shape that fails in the dynamic compilation may run in a static one.
         again = await self._run(key, failed, static=True)
         if all(isinstance(answer, ShapeNotSupported) for answer in again):
-            self._shapes.demand.refund()  # reshaping failed, which is quick
+            self._shapes.demand.refund()  # reshaping failed, which takes little time
         elif all(isinstance(answer, InferenceFailed) for answer in again):
             remember(self._failing, key)
         rest = iter(again)
@@ -206,7 +206,7 @@ class VersionServer:
         version, streams = self.version, self.version.streams
         keys = set(self._shapes)
         if version.dynamic is not None and version.kernel_cache is not None:
-            built = version.dynamic.built(_MOST_KERNELS_TOLD)
+            built = version.dynamic.built(_MOST_KERNELS_REPORTED)
             keys.update(version.key_of(shapes) for shapes in built)
             cost = self._runner.times.building_cost(streams)
         else:
@@ -220,25 +220,25 @@ class VersionServer:
 
     @property
     def compiling_s(self) -> float:
-        """For how long a compilation has been under way; 0 if none is."""
+        """The seconds since the running compilation began, 0 if none runs."""
         return self._shapes.compiling_s
 
-    def hot(self, count: int) -> list[InputShapes]:
-        """The compiled shapes that are asked for most, hottest first."""
-        return [self.version.shapes_of(key) for key in self._shapes.hot(count)]
+    def hot_shapes(self, count: int) -> list[InputShapes]:
+        """The compiled shapes with the highest demand, hottest first."""
+        return [self.version.shapes_of(key) for key in self._shapes.hottest(count)]
 
     async def shapes(self) -> ShapesReport:
-        """What is known of each shape that was asked for. Never waits for the reshape lock."""
+        """The report on all requested shapes. Never waits for the reshape lock."""
         state, differing = self._shapes.state, self._trials.differing
         return await self._seen.report(self._shapes.bounds, state, differing)
 
     async def close(self) -> None:
-        """Takes no more batches and ends after those that are under way."""
+        """Refuses new batches, and returns after those in flight."""
         if self._closing:
             return
         self._closing = True
         if self._running:
-            await self._quiet.wait()
+            await self._idle.wait()
         await self._trials.close()
         await self._shapes.close()
         await asyncio.to_thread(self._executions.give_back, self._execution)

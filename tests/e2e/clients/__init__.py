@@ -1,4 +1,4 @@
-"""Clients that need an interpreter of their own; `tests.e2e.calling` starts it."""
+"""Clients that need a separate interpreter, which `tests.e2e.calling` starts."""
 
 TRITON_GRPC = [
     "describes",

@@ -1,4 +1,4 @@
-"""What a client's interpreter does: the calls that it is asked for, one after the other."""
+"""The loop of a client's interpreter: runs the requested calls, one after the other."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from typing import Any
 def answer(functions: Mapping[str, Callable[..., Any]]) -> None:
     """Calls the function that each line of standard input names, a JSON list with its arguments.
 
-    Writes a line for each: what went wrong, as a JSON string that is empty where nothing did.
+    Writes a line for each call: its error as a JSON string, empty without an error.
     """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what is printed is no answer
+    os.dup2(2, 1)  # so that printed text is not an answer
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         wrong = ""

@@ -1,5 +1,6 @@
-"""Detects faces as the clients of OpenVINO Model Server do: each array of an .npz file, all at
-once, by `tritonclient.grpc`; the detections go to another.
+"""Detects faces in the arrays of an .npz file, as the clients of OpenVINO Model Server do.
+
+It sends all arrays at once by `tritonclient.grpc`, and writes the detections to another file.
 
     python -m tests.e2e.clients.faces_grpc <host:port> <model> <in.npz> <out.npz>
 """

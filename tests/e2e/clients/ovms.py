@@ -1,4 +1,4 @@
-"""Calls of `ovmsclient` 2023.1, unmodified, in the virtual environment that it needs."""
+"""Calls the unmodified `ovmsclient` 2023.1 in the virtual environment that it needs."""
 
 import base64
 from functools import partial
@@ -28,7 +28,7 @@ def predict_several(client: Any, protocol: str) -> None:
 
 
 def predict_picture(client: Any, protocol: str, png: str) -> None:
-    """The picture, here in base64, goes as it is, decoded by the server."""
+    """Sends an encoded picture (here in base64), which the server decodes."""
     table = client.predict({"data": [base64.b64decode(png)]}, "spots")
     assert (1, 1, 200, 7) == table.shape
     assert table[0, 0, 0, 2] > 0.5, "no spot was found"

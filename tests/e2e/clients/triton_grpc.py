@@ -1,5 +1,8 @@
-"""Calls of `tritonclient.grpc`, unmodified. An interpreter of its own runs them: the client's
-messages have the names of the server's. Each function takes the server's `<host>:<port>`."""
+"""Calls the unmodified `tritonclient.grpc`.
+
+A separate interpreter runs them, because the client's messages have the names of the server's. Each
+function takes the server's `<host>:<port>`.
+"""
 
 import asyncio
 import queue
@@ -239,7 +242,7 @@ def is_too_large(address: str) -> None:
 
 
 def leaves(address: str) -> None:
-    """Some of many callers cancel, and one is killed with its channel: the others get theirs."""
+    """Some of many callers cancel, and one channel is closed: the others get their answers."""
     client, results = triton.InferenceServerClient(address), queue.Queue[Any]()
     leaver = triton.InferenceServerClient(address)
 

@@ -1,4 +1,4 @@
-"""One server with the models that most of the end-to-end tests ask for."""
+"""One server with the models of most end-to-end tests."""
 
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,15 @@ def server(shared_host: Host, repository: Path) -> Server:
             "source": "slow",
             "reshape": "blocking",
             "warm_up": ["(1,1,4)"],
-            "batching": {"stacking": "never"},  # measuring it would take half a minute
+            "batching": {"stacking": "never"},  # measuring stacking would take half a minute
         },
         {
             "name": "add-one",
             "source": "add-one",
             "shape": "(1:64,10)",
-            "batching": {"stacking": "always"},  # what is measured beside other starts may be wrong
+            "batching": {
+                "stacking": "always"
+            },  # measurements while other models start may be wrong
             "version_labels": {"stable": 1},
         },
         {"name": "echo", "source": "echo"},

@@ -1,4 +1,4 @@
-"""A really started Prometheus, with the configuration that we ship, on a server's metrics."""
+"""A real Prometheus with the project's configuration, which scrapes a server's metrics."""
 
 import contextlib
 import json
@@ -26,9 +26,9 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def metrics_address(server: Server) -> str:
-    """Where the server's node exports metrics: host and port.
+    """The host and port at which the server's node exports metrics.
 
-    Ray writes it into a file, which all clusters of the machine overwrite.
+    Ray writes them to a file too, but all clusters of the machine overwrite it.
     """
     for process in server.processes("ray::DashboardAgent"):
         for address in _listening(process):
@@ -50,7 +50,7 @@ def _listening(process: psutil.Process) -> list[str]:
 
 @contextlib.contextmanager
 def prometheus(target: str, directory: Path) -> Iterator[str]:
-    """The URL of a Prometheus that asks this target once a second."""
+    """Starts a Prometheus that scrapes this target once a second; yields its URL."""
     assert PROMETHEUS is not None
     # As Ray writes it.
     nodes = directory / "nodes.json"
@@ -86,5 +86,5 @@ def _ready(url: str) -> bool:
 
 
 def until(true: Callable[[], bool], what: str) -> None:
-    """Waits; nothing tells when Ray has handed on a metric or Prometheus has asked for it."""
+    """Polls: no event reports that Ray has exported a metric, or that Prometheus has scraped it."""
     waiting.until(true, what, patience_s=PATIENCE_S, every_s=0.3)

@@ -1,4 +1,4 @@
-"""Answers of a server compared with OpenVINO's own."""
+"""Compares a server's answers with OpenVINO's own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ Request: TypeAlias = Sequence[Tensor]
 
 
 def sizes(server: Server, model: str, kind: str = "inputs") -> dict[str, list[int]]:
-    """The shape that clients are told of each input or output."""
+    """The shape in the model's metadata of each input or output."""
     metadata = httpx.get(server.url + server.path(model), verify=NO_TLS).json()
     return {port["name"]: port["shape"] for port in metadata[kind]}
 
 
 def check_same(server: Server, name: str, model: ov.Model, request: Request) -> None:
-    """By every protocol the answer is that of a direct call at just these shapes, bit for bit."""
+    """Checks that the answer over every protocol equals OpenVINO's own, bit for bit."""
     expected = direct(model, request)
     for form in FORMS:
         assert_same(expected, asked(server, name, request, form))
@@ -36,8 +36,7 @@ async def check_together(
     times: int = 12,
     clients: int = 100,
 ) -> None:
-    """Requests that are under way at once, from so many connections, each get the answer that they
-    would get alone."""
+    """Checks that requests in flight at the same time get the same answers as alone."""
     expected = [direct(model, request) for request in requests] * times
     bodies = [request_body(request, binary=True) for request in requests] * times
     limits = httpx.Limits(max_connections=clients)

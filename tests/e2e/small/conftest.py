@@ -1,4 +1,4 @@
-"""One server with all the small models, each computing in f32."""
+"""One server with all small models, computing in f32."""
 
 import json
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def grouped(names: Iterable[str]) -> list[list[str]]:
-    """Names of models that can be versions of one: their settings are equal."""
+    """Groups of models with equal settings, which can be versions of one model."""
     groups: dict[str, list[str]] = {}
     for name in names:
         source = formats.SOURCES.get(name, "")  # a file or directory without versions
@@ -49,7 +49,7 @@ def grouped(names: Iterable[str]) -> list[list[str]]:
 
 @pytest.fixture(scope="package")
 def server(shared_host: Host, repository: Path) -> Server:
-    """A replica takes three seconds of a processor to start: models share one where they can."""
+    """A server where models share replicas if possible: starting one takes 3 s of a processor."""
     names = [*SAVED, *formats.FILES]
     assert len(names) == len(set(names))
     entries, versions, expected = [], {}, set()

@@ -1,7 +1,7 @@
 """A model in every format that OpenVINO reads from a file, and requests for it.
 
-Weights and inputs are whole numbers, whose sums are exact in any order. PyTorch's and JAX's models
-are not in a file that `read_model` takes, so there is nothing to serve of theirs.
+Weights and inputs are integers, whose sums are exact in any order. PyTorch's and JAX's models are
+not files that `read_model` reads, so the server cannot serve them.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ def whole(*shape: int) -> Array:
 
 
 def bound(*shape: int) -> Array:
-    """Numbers that bytes hold, half-precision floats too."""
+    """Numbers that fit into bytes and into half-precision floats."""
     return np.random.default_rng(len(shape) + 2).integers(-128, 127, shape).astype(np.float32)
 
 
 def write_ir(path: Path) -> None:
-    """With weights as f16, as conversions make it unless told otherwise."""
+    """Writes an IR with f16 weights, the default of conversions."""
     ov.save_model(models.convolution(), path, compress_to_fp16=True)
 
 

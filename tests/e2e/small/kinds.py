@@ -1,7 +1,7 @@
-"""Models that are difficult in one way each, and requests for them.
+"""Models with one difficulty each, and requests for them.
 
-The operations are such that every compilation rounds alike, or the values are whole numbers, whose
-sums are exact in any order.
+Every compilation rounds their operations equally, or the values are integers, whose sums are exact
+in any order.
 """
 
 from typing import Any
@@ -73,7 +73,7 @@ def words(values: list[list[bytes]], columns: int) -> Request:
 
 
 def every_datatype(rows: int, columns: int) -> Request:
-    """Among the values are the ends of what the datatype holds and the CPU plugin keeps."""
+    """Values that include the limits of each datatype that the CPU plugin preserves."""
     count = rows * columns
     given = []
     for datatype in models.DATATYPES:

@@ -1,4 +1,4 @@
-"""Models of which some would answer wrongly if rows of different requests were stacked."""
+"""Models, some of which would give wrong answers if rows of different requests were stacked."""
 
 import numpy as np
 import openvino as ov
@@ -20,7 +20,7 @@ SETTINGS = {"rows-apart": {"batching": {"stacking": "always"}}}
 
 
 def requests() -> list[Request]:
-    """Of one shape, every third sixty times as large; all of them whole numbers."""
+    """Requests of one shape with integers, every third with values sixty times as large."""
     random = np.random.default_rng(1)
     return [
         [tensor(random.integers(-3, 4, (1, 4, 6)).astype(np.float32) * (1 if n % 3 else 60))]

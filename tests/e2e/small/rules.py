@@ -1,7 +1,7 @@
-"""Every spelling of `shape` and `batch_size`, with either `reshape`, and what each lets through.
+"""Every form of `shape` and `batch_size`, with both values of `reshape`, and accepted shapes.
 
-Weights and inputs are whole numbers, whose sums are exact in any order: the compilation for all
-shapes and one for a single shape may add in different ones.
+Weights and inputs are integers, whose sums are exact in any order: the dynamic compilation and a
+static one may add in different orders.
 """
 
 from collections.abc import Mapping
@@ -20,25 +20,26 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """A model and its settings; `told` are the dimensions that clients are told.
+    """A model and its settings; `reported` are the dimensions in the model's metadata.
 
-    A shape is that of the only input `x`, or each input has one. Of what is refused, the words.
+    A shape is that of the only input `x`, or a mapping by input. `refused` has shapes with words of
+    the error's text.
     """
 
     model: ov.Model
     settings: dict[str, Any]
-    told: dict[str, list[int]]
+    reported: dict[str, list[int]]
     accepted: list[Shape | dict[str, Shape]]
     refused: list[tuple[Shape | dict[str, Shape], list[str]]] = field(default_factory=list)
 
 
 def beyond(shape: str, axis: int, size: int, takes: str) -> list[str]:
-    """The words of a refusal because of one dimension."""
+    """The words of an error because of one dimension."""
     return [f"'x' has shape {shape}, dimension {axis} is {size}, the model takes {takes}"]
 
 
 BLOCKING: dict[str, Any] = {"reshape": "blocking"}
-# Whether one row has a key of its own is measured, unless the settings say it.
+# Without these settings, a measurement decides whether one row has its own key.
 SIDE_BY_SIDE: dict[str, Any] = {"batching": {"stacking": "never"}}
 TOGETHER: dict[str, Any] = {"batching": {"stacking": "always"}}
 PICTURES: list[Shape | dict[str, Shape]] = [(1, 3, 8, 8), (3, 3, 8, 8), (2, 3, 5, 13), (1, 3, 3, 3)]

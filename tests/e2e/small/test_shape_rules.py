@@ -21,7 +21,7 @@ def compiles(server: Server, name: str) -> int:
 
 @pytest.mark.parametrize("name", RULES)
 def test_clients_are_told_what_is_open(server: Server, name: str) -> None:
-    assert RULES[name].told == sizes(server, name)
+    assert RULES[name].reported == sizes(server, name)
 
 
 @pytest.mark.parametrize("name", RULES)

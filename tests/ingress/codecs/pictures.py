@@ -1,4 +1,4 @@
-"""Pictures and the inputs they are for."""
+"""Pictures and inputs for them."""
 
 import struct
 import zlib
@@ -21,7 +21,7 @@ OPEN = Dim(0, None)
 
 
 def scene(height: int, width: int, *channels: int, dtype: str = "u1", seed: int = 7) -> Array:
-    """Random blocks of 8x8 pixels, which JPEG keeps nearly as they are."""
+    """Random blocks of 8x8 pixels, which JPEG changes little."""
     ends = np.iinfo(dtype)
     blocks = np.random.default_rng(seed).integers(
         0, ends.max, (-(-height // 8), -(-width // 8), *channels), dtype, endpoint=True
@@ -75,7 +75,7 @@ def decoded(
 
 
 def png_of(width: int, height: int, *chunks: tuple[bytes, bytes], colour_type: int = 2) -> bytes:
-    """A PNG put together by hand (ISO/IEC 15948)."""
+    """A PNG made by hand (ISO/IEC 15948)."""
     head = b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

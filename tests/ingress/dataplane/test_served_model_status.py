@@ -231,7 +231,7 @@ async def test_after_a_pause_no_old_status_is_returned(clock: Clock) -> None:
 
 async def test_a_version_that_cannot_answer_is_reported_with_its_reason() -> None:
     broken = VersionStatus("3", "UNAVAILABLE", "m.bin is missing")
-    leaving = VersionStatus("1", "UNLOADING", "it is being let go of")
+    leaving = VersionStatus("1", "UNLOADING", "it is being unloaded")
     known = VersionStatus("2", "AVAILABLE", "", INFO)
     model = served(Replicas(ModelStatus("AVAILABLE", "", (leaving, known, broken))))
     with pytest.raises(ModelUnavailable, match="not available: version 3: m"):

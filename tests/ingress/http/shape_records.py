@@ -1,4 +1,4 @@
-"""Records of shapes, written short."""
+"""Short constructors of shape records."""
 
 from array import array
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def shape(size: int) -> ShapeKey:
 
 
 def recent(calls: int, *ms: float, rows: int | Sequence[int] = 1) -> Recent:
-    """Calls that took these milliseconds, the latest of a number of calls."""
+    """The latest of `calls` calls, which took these milliseconds."""
     numbers = [rows] * len(ms) if isinstance(rows, int) else rows
     ns = array("q", [round(each * MS) for each in ms])
     return Recent(calls, ns.tobytes(), array("q", numbers).tobytes())
@@ -47,6 +47,6 @@ def record(
 def report(
     *records: ShapeRecord, bound: int = 16, promote_after: int = 8, **more: Any
 ) -> ShapesReport:
-    """The first record is of `shape(0)`, the next one of `shape(1)`."""
+    """A report whose first record is of `shape(0)`, the next one of `shape(1)`."""
     shapes = {shape(number): each for number, each in enumerate(records)}
     return ShapesReport(0.0, CacheBounds(bound, promote_after), shapes, **more)

@@ -30,7 +30,7 @@ async def test_the_config_has_the_state_of_every_version() -> None:
         "AVAILABLE",
         "",
         (
-            VersionStatus("1", "UNLOADING", "it is being let go of"),
+            VersionStatus("1", "UNLOADING", "it is being unloaded"),
             VersionStatus("2", "AVAILABLE", "", INFO),
             VersionStatus("3", "LOADING"),
             VersionStatus("4", "UNAVAILABLE", "m.bin cannot be read: permission denied"),
@@ -40,7 +40,7 @@ async def test_the_config_has_the_state_of_every_version() -> None:
         config = (await http.get("/v1/config")).json()
         index = (await http.post("/v2/repository/index")).json()
     expected = [
-        told("1", "UNLOADING", message="it is being let go of"),
+        told("1", "UNLOADING", message="it is being unloaded"),
         told("2", "AVAILABLE"),
         told("3", "LOADING"),
         told("4", "END", "UNAVAILABLE", "m.bin cannot be read: permission denied"),

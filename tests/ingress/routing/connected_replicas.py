@@ -1,4 +1,4 @@
-"""A replica that attends, and the connection to it, in the hands of a test."""
+"""A replica that attends, and the connection to it, controlled by a test."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.transport.connection_peers import Answers
 
 
 class Replica:
-    """Attends as a replica does, unless `outcome` has something else to return or to raise."""
+    """Attends as a replica does, unless `outcome` is another result or an error."""
 
     def __init__(self) -> None:
         self.answers = Answers()
@@ -34,7 +34,7 @@ class Replica:
         except asyncio.CancelledError:
             self.attending -= 1
             raise
-        # What Serve has given to a replica goes on there when its caller leaves.
+        # A call that Serve has passed to a replica goes on when its caller is cancelled.
         return await asyncio.shield(asyncio.ensure_future(self._attend(name, token)))
 
     async def _attend(self, name: str, token: bytes) -> str | None:
@@ -60,7 +60,7 @@ class Scene:
         return self.kept.usable
 
     async def call(self, connection: Connection, message: Any = "call") -> "asyncio.Task[Any]":
-        """A call that the replica has got and not answered."""
+        """A call that the replica has received and not answered."""
         task = asyncio.create_task(connection.call(message))
         assert message == await self.replica.answers.asked.get()
         return task

@@ -1,4 +1,4 @@
-"""Stands for a Serve handle and the replica behind it."""
+"""A simulated Serve handle, with the replica behind it."""
 
 import asyncio
 from collections import Counter
@@ -34,11 +34,11 @@ REPLY = BatchReply(((("y", "BYTES", (1,), [b"answer"]),),))
 LOADING = ModelUnavailable("model", "it is being loaded")
 FAILED = InferenceFailed("model", "no")
 DEPLOYMENT = DeploymentID("model", "app")
-NOBODY = DeploymentUnavailableError(DEPLOYMENT)
+NO_REPLICA = DeploymentUnavailableError(DEPLOYMENT)
 
 
 class Serve:
-    """Stands for a Serve handle and the replica behind it."""
+    """Simulates a Serve handle and the replica behind it."""
 
     router: Any = None
 
@@ -50,14 +50,14 @@ class Serve:
         self.attending = 0
         self.attended: asyncio.Task[Any] | None = None
         self.lose_connection = False
-        self.told_all: list[tuple[Any, ...]] = []
+        self.broadcasts: list[tuple[Any, ...]] = []
         self.given: dict[str, list[Any]] = {}
 
     def options(self, method_name: str, _by_reference: bool = True) -> "Method":
         return Method(self, method_name, _by_reference)
 
     def broadcast(self, method_name: str, *arguments: Any) -> "Replies":
-        self.told_all.append((method_name, *arguments))
+        self.broadcasts.append((method_name, *arguments))
         return Replies(self.call(method_name, True, *arguments))
 
     async def call(self, name: str, by_reference: bool, *arguments: Any) -> Any:
@@ -98,7 +98,7 @@ class Serve:
 
 
 class CountingServe(Serve):
-    """Counts the calls under way at its only replica, as Serve does for its autoscaling."""
+    """Counts the calls in flight at its only replica, as Serve does for its autoscaling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ FIRST: Final = Route("first", near=True)
 
 @asynccontextmanager
 async def connected(serve: "CountingServe") -> AsyncIterator[RayReplicas]:
-    """Replicas of which the first is connected."""
+    """Replicas with a connection to the first."""
     listener = ConnectionListener()
     replicas = ray_replicas(serve, listener)
     assert FIRST == replicas.route("1", CALL.key)

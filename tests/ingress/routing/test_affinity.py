@@ -30,7 +30,7 @@ class Scene:
         self.loading: set[str] = set()
         self.tell()
         self.affinity.sent("a", 0)
-        self.affinity.told("a", 1)  # this ingress is the only one
+        self.affinity.reported("a", 1)  # this ingress is the only one
         self.affinity.answered("a")
 
     def tell(self) -> None:
@@ -127,7 +127,7 @@ def test_a_hot_shape_gets_another_replica_when_its_queue_is_longer_than_a_compil
 def test_what_others_send_counts_as_the_replica_tells_and_for_two_seconds() -> None:
     at = Scene(2)
     first = at.send()
-    at.affinity.told(first, 50)
+    at.affinity.reported(first, 50)
     at.affinity.answered(first)
     assert first != at.choose()
     at.clock.now += 2.1
@@ -138,7 +138,7 @@ def test_of_many_ingresses_each_expects_the_others_to_send_what_it_sends() -> No
     at = Scene(2)
     for _ in range(200):  # a tenth of all is ours
         name = at.send()
-        at.affinity.told(name, 10)
+        at.affinity.reported(name, 10)
         at.affinity.answered(name)
     at.clock.now += 3
     first = at.send()
@@ -233,7 +233,7 @@ def test_counts_go_on_for_replicas_that_stay_and_end_with_those_that_leave() -> 
     at.names.remove(first)
     at.tell()
     at.affinity.answered(first)
-    at.affinity.told(first, 3)
+    at.affinity.reported(first, 3)
     at.names.append(first)
     at.tell()
     at.clock.now += 11

@@ -22,7 +22,7 @@ from deployments.transport.batches import (
 from tests.ingress.routing.serve_handle import (
     CALL,
     FIRST,
-    NOBODY,
+    NO_REPLICA,
     REPLY,
     CountingServe,
     Serve,
@@ -163,7 +163,7 @@ async def test_shapes_of_a_version_are_asked_of_all_replicas() -> None:
     serve, reports = Serve(), [ShapesReport(0.0, CacheBounds(16, 8)), None]
     serve.outcomes["shapes"] = tuple(reports)
     assert reports == await ray_replicas(serve).shapes("3")
-    assert [("shapes", "3")] == serve.told_all
+    assert [("shapes", "3")] == serve.broadcasts
 
 
 @on_both_loops
@@ -180,9 +180,9 @@ async def test_a_replica_that_dies_while_all_are_asked_has_died() -> None:
 async def test_without_a_replica_for_a_moment_the_next_one_is_asked() -> None:
     """Serve takes a replica out of its routing while its settings change."""
     serve = Serve()
-    serve.outcomes["statistics"] = NOBODY
+    serve.outcomes["statistics"] = NO_REPLICA
     asking = asyncio.ensure_future(ray_replicas(serve).statistics(None))
-    await until(lambda: len(serve.told_all) >= 2)
+    await until(lambda: len(serve.broadcasts) >= 2)
     serve.outcomes["statistics"] = ({"requests": 1},)
     assert [{"requests": 1}] == await asking
 
@@ -190,12 +190,12 @@ async def test_without_a_replica_for_a_moment_the_next_one_is_asked() -> None:
 @on_both_loops
 async def test_without_a_replica_nobody_is_asked_for_ever() -> None:
     serve = Serve()
-    serve.outcomes["statistics"] = NOBODY
+    serve.outcomes["statistics"] = NO_REPLICA
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "CONTROL_S", 0.1)
         with pytest.raises(asyncio.TimeoutError):
             await ray_replicas(serve).statistics(None)
-    assert len(serve.told_all) >= 2
+    assert len(serve.broadcasts) >= 2
 
 
 @on_both_loops

@@ -1,4 +1,4 @@
-"""A compiler that a test holds back, and caches of compiled shapes that use it."""
+"""A compiler that a test can pause, and caches of compiled shapes that use it."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ PATIENCE_S = 10
 
 
 class Refused(Exception):
-    """Raised when the compiler is told to refuse a shape."""
+    """Raised when a test makes the compiler refuse a shape."""
 
 
 class Compilation:
@@ -34,7 +34,7 @@ class Clock:
 
 
 class Compiler:
-    """Counts what it compiles; `hold` makes it wait at a shape."""
+    """Counts its compilations; `hold` pauses it at a shape."""
 
     def __init__(self) -> None:
         self.reshaped: Counter[ShapeKey] = Counter()
@@ -50,7 +50,7 @@ class Compiler:
         self._mutex = threading.Lock()
 
     def hold(self, key: ShapeKey) -> Callable[[], None]:
-        """Until what it returns is called."""
+        """Pauses at a shape until the test calls the returned function."""
         self._began[key] = threading.Event()
         held = self._held[key] = threading.Event()
         return held.set
@@ -85,7 +85,7 @@ class Compiler:
 
 
 class AtOnce(Executor):
-    """Does its work before anything else can happen."""
+    """Runs work at once, in the calling thread."""
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -94,9 +94,9 @@ class AtOnce(Executor):
 
 
 class Shapes(CompiledShapes[Compilation]):
-    """With a thread of its own, and settings that a test need not repeat.
+    """A cache with its own thread, and with default settings.
 
-    A promotion has brought something before, if `one_paid`.
+    With `one_paid`, an earlier promotion was kept.
     """
 
     def __init__(self, compiler: Compiler, *, dynamic: bool = False, **settings: Any) -> None:
@@ -116,20 +116,20 @@ class Shapes(CompiledShapes[Compilation]):
             **{**defaults, **settings},
         )
         if one_paid:
-            self.demand.promoted(in_vain=False)
+            self.demand.promotion_ended(discarded=False)
 
     async def get(self, key: ShapeKey, requests: int = 1, *, static: bool = False) -> Compilation:
-        """Uses it and lets it go."""
+        """Uses the compilation and releases it."""
         async with self.use(key, requests, static=static) as compilation:
             return compilation
 
     async def held(self, stack: AsyncExitStack, key: ShapeKey) -> None:
-        """Uses it until the stack is closed."""
+        """Uses the compilation until the stack is closed."""
         await stack.enter_async_context(self.use(key))
 
     async def settled(self) -> None:
-        """When everything has happened that can happen by itself, and what is on trial is over."""
-        for _ in range(50):  # a compilation takes three turns, and the next ones wait for it
+        """Waits for the compilations, and ends the trials."""
+        for _ in range(50):  # a compilation takes three turns, and others wait for it
             await asyncio.get_running_loop().run_in_executor(self.threads, int)
             await asyncio.sleep(0)
             self.judge()

@@ -38,7 +38,7 @@ async def test_a_shape_is_compiled_after_so_many_requests_and_served_dynamic_mea
 async def test_a_model_whose_dynamic_compilation_is_wrong_blocks(compiler: Compiler) -> None:
     shapes = Shapes(compiler, dynamic=True)
     assert shapes.answers_dynamically
-    shapes.block()
+    shapes.stop_dynamic()
     assert not shapes.answers_dynamically
     assert A == (await shapes.get(A)).key
 

@@ -1,4 +1,4 @@
-"""Work for an execution, which ends when a test says so."""
+"""Work for an execution, which a test ends."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ PATIENCE_S: Final = 10
 
 
 class Work:
-    """Work in a thread that goes on until told to end."""
+    """Work in a thread that runs until the test ends it."""
 
     def __init__(self) -> None:
         self.began = threading.Event()

@@ -20,7 +20,7 @@ RANDOM = np.random.default_rng(5)
 
 
 def read(**given: Any) -> Preprocessing:
-    """The settings as an operator writes them."""
+    """The settings, as an operator writes them."""
     values = {"name": "m", "source": "builtin:spots", **given}
     return ModelSettings.model_validate(values).preprocessing
 
@@ -66,7 +66,7 @@ def handed_on(version: LoadedModel, x: Tensor) -> list[Array]:
 
 
 def stored(tmp_path: Path, model: ov.Model, layout: str, output: str | None = None) -> ov.Model:
-    """The model as it is read from a file that carries a layout."""
+    """The model, read from a file with a layout."""
     model.get_parameters()[0].set_layout(ov.Layout(layout))
     if output is not None:
         model.get_results()[0].set_layout(ov.Layout(output))

@@ -1,4 +1,4 @@
-"""A model's inputs as the shape rules of its settings leave them."""
+"""A model's inputs after the shape rules of its settings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""A server of files and a store, both empty of surprises until a test makes some."""
+"""A server of files and a store."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Real servers of the stores' protocols, and a way to fill each."""
+"""Real servers of the stores' protocols, and clients that fill them."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ MEMORY = fsspec.filesystem("memory")
 
 
 class Bucket:
-    """The directory `resnet` of the bucket `models`, filled by a client of its own."""
+    """The directory `resnet` of the bucket `models`, with its own client."""
 
     def __init__(self, scheme: str, **options: Any) -> None:
         self.url = f"{scheme}://models/resnet"
@@ -32,7 +32,7 @@ class Bucket:
         self._files.pipe_file(f"models/resnet/{path}", content)
 
     def put_odd(self, key: str) -> None:
-        """An S3 object with a name that is no file's."""
+        """Writes an S3 object whose key is not a valid file name."""
         self._files.call_s3("put_object", Bucket="models", Key=f"resnet/{key}", Body=b"")
 
     def remove(self, path: str) -> None:
@@ -54,7 +54,7 @@ class Memory:
 
 
 class Denying(ThreadingHTTPServer):
-    """Refuses everybody, and repeats what it was asked with."""
+    """Refuses every request, and repeats it in the answer."""
 
     def __init__(self) -> None:
         super().__init__((LOCALHOST, 0), _Denial)
@@ -88,13 +88,13 @@ def denying_server() -> Iterator[str]:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """The endpoint of an S3 without buckets."""
+    """Starts an S3 server without buckets; yields its endpoint."""
     server = ThreadedMotoServer(LOCALHOST, 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     try:
-        # Buckets belong to the process and not to its server.
+        # Buckets belong to the process, not to its server.
         httpx.post(f"{endpoint}/moto-api/reset", trust_env=False).raise_for_status()
         yield endpoint
     finally:
@@ -105,7 +105,7 @@ def s3_server() -> Iterator[str]:
 
 @contextmanager
 def google_server() -> Iterator[str]:
-    """The endpoint of a Google Cloud Storage with the bucket `models`."""
+    """Starts a Google Cloud Storage server with the bucket `models`; yields its endpoint."""
     logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
     server = create_server(LOCALHOST, 0, in_memory=True, default_bucket="models")
     server.start()

@@ -133,7 +133,7 @@ def test_files_with_the_right_sums_are_kept_and_recorded(
     for _ in range(2):
         assert {1: version / "m.xml"} == fetch("m", server.pair, tmp_path, lines.append)
     assert server.requests == []
-    assert lines == ["m: the files that are there have the right sums"]
+    assert lines == ["m: the checksums of the existing files match"]
     assert before == (version / "m.xml").stat()
     assert {**PAIR, "labels.txt": b"cat"} == contents(version)
     assert recorded(version) is not None
@@ -158,10 +158,10 @@ def test_a_file_with_another_sum_is_replaced_and_set_aside(
     assert not (version / "m.bin").samefile(version.with_name("1.aside-1") / "m.bin")
     own, wanted = (hashlib.sha384(body).hexdigest()[:12] for body in (b"<own/>", XML))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert f"{version} is not what the model's source has: it is set aside as 1.aside-1" in said
+    assert f"{version} differs from the model's source: it is set aside as 1.aside-1" in said
     assert (
         f"model 'm': m.xml had sha384 {own}..., not {wanted}... as in the settings, "
-        "and was downloaded anew"
+        "and was downloaded again"
     ) in said
 
 

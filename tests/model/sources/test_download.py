@@ -253,7 +253,7 @@ def test_progress_is_told_in_growing_steps(server: Server, tmp_path: Path) -> No
     assert percents[-1] == 100
     assert lines[len(matches) :] == [
         "faces: m.xml 0.3 of 0.3 kB (100 %)",
-        "faces: downloaded, all sums are right",
+        "faces: downloaded, all checksums match",
     ]
 
 

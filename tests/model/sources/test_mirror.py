@@ -25,7 +25,7 @@ def ignore(_: str) -> None:
 
 
 def bring_all(mirror: Mirror) -> dict[int, Path]:
-    return mirror.bring(mirror.remote_versions(), ignore)
+    return mirror.copy_missing(mirror.remote_versions(), ignore)
 
 
 def below(directory: Path) -> set[str]:
@@ -56,7 +56,7 @@ def test_wanted_versions_are_copied_and_no_others(remote: Memory, mirror: Mirror
     known = mirror.remote_versions()
     assert [1, 2, 3] == list(known)
     home = mirror.repository / "m"
-    found = mirror.bring({number: known[number] for number in (1, 2)}, ignore)
+    found = mirror.copy_missing({number: known[number] for number in (1, 2)}, ignore)
     assert {1: home / "1" / "m.xml", 2: home / "2"} == found
     assert b"weights" == (home / "1" / "m.bin").read_bytes()
     assert {
@@ -67,10 +67,10 @@ def test_wanted_versions_are_copied_and_no_others(remote: Memory, mirror: Mirror
 
 def test_what_is_here_is_not_copied_again(remote: Memory, mirror: Mirror) -> None:
     known = mirror.remote_versions()
-    found = mirror.bring(known, ignore)
+    found = mirror.copy_missing(known, ignore)
     remote.remove()
     lines: list[str] = []
-    assert found == mirror.bring(known, lines.append)
+    assert found == mirror.copy_missing(known, lines.append)
     assert lines == []
     assert known == mirror.local_versions()
 
@@ -97,7 +97,7 @@ def test_a_half_copied_version_is_never_seen(remote: Memory, mirror: Mirror) -> 
             raise Stop
 
     with pytest.raises(Stop):
-        mirror.bring(mirror.remote_versions(), stop)
+        mirror.copy_missing(mirror.remote_versions(), stop)
     assert set() == below(mirror.repository)
     assert [1] == list(bring_all(mirror))
 
@@ -106,7 +106,7 @@ def test_a_failed_copy_leaves_the_version_before(remote: Memory, mirror: Mirror)
     before = bring_all(mirror)
     remote.put("1/m.xml", b"<new/>")
     remote.put("1/sub/../../../evil", b"")
-    assert "no copy can be named" in refusal(mirror)
+    assert "whose name is not allowed" in refusal(mirror)
     assert b"<net/>" == before[1].read_bytes()
 
 
@@ -131,9 +131,9 @@ def test_two_that_bring_at_once_copy_once(mirror: Mirror) -> None:
         waiting.set()
 
     with ThreadPoolExecutor() as pool:
-        one = pool.submit(mirror.bring, known, first)
+        one = pool.submit(mirror.copy_missing, known, first)
         assert copying.wait(10)
-        other = pool.submit(mirror.bring, known, second)
+        other = pool.submit(mirror.copy_missing, known, second)
         assert one.result() == other.result()
     assert lines == ["m: waiting for another process that downloads it"]
 
@@ -144,7 +144,7 @@ def test_a_version_that_changes_meanwhile_is_not_taken(remote: Memory, mirror: M
             remote.put("1/m.bin", b"WEIGHTS")
 
     with pytest.raises(SourceUnavailable, match=r"version 1 of .* changed while it was copied"):
-        mirror.bring(mirror.remote_versions(), change)
+        mirror.copy_missing(mirror.remote_versions(), change)
     assert set() == below(mirror.repository)
 
 
@@ -153,7 +153,7 @@ def test_a_version_that_went_is_told(remote: Memory, mirror: Mirror) -> None:
     known = mirror.remote_versions()
     remote.remove("2")
     with pytest.raises(SourceUnavailable, match="has no version 2"):
-        mirror.bring(known, ignore)
+        mirror.copy_missing(known, ignore)
 
 
 def test_a_file_over_the_limit_is_refused(remote: Memory, mirror: Mirror) -> None:
@@ -204,7 +204,7 @@ def test_versions_come_from_real_stores(
         assert b"<new/>" == bring_all(mirror)[1].read_bytes()
         if scheme == "s3":
             bucket.put_odd("1/variables/../../../evil")
-            assert "no copy can be named" in refusal(mirror)
+            assert "whose name is not allowed" in refusal(mirror)
         fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
 
@@ -219,8 +219,8 @@ def test_without_the_store_the_copies_are_used_and_the_reason_told(
     lines: list[str] = []
     known = mirror.known_versions(lines.append)
     reason = f"{remote.url} has no version directory with a model file"
-    assert lines == [f"m: {reason}; going on with the versions that are here"]
-    assert found == mirror.bring(known, ignore)
+    assert lines == [f"m: {reason}; using the copies in the repository"]
+    assert found == mirror.copy_missing(known, ignore)
 
 
 def test_without_the_store_and_without_copies_the_reason_is_raised(
@@ -272,7 +272,7 @@ def test_the_records_of_older_releases_count(remote: Memory, mirror: Mirror) -> 
     before = path.stat()
     assert {1: origin} == mirror.local_versions()
     lines: list[str] = []
-    assert {1: path} == mirror.bring(mirror.remote_versions(), lines.append)
+    assert {1: path} == mirror.copy_missing(mirror.remote_versions(), lines.append)
     assert lines == []
     assert before == path.stat()
 
@@ -309,7 +309,7 @@ def test_what_has_the_name_of_a_version_stays_until_the_copy_is_complete(
 ) -> None:
     own = put(mirror.repository / "m" / "1" / "own.onnx")
     remote.put("1/sub/../../../evil", b"")
-    assert "no copy can be named" in refusal(mirror)
+    assert "whose name is not allowed" in refusal(mirror)
     assert own.read_bytes() == b"own"
 
 

@@ -218,8 +218,8 @@ def test_unusable_options_are_told(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("url", "package", "reason"),
     [
-        ("s3://b/m", "s3fs", "a package is not installed, 'pip install anyshape[s3]' brings it"),
-        ("gs://b/m", "gcsfs", "a package is not installed, 'pip install anyshape[gs]' brings it"),
+        ("s3://b/m", "s3fs", "a package is not installed, run 'pip install anyshape[s3]'"),
+        ("gs://b/m", "gcsfs", "a package is not installed, run 'pip install anyshape[gs]'"),
         ("az://b/m", "adlfs", "the package that fsspec needs for az:// is not installed"),
     ],
 )

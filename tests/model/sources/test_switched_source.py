@@ -19,7 +19,7 @@ def ignore(_: str) -> None:
 
 def bring(mirror: Mirror) -> dict[int, Path]:
     """What the loader does: list, copy, remove what is gone."""
-    found = mirror.bring(mirror.known_versions(ignore), ignore)
+    found = mirror.copy_missing(mirror.known_versions(ignore), ignore)
     mirror.prune(mirror.remote_versions())
     return found
 
@@ -131,7 +131,7 @@ def test_out_of_reach_only_copies_of_that_store_are_served(
         (home / "1").mkdir(parents=True)
         (home / "1" / "own.onnx").write_bytes(b"own")
     lying = names(home / "1")
-    reason = r"what lies in the repository is not from there \(version 1\)"
+    reason = r"the repository's versions \(1\) are from another source"
     with pytest.raises(SourceUnavailable, match=reason):
         unreachable.known_versions(ignore)
     assert unreachable.local_versions() == {}
@@ -145,7 +145,7 @@ def test_out_of_reach_the_copies_of_that_store_are_served_beside_others(
     (home / "9").mkdir()
     (home / "9" / "own.onnx").write_bytes(b"own")
     remote.remove()
-    assert found == mirror.bring(mirror.known_versions(ignore), ignore)
+    assert found == mirror.copy_missing(mirror.known_versions(ignore), ignore)
 
 
 # From a store ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Versions loaded from real files with real OpenVINO, without Ray."""
+"""Loads versions from real files with real OpenVINO, without Ray."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ async def loaded(
 
 
 async def ask(serving: VersionServer | IdleVersion, *shape: int) -> float:
-    """The number that the version adds."""
+    """Runs an inference; returns the number that the version adds."""
     tensors = serving.info.arrange([tensor(np.zeros(shape), name="data")])
     key, rows = serving.info.key_and_rows(tensors, 100)
     work = BatchMember(tensors, rows, (), time.monotonic() + 10, 10.0)

@@ -24,7 +24,7 @@ def test_a_file_that_cannot_be_understood_is_left_out_and_told(
     file = tmp_path / "hot.json"
     file.write_text(content)
     assert [] == HotShapes(file).read()
-    assert "remembered shapes are left out, hot.json: " in caplog.text
+    assert "skipping the remembered shapes in hot.json: " in caplog.text
 
 
 def test_a_place_that_cannot_be_written_is_told(
@@ -33,4 +33,4 @@ def test_a_place_that_cannot_be_written_is_told(
     file = tmp_path / "file"
     file.touch()
     HotShapes(file / "hot.json").write([])
-    assert "shapes are not remembered" in caplog.text
+    assert "cannot remember shapes in" in caplog.text

@@ -64,7 +64,9 @@ async def test_an_idle_version_does_not_come_back_as_another(tmp_path: Path) -> 
     assert isinstance(serving, IdleVersion)
     await _idle(serving)
     ov.save_model(add_one((1, 4)), folder / "1" / "m.xml", compress_to_fp16=False)
-    with pytest.raises(AssertionError, match="its files are not those of this version any more"):
+    with pytest.raises(
+        AssertionError, match="its files have changed since this version was loaded"
+    ):
         await ask(serving, 1, 4)
     await serving.close()
 
@@ -77,7 +79,7 @@ async def test_a_closed_version_does_not_wait_to_be_idle(tmp_path: Path) -> None
     await asyncio.sleep(0)
     await serving.close()
     assert 1.0 == await asked
-    assert serving._letting_go is None
+    assert serving._timer is None
     assert serving._serving is None
 
 

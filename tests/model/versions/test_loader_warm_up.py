@@ -42,5 +42,5 @@ async def test_what_is_remembered_is_compiled_if_it_suits_and_there_is_room(
     assert isinstance(serving, VersionServer)
     assert 3 == serving.statistics()["compiled_shapes"]
     await ask(serving, 1, 6)
-    assert [((1, 6),)] == serving.hot(1)
+    assert [((1, 6),)] == serving.hot_shapes(1)
     await serving.close()

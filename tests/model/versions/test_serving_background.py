@@ -134,14 +134,14 @@ async def test_shapes_that_the_model_refuses_cost_nothing_of_the_budget() -> Non
             (answer,) = await served.ask([tensor(ROW)])
             assert isinstance(answer, ShapeNotSupported)
         version.reshape = reshape  # type: ignore[method-assign]
-        assert served._shapes.demand.afford()
+        assert served._shapes.demand.spend()
 
 
 async def test_rows_of_nothing_that_the_model_cannot_do_are_refused_as_a_shape() -> None:
     version = loaded(models.add_one())
     tampered(version).fails = lambda tensors: True
     async with serving(version, compiles_per_minute=1) as served:
-        served._shapes.demand.afford()
+        served._shapes.demand.spend()
         (answer,) = await served.ask([tensor(np.ones((0, 4)))])
     assert isinstance(answer, ShapeNotSupported)
     assert "x [0,4]" in answer.message

@@ -73,7 +73,7 @@ async def test_one_row_and_any_number_are_one_shape_to_whoever_routes_and_two_to
         for rows in (1, 3):
             await served.ask([values(rows, 4)])
             assert shapes == served.routing().shapes
-        hot = served.hot(2)
+        hot = served.hot_shapes(2)
         assert [((2, 4),), ((1, 4),)] == sorted(hot, reverse=True)
     async with serving(version, blocking=True) as again:
         await again.warm_up(hot)

@@ -44,7 +44,7 @@ async def test_a_named_version_that_is_not_there_is_told(site: Make) -> None:
     there.put(1)
     await there.versions.look()
     assert {"1": "AVAILABLE", "7": "UNAVAILABLE"} == states(there.versions.status())
-    assert "its directory is not there" == there.versions.status().versions[1].reason
+    assert "its directory is missing" == there.versions.status().versions[1].reason
     there.put(7)
     await there.versions.look_now()
     assert {"1": "AVAILABLE", "7": "AVAILABLE"} == states(there.versions.status())

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from deployments.inference import ModelStatus
-from deployments.model.sources.local import Found
+from deployments.model.sources.local import FoundVersion
 from deployments.settings import ModelSettings
 from tests.model.sites import Make, settled, states
 
@@ -85,7 +85,7 @@ async def test_a_source_that_fails_in_an_unforeseen_way_is_told_and_tried_again(
 ) -> None:
     there = site()
 
-    def find(settings: ModelSettings) -> dict[int, Found]:
+    def find(settings: ModelSettings) -> dict[int, FoundVersion]:
         raise ZeroDivisionError
 
     there.versions._find = find

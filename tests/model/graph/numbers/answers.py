@@ -1,4 +1,4 @@
-"""What a served version answers for numbers."""
+"""The answers of a served version for numbers."""
 
 from typing import Any
 

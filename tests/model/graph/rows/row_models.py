@@ -31,7 +31,7 @@ def number_of_rows(x: Any) -> Any:
 
 
 def spread(x: Any) -> Any:
-    """ReduceMax less ReduceMin over everything."""
+    """ReduceMax minus ReduceMin over all elements."""
     every = i64(0, 1, 2)
     return ops.subtract(ops.reduce_max(x, every, True), ops.reduce_min(x, every, True))
 
@@ -49,7 +49,7 @@ def as_picture(x: Any) -> Any:
 
 
 def filled_rows(x: Any, *shape: int) -> Any:
-    """Zeros [N,*shape], as initial states are made."""
+    """Zeros [N,*shape], like initial states."""
     wanted = ops.concat([number_of_rows(x), i64(*shape)], 0)
     return ops.broadcast(number(0), wanted)
 
@@ -62,7 +62,7 @@ def recurrent(x: Any) -> Any:
 
 
 def heads(x: Any) -> Any:
-    """[N,4,6] as [N,2,4,3], by sizes that follow from the shape."""
+    """[N,4,6] as [N,2,4,3], by sizes computed from the shape."""
     split = ops.concat([number_of_rows(x), i64(4, 2, 3)], 0)
     return ops.transpose(ops.reshape(x, split, special_zero=False), i64(0, 2, 1, 3))
 
@@ -81,13 +81,13 @@ def windows(x: Any) -> Any:
 
 
 def with_token(x: Any) -> Any:
-    """One more constant place in front of the four of each row."""
+    """Each row with a constant place before its four."""
     token = ops.broadcast(weights(1, 1, 6), ops.concat([number_of_rows(x), i64(1, 6)], 0))
     return ops.concat([token, x], 1)
 
 
 def looped(x: Any) -> Any:
-    """Places of 4 one after another, by a TensorIterator."""
+    """A loop over the 4 places, by a TensorIterator."""
     place = ops.parameter([1, 1, 6], np.float32)
     body = ov.Model([ops.result(ops.relu(place))], [place], "body")
     loop = ops.tensor_iterator()
