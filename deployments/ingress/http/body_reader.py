@@ -19,7 +19,7 @@ import httptools
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from deployments.ingress.http.coalesced_writes import OneWrite
+from deployments.ingress.http.coalesced_writes import CoalescingTransport
 from deployments.ingress.http.disconnects import Client, ends_with_connection
 from deployments.tensors import Array
 
@@ -86,7 +86,7 @@ class _Http(HttpToolsProtocol):
         in_line = before is not None and not before.response_complete
         super().on_headers_complete()
         if self.cycle is not before:
-            self.cycle.transport = cast("asyncio.Transport", OneWrite(self.transport))
+            self.cycle.transport = cast("asyncio.Transport", CoalescingTransport(self.transport))
         scope = cast("dict[str, Any]", self.scope)
         scope[DIRECT] = True
         if not self._placement.takes(scope):

@@ -11,7 +11,7 @@ _TOGETHER_BYTES: Final = 64 * 1024
 """Up to this size, a copy costs less than another system call."""
 
 
-class OneWrite:
+class CoalescingTransport:
     """A transport for one response, which holds back the first write until the next one.
 
     It sends both together if the next is small and comes in the same turn of the event loop.

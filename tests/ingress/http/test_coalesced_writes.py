@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from deployments.ingress.http.coalesced_writes import OneWrite
+from deployments.ingress.http.coalesced_writes import CoalescingTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -28,7 +28,7 @@ class Transport(asyncio.Transport):
 @pytest.mark.parametrize("body", [b"body", b"", memoryview(b"body"), bytes(64 * 1024)])
 async def test_the_head_of_a_small_response_leaves_with_its_body(body: bytes | memoryview) -> None:
     transport = Transport()
-    response = OneWrite(transport)
+    response = CoalescingTransport(transport)
 
     response.write(HEAD)
     assert [] == transport.written
@@ -41,7 +41,7 @@ async def test_the_head_of_a_small_response_leaves_with_its_body(body: bytes | m
 
 async def test_a_large_body_is_not_copied_behind_its_head() -> None:
     transport = Transport()
-    response, body = OneWrite(transport), bytes(64 * 1024 + 1)
+    response, body = CoalescingTransport(transport), bytes(64 * 1024 + 1)
     response.write(HEAD)
     response.write(body)
     assert [HEAD, body] == transport.written
@@ -49,7 +49,7 @@ async def test_a_large_body_is_not_copied_behind_its_head() -> None:
 
 async def test_a_head_whose_body_comes_later_does_not_wait_for_it() -> None:
     transport = Transport()
-    response = OneWrite(transport)
+    response = CoalescingTransport(transport)
     response.write(HEAD)
     await asyncio.sleep(0)
     assert [HEAD] == transport.written
@@ -61,7 +61,7 @@ async def test_a_head_whose_body_comes_later_does_not_wait_for_it() -> None:
 
 async def test_what_is_held_is_written_before_the_end() -> None:
     transport = Transport()
-    response = OneWrite(transport)
+    response = CoalescingTransport(transport)
     response.write(HEAD)
     assert not response.is_closing()
     response.close()
