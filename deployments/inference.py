@@ -32,6 +32,11 @@ InputShapes: TypeAlias = tuple[tuple[int, ...], ...]
 """The shape of each input of a request, in the model's order."""
 
 
+def is_open(key: ShapeKey) -> bool:
+    """Whether the key is for any number of rows."""
+    return any(-1 in shape for shape in key)
+
+
 def shape_number(revision: str, key: ShapeKey) -> int:
     """A 64-bit number for a shape of a version, equal in all processes, unlike `hash`."""
     return int.from_bytes(blake2s(repr((revision, key)).encode(), digest_size=8).digest(), "little")

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from deployments import timing
-from deployments.inference import ShapeKey
+from deployments.inference import ShapeKey, is_open
 from deployments.model.cache.compiling import ShapeCompiler
 from deployments.model.cache.demand import Demand
 from deployments.model.cache.entries import Counters, Entry
@@ -227,8 +227,7 @@ class CompiledShapes(Generic[CompiledT]):
     def replace(self, key: ShapeKey, compiled: CompiledT) -> None:
         """Replaces the shape's compilation, unless it was evicted, by one that was compared."""
         if (entry := self._entries.get(key)) is not None:
-            task = asyncio.get_running_loop().create_task(_value(compiled))
-            self._entries[key] = Entry(task, checked=True, took_s=entry.took_s)
+            self._entries[key] = entry.with_other(compiled)
 
     def set_dynamic(self, dynamic: CompiledT) -> None:
         """Replaces the dynamic compilation."""
@@ -341,15 +340,6 @@ class CompiledShapes(Generic[CompiledT]):
         self._seen.compile_failed(key)
         # A copy has no traceback, whose frames would keep the request's tensors alive.
         self._failed.put(key, copy.copy(error), timing.REMEMBER_FAILURE_S)
-
-
-def is_open(key: ShapeKey) -> bool:
-    """Whether the key is for any number of rows."""
-    return any(-1 in shape for shape in key)
-
-
-async def _value(value: T) -> T:
-    return value
 
 
 def _released(*arguments: Any) -> None:

@@ -35,6 +35,11 @@ class Entry(Generic[CompiledT]):
     checked: bool = False
     took_s: float = 0.0
 
+    def with_other(self, compiled: CompiledT) -> "Entry[CompiledT]":
+        """An entry for another compilation in place of this one, which counts as checked."""
+        task = asyncio.get_running_loop().create_task(_value(compiled))
+        return Entry(task, checked=True, took_s=self.took_s)
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[CompiledT]:
         """Awaits the compilation, and counts as a user of it during the context.
@@ -50,3 +55,7 @@ class Entry(Generic[CompiledT]):
             self.users -= 1
             if not self.users:
                 self.unused.set()
+
+
+async def _value(value: CompiledT) -> CompiledT:
+    return value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from deployments.errors import DeadlineExceeded
-from deployments.inference import ShapeKey
+from deployments.inference import ShapeKey, is_open
 from deployments.model.cache.shape_statistics import ShapeStatistics
 from deployments.model.execution.executor import Execution, Kind
 from deployments.model.execution.inference_times import InferenceTimes
@@ -78,7 +78,7 @@ class BatchRunner:
             and self._version.stacks(key)
             and key not in self._unstackable
             and all(work.rows > 0 for work in members)
-            and any(-1 in shape for shape in key)
+            and is_open(key)
             and all(spec.dims[0].accepts(rows) for spec in self._version.info.inputs)
         )
 

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from deployments.model.sources.mirror import Mirror
 from tests.model.file_server import Server
 from tests.model.sources.stores import MEMORY, Memory
 
@@ -34,3 +36,8 @@ def remote() -> Iterator[Memory]:
     memory.put("1/m.bin", b"weights")
     yield memory
     MEMORY.store.clear()
+
+
+@pytest.fixture
+def mirror(remote: Memory, tmp_path: Path) -> Mirror:
+    return Mirror("m", remote.url, {}, tmp_path / "repository")
