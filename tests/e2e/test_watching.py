@@ -263,7 +263,7 @@ def check_trace(collector: Collector, trace_id: str, client_span: str, rows: int
 def test_one_trace_leads_from_the_client_through_the_ingress_to_the_model(
     http: httpx.Client, channel: grpc.Channel, collector: Collector
 ) -> None:
-    """Over HTTP, over gRPC, and for each request of a batch, by Serve's handle and over a connection."""
+    """Over HTTP, over gRPC, and for each request of a batch, by handle and by connection."""
     over_http, over_grpc = [traced() for _ in range(8)], traced()
     with ThreadPoolExecutor(4) as clients:
 
