@@ -281,7 +281,9 @@ class PeerArenas:
     def _region(self, arena: ArenaAddress, offset: int, nbytes: int) -> _Region:
         mapping = self._mappings.get(arena) or self._attach(arena)
         if not 0 <= offset <= offset + nbytes <= arena.size:
-            raise ArenaUnreachable(f"{nbytes} bytes at {offset} exceed the arena of {arena.size}")
+            raise ArenaUnreachable(
+                f"{nbytes} bytes at {offset} are outside the arena of {arena.size} bytes"
+            )
         return _Region(mapping.memory, mapping.start, offset, nbytes)
 
     def _attach(self, arena: ArenaAddress) -> _Mapping:

@@ -120,7 +120,7 @@ def test_what_is_not_declared_is_found(query: str, complaint: str) -> None:
 def test_grafanas_variables_are_filled_in() -> None:
     query = 'rate(ray_a{model=~"$model"}[$__rate_interval])'
     assert 'rate(ray_a{model=~".*"}[30s])' == concrete(query, "30s")
-    with pytest.raises(ValueError, match="not known here"):
+    with pytest.raises(ValueError, match="has an unknown variable"):
         concrete("ray_a[$__range]")
 
 

@@ -113,7 +113,7 @@ class Slow:
         await self.done.wait()
         return []
 
-    def hot(self, count: int) -> list[Any]:
+    def hot_shapes(self, count: int) -> list[Any]:
         return []
 
     def routing(self) -> RoutingStats:
