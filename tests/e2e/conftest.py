@@ -103,11 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (*_configuration(item), item.get_closest_marker("fresh") is None))
 
 
-def _configuration(item: pytest.Item) -> tuple[bool, str]:
-    """The key of a test's configuration: one for each folder, or else module."""
+def _configuration(item: pytest.Item) -> tuple[bool, bool, str]:
+    """A folder's tests share one, and else a module's. Modules with clusters of their own come
+    first: they would start more slowly beside the shared one."""
     folder = item.path.parent
     in_folder = folder != Path(__file__).parent
-    return in_folder, folder.name if in_folder else item.path.stem
+    name = folder.name if in_folder else item.path.stem
+    return item.path.stem not in ALONE, in_folder, name
 
 
 @pytest.fixture(scope="session", autouse=True)
