@@ -1,8 +1,9 @@
 """Reshapes and compiles, one shape at a time, under the deployment's lock."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -55,24 +56,27 @@ class ShapeCompiler(Generic[CompiledT]):
         """Reshapes, awaits `room` and compiles. A shape that fails to reshape evicts nothing."""
         executor = self._background if background else self._executor
         compiled, failure = None, None
-        async with self._lock:
-            started = self._since = self._clock()
+        async with self._alone() as started:
             try:
                 compile_it = await _in_thread(lambda: self._reshape(key), executor)
                 await room()
                 compiled = await _in_thread(compile_it, executor)
             except Exception as error:
                 failure = error
-            finally:
-                self._since = None
             return Outcome(compiled, failure, self._clock() - started)
 
     async def compile_uncached(self, work: Callable[[], T]) -> T:
         """Runs a compilation that is not for the cache, in the background under the lock."""
+        async with self._alone():
+            return await _in_thread(work, self._background)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[float]:
+        """Holds the lock, and gives the time at which it was taken."""
         async with self._lock:
-            self._since = self._clock()
+            started = self._since = self._clock()
             try:
-                return await _in_thread(work, self._background)
+                yield started
             finally:
                 self._since = None
 
